@@ -1,0 +1,1 @@
+"""Penstock brings fresh context to generative AI."""

@@ -1,0 +1,253 @@
+-- The spine: log, positions, live-table registry, knowledge base, dead letters, run reports.
+-- Everything of ours is in the schema penstock; live tables are in one schema per source.
+-- Positions are text that sorts like its source: always compared COLLATE "C".
+
+CREATE SCHEMA IF NOT EXISTS penstock;
+CREATE EXTENSION IF NOT EXISTS vector;
+
+-- ---------------------------------------------------------------- who reads
+-- Serving reads as this role: row-level security applies to it and it cannot write.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'penstock_reader') THEN
+        CREATE ROLE penstock_reader NOLOGIN NOBYPASSRLS;
+    END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;  -- another project on this server made it in the same moment: roles are shared by all
+END $$;
+GRANT penstock_reader TO CURRENT_USER;
+GRANT USAGE ON SCHEMA penstock TO penstock_reader;
+
+-- The tenant of the running transaction; unset means none, and none sees nothing.
+CREATE FUNCTION penstock.tenant() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN current_setting('penstock.tenant', true);
+
+-- Who asks, as a JSON array of principals; unset means nobody in particular.
+CREATE FUNCTION penstock.principals() RETURNS text[] LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN ARRAY(SELECT jsonb_array_elements_text(
+        coalesce(nullif(current_setting('penstock.principals', true), ''), '[]')::jsonb));
+
+-- May the running transaction see something with these lists? allow NULL: everybody of the tenant.
+CREATE FUNCTION penstock.permitted(allow text[], deny text[]) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    RETURN (allow IS NULL OR allow && penstock.principals()) AND NOT (deny && penstock.principals());
+
+-- ---------------------------------------------------------------- log
+CREATE TABLE penstock.log_topics (
+    topic       text PRIMARY KEY,
+    tenant      text NOT NULL DEFAULT 'default',
+    partitions  integer NOT NULL CHECK (partitions > 0),
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- The head of a partition. An append locks it until commit: that is what makes positions
+-- become visible in order.
+CREATE TABLE penstock.log_partitions (
+    topic       text NOT NULL REFERENCES penstock.log_topics ON DELETE CASCADE,
+    partition   integer NOT NULL,
+    last        bigint NOT NULL DEFAULT 0,
+    first       bigint NOT NULL DEFAULT 1,
+    PRIMARY KEY (topic, partition)
+) WITH (fillfactor = 50);
+
+-- One row per append and partition: a batch of changes. A batch without changes carries time only
+-- and uses up one position.
+CREATE TABLE penstock.log_batches (
+    topic           text NOT NULL,
+    partition       integer NOT NULL,
+    last_position   bigint NOT NULL,
+    first_position  bigint NOT NULL,
+    changes         integer NOT NULL,
+    streams         text[] NOT NULL,
+    as_of           bigint,
+    appended_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    payload         bytea,
+    PRIMARY KEY (topic, partition, last_position),
+    FOREIGN KEY (topic, partition) REFERENCES penstock.log_partitions ON DELETE CASCADE
+);
+-- The payload is compressed by the codec when that pays; PostgreSQL should not try again.
+ALTER TABLE penstock.log_batches ALTER COLUMN payload SET STORAGE EXTERNAL;
+CREATE INDEX log_batches_by_time ON penstock.log_batches (topic, partition, appended_at);
+
+CREATE TABLE penstock.producers (
+    producer    text PRIMARY KEY,
+    epoch       bigint NOT NULL DEFAULT 0,
+    opened_at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+CREATE TABLE penstock.producer_state (
+    producer    text NOT NULL REFERENCES penstock.producers ON DELETE CASCADE,
+    name        text NOT NULL COLLATE "C",
+    value       text NOT NULL,
+    PRIMARY KEY (producer, name)
+) WITH (fillfactor = 80);
+
+-- ---------------------------------------------------------------- positions of consumers
+-- Moved in the transaction that stores the results. as_of: everything that the source had
+-- committed by then is in the stores.
+CREATE TABLE penstock.consumers (
+    consumer    text NOT NULL,
+    topic       text NOT NULL,
+    partition   integer NOT NULL,
+    position    bigint NOT NULL DEFAULT 0,
+    source      text,
+    source_position text COLLATE "C",
+    as_of       bigint,
+    moved_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (consumer, topic, partition)
+) WITH (fillfactor = 50);
+
+-- ---------------------------------------------------------------- dead letters
+CREATE TABLE penstock.dead_letters (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant      text NOT NULL DEFAULT 'default',
+    pipeline    text NOT NULL,
+    source      text NOT NULL,
+    stream      text NOT NULL,
+    key         jsonb NOT NULL,
+    topic       text NOT NULL,
+    partition   integer NOT NULL,
+    log_position bigint NOT NULL,
+    position    text NOT NULL COLLATE "C",
+    reason      text NOT NULL,
+    payload     bytea NOT NULL,
+    attempts    integer NOT NULL DEFAULT 1,
+    buried_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    UNIQUE (pipeline, topic, partition, log_position, source, stream, key)
+);
+
+-- ---------------------------------------------------------------- live tables
+CREATE TABLE penstock.live_tables (
+    source      text NOT NULL,
+    stream      text NOT NULL,
+    tenant      text NOT NULL DEFAULT 'default',
+    schema_name text NOT NULL,
+    table_name  text NOT NULL,
+    columns     jsonb NOT NULL,          -- [[name, type, key], ...] as the source has them
+    truncated_at text COLLATE "C",       -- changes at or before this position are gone
+    PRIMARY KEY (source, stream),
+    UNIQUE (schema_name, table_name)
+);
+
+-- ---------------------------------------------------------------- knowledge base
+CREATE TABLE penstock.models (
+    id          smallint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name        text NOT NULL UNIQUE,
+    dimensions  integer NOT NULL
+);
+
+-- A document, or the searched text of a row (then stream and row_key are set), in its present
+-- version. A deleted one stays as a tombstone (deleted_at) so that an older version, arriving
+-- later, cannot bring it back. layout, starts and ends list the chunks in reading order with their
+-- character offsets: an edit rewrites one row here, not all chunks behind it.
+CREATE TABLE penstock.documents (
+    id          bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    tenant      text NOT NULL DEFAULT 'default',
+    source      text NOT NULL,
+    key         text NOT NULL COLLATE "C",
+    stream      text,
+    row_key     jsonb,
+    title       text NOT NULL DEFAULT '',
+    media_type  text NOT NULL DEFAULT '',
+    content_hash text NOT NULL DEFAULT '',
+    metadata    jsonb NOT NULL DEFAULT '{}',
+    allow       text[],
+    deny        text[] NOT NULL DEFAULT '{}',
+    position    text NOT NULL COLLATE "C",
+    committed_at bigint NOT NULL,
+    indexed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    deleted_at  timestamptz,
+    layout      bigint[] NOT NULL DEFAULT '{}',
+    starts      integer[] NOT NULL DEFAULT '{}',
+    ends        integer[] NOT NULL DEFAULT '{}',
+    UNIQUE (tenant, source, key)
+);
+CREATE INDEX documents_by_stream ON penstock.documents (source, stream) WHERE deleted_at IS NULL;
+
+-- A chunk never changes: it is there or not. The same text twice in a document is one chunk that
+-- the layout names twice. hash is that of the embedded text (what the model read).
+CREATE TABLE penstock.chunks (
+    id          bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY,
+    tenant      text NOT NULL DEFAULT 'default',
+    document_id bigint NOT NULL,
+    hash        bytea NOT NULL,
+    model       smallint NOT NULL,
+    heading     text NOT NULL DEFAULT '',
+    text        text NOT NULL,
+    terms       integer NOT NULL DEFAULT 0,   -- length for BM25
+    tokens      integer NOT NULL DEFAULT 0,   -- length for the model
+    UNIQUE (document_id, hash)
+);
+CREATE INDEX chunks_by_hash ON penstock.chunks (tenant, model, hash);
+
+-- One vector per embedded text and model, shared by all chunks with that text. The column has no
+-- fixed dimension because models differ: indexes and queries cast to halfvec(n).
+CREATE TABLE penstock.vectors (
+    tenant      text NOT NULL DEFAULT 'default',
+    model       smallint NOT NULL REFERENCES penstock.models,
+    hash        bytea NOT NULL,
+    embedding   halfvec NOT NULL,
+    PRIMARY KEY (tenant, model, hash)
+);
+ALTER TABLE penstock.vectors ALTER COLUMN embedding SET STORAGE PLAIN;
+
+-- BM25: posting lists in blocks, one per term and commit, merged later (as in a log-structured
+-- merge tree). chunk_ids int64, frequencies uint16, lengths uint16: little-endian arrays of equal
+-- length. Chunks that are gone stay listed until the next merge; readers check.
+CREATE TABLE penstock.postings (
+    tenant      text NOT NULL DEFAULT 'default',
+    term        text NOT NULL COLLATE "C",
+    block       bigint NOT NULL,
+    chunk_ids   bytea NOT NULL,
+    frequencies bytea NOT NULL,
+    lengths     bytea NOT NULL,
+    PRIMARY KEY (tenant, term, block)
+);
+ALTER TABLE penstock.postings ALTER COLUMN chunk_ids SET STORAGE EXTERNAL,
+    ALTER COLUMN frequencies SET STORAGE EXTERNAL, ALTER COLUMN lengths SET STORAGE EXTERNAL;
+CREATE SEQUENCE penstock.posting_blocks;
+
+-- How many chunks and terms there are, per writer so that writers do not wait for each other.
+CREATE TABLE penstock.text_statistics (
+    tenant      text NOT NULL DEFAULT 'default',
+    writer      text NOT NULL,
+    chunks      bigint NOT NULL DEFAULT 0,
+    terms       bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (tenant, writer)
+) WITH (fillfactor = 50);
+
+-- ---------------------------------------------------------------- what runs
+CREATE TABLE penstock.run_reports (
+    instance    text PRIMARY KEY,
+    updated_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    report      jsonb NOT NULL
+);
+
+-- ---------------------------------------------------------------- row-level security
+-- Writers are the owner with BYPASSRLS (or a superuser); readers are penstock_reader.
+ALTER TABLE penstock.documents ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY readable ON penstock.documents TO penstock_reader
+    USING (tenant = penstock.tenant() AND penstock.permitted(allow, deny));
+ALTER TABLE penstock.chunks ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY readable ON penstock.chunks TO penstock_reader USING (tenant = penstock.tenant());
+ALTER TABLE penstock.vectors ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY readable ON penstock.vectors TO penstock_reader USING (tenant = penstock.tenant());
+ALTER TABLE penstock.postings ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY readable ON penstock.postings TO penstock_reader USING (tenant = penstock.tenant());
+ALTER TABLE penstock.text_statistics ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY readable ON penstock.text_statistics TO penstock_reader
+    USING (tenant = penstock.tenant());
+
+-- FORCE also binds an owner without BYPASSRLS: such an owner may do everything.
+DO $$
+DECLARE relation text;
+BEGIN
+    FOREACH relation IN ARRAY ARRAY['documents', 'chunks', 'vectors', 'postings', 'text_statistics']
+    LOOP
+        EXECUTE format('CREATE POLICY written ON penstock.%I TO CURRENT_USER USING (true) WITH CHECK (true)', relation);
+    END LOOP;
+END $$;
+
+GRANT SELECT ON penstock.documents, penstock.chunks, penstock.vectors, penstock.postings,
+    penstock.text_statistics, penstock.models, penstock.consumers, penstock.live_tables,
+    penstock.log_partitions TO penstock_reader;

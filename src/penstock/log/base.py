@@ -1,0 +1,114 @@
+"""What a log is: durable, ordered, replayable stream storage.
+
+Guarantees, shown by the suite in ``penstock.testing.logs``:
+
+L1. Records of one partition have the positions 1, 2, 3, ... without gaps, in the order of appending.
+L2. A position becomes visible only after all before it: who has read up to N never misses one below.
+L3. An append, the producer's new state and its time are one step: all of it or nothing.
+L4. An append by a producer that was opened again elsewhere is refused (`FencedError`).
+L5. All changes with one key are in one partition, in the order of appending. A truncate is in all.
+L6. Reading is repeatable: the same position gives the same records until retention removes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.records import Batch, Change, LogPosition, Microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """One partition as it is now. ``first`` is the oldest position kept, ``last`` the newest one
+    (``last < first`` when it is empty)."""
+
+    topic: str
+    partition: int
+    first: LogPosition
+    last: LogPosition
+    records: int
+    size_bytes: int
+
+
+class Producer(Protocol):
+    """The one writer of a name. Opening it again, anywhere, fences the one before."""
+
+    name: str
+    state: Mapping[str, str]
+    """All named texts that were stored when the producer was opened."""
+
+    async def append(
+        self,
+        topic: str,
+        changes: Sequence[Change],
+        *,
+        state: Mapping[str, str | None] | None = None,
+        as_of: Microseconds | None = None,
+    ) -> None:
+        """Make changes, state and time durable in one step and wake the readers.
+
+        Returns only when the step is on disk. ``state`` is merged into what is stored; None removes
+        a name. With no changes, only state and time are stored (and readers see the time).
+        Raises `FencedError` when another process has opened this producer, `UnavailableError` when
+        the log cannot be reached: then the step has happened wholly or not at all, and opening the
+        producer again tells which.
+        """
+
+
+class Log(Protocol):
+    """Topics of partitions of changes."""
+
+    async def create_topic(self, topic: str, partitions: int = 1) -> None:
+        """Make sure that a topic exists. Another number of partitions than it has is a
+        `ConfigError`: keys would move between partitions and lose their order."""
+
+    async def open_producer(self, name: str) -> Producer:
+        """Become the only producer of that name and learn its stored state."""
+
+    async def read(
+        self,
+        topic: str,
+        partition: int,
+        after: LogPosition,
+        *,
+        max_changes: int = 5000,
+        streams: frozenset[str] | None = None,
+    ) -> Batch | None:
+        """The next changes after a position, in order, or None when there are none yet. Never waits.
+
+        At least one stored append is returned whole, even if it holds more than ``max_changes``, so
+        that what was appended in one step is processed in one step. With ``streams``, changes of
+        other streams are left out and ``last`` still moves past them. Reading from a position that
+        retention has removed is a `FatalError` that names the oldest one kept.
+        """
+
+    async def wait(self, topic: str, partition: int, after: LogPosition) -> None:
+        """Return when something is (or may be) readable after that position. Wakes on appends by
+        any process; does not poll; cancel it to stop waiting."""
+
+    async def seek(self, topic: str, partition: int, time: Microseconds) -> LogPosition:
+        """The position to resume *after* so that everything appended at or after ``time`` is read."""
+
+    async def describe(self, topic: str | None = None) -> Sequence[PartitionInfo]:
+        """All partitions, or those of one topic, ordered by topic and partition."""
+
+    async def trim(
+        self, topic: str, *, before: Microseconds | None = None, max_bytes: int | None = None
+    ) -> int:
+        """Remove whole appends, oldest first, that are older than ``before`` or over ``max_bytes``,
+        but never one that a registered consumer has not yet processed; returns how many records."""
+
+    async def drop_topic(self, topic: str) -> None:
+        """Remove a topic with all it holds."""
+
+    async def close(self) -> None:
+        """Release connections. Waits end with an error."""
+
+
+class TailableLog(Protocol):
+    """A log that can be followed by a person."""
+
+    def tail(self, topic: str, after: LogPosition | None = None) -> AsyncIterator[Batch]:
+        """Batches of all partitions from a position (None: from now on), for ever."""

@@ -1,0 +1,61 @@
+"""What Penstock needs of models: vectors of texts, and text from a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""Shape (n, dimensions), rows of length 1."""
+
+Priority = Literal["query", "live", "bulk"]
+"""Who waits: a person's question, a change that just happened, or a load. Earlier ones overtake."""
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    name: str
+    """Identifies the vectors: model, revision and precision. Two embedders with the same name give
+    interchangeable vectors; a stored vector is reused only under the same name."""
+    dimensions: int
+    max_tokens: int
+    """The most tokens that are read of a text; what is longer is cut by the model, so chunks must
+    not be longer."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has for this model (special tokens not counted). Pure, quick."""
+
+    async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
+        """One vector per text, in the order given, without blocking the event loop.
+
+        Batches, sorts by length and splits by itself; any number of texts is fine. Raises
+        `RetryableError` (endpoint down, rate limit) or `BadRecordError` (this text is refused).
+        """
+
+    async def close(self) -> None:
+        """Release memory, threads and connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Generator(Protocol):
+    """Writes text from messages."""
+
+    name: str
+
+    def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+        """The answer piece by piece; the pieces together are the whole text."""
+
+    async def close(self) -> None:
+        """Release connections."""

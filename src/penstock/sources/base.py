@@ -1,0 +1,82 @@
+"""What a source is: a system that changes, read in order and resumable anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from penstock.records import Change, Microseconds
+
+Lane = Literal["live", "bulk"]
+"""``bulk`` is for what existed before (a first load); ``live`` overtakes it. Changes of one key may
+travel in both lanes: their positions say which is newer."""
+
+State = Mapping[str, str]
+"""What a source needs to resume, as small named texts (a position, a file's fingerprint)."""
+
+StateChange = Mapping[str, str | None]
+"""What a batch changes in the state; None removes a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBatch:
+    """Some changes, in source order, and the state with which reading resumes *after* them.
+
+    ``state`` holds only what changed since the batch before. Changes and state are made durable in
+    one step. ``as_of`` says that everything the source had committed by that time is in this batch
+    or before it. A batch without changes reports state or time alone.
+    """
+
+    changes: Sequence[Change] = ()
+    state: StateChange = field(default_factory=dict)
+    as_of: Microseconds | None = None
+    lane: Lane = "live"
+
+
+class Source(Protocol):
+    """A system that changes. One loop uses it: ``read`` once, ``acknowledge`` as often as batches
+    became durable, ``close`` at the end (also after an error, and more than once)."""
+
+    name: str
+
+    def read(self, state: State) -> AsyncIterator[SourceBatch]:
+        """Yield batches for ever, from where ``state`` says (empty: from the beginning, which means
+        all that exists, then all that changes, without gap or overlap).
+
+        Never blocks the event loop for longer than a few milliseconds; waits for changes without
+        polling; holds at most a few batches that were not yet taken. Raises `UnavailableError` when
+        the system cannot be reached (the loop calls ``read`` again with the last durable state),
+        `SourceError` when a person must act.
+        """
+
+    async def acknowledge(self, state: StateChange) -> None:
+        """The batch that carried ``state``, and all before it, are durable: the system may forget
+        them. Called in order; may skip batches; never called before the log has committed."""
+
+    async def close(self) -> None:
+        """Release connections, watches and processes; what was acknowledged stays so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What ``check`` says about one thing: ``mend`` tells what to do when it is not well."""
+
+    subject: str
+    level: Literal["ok", "warning", "error"]
+    message: str
+    mend: str = ""
+
+
+class CheckableSource(Protocol):
+    """A source that can say what would go wrong before it starts."""
+
+    async def check(self) -> Sequence[Finding]:
+        """Look at reachability, rights and settings without changing anything."""
+
+
+class DroppableSource(Protocol):
+    """A source that leaves things in the system it reads."""
+
+    async def drop(self) -> Sequence[str]:
+        """Take away what we made there (slot, publication); returns what was removed, in words."""

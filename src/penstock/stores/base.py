@@ -1,0 +1,251 @@
+"""What stores can do, one capability per protocol.
+
+The write side is `Transaction`: effects and the consumer's position in one commit. The read side is
+`Snapshot`: everything a context needs, read at one consistent moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.records import Change, LogPosition, Microseconds, Position, Schema
+
+DEFAULT_TENANT = "default"
+
+Vectors: TypeAlias = NDArray[np.float32]
+"""Shape (n, dimensions), rows of length 1."""
+
+
+# --------------------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyRows:
+    """Bring live tables to the state after these changes (in order)."""
+
+    changes: Sequence[Change]
+
+
+class ChunkText(NamedTuple):
+    """One piece of a document: ``text`` is the passage, ``embedded`` is what the model reads (title
+    and heading path before it), ``start`` and ``end`` are character offsets into the document."""
+
+    text: str
+    embedded: str
+    hash: bytes
+    start: int
+    end: int
+    heading: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentVersion:
+    """A document (or the searched text of a row) as of one change.
+
+    ``key`` names it within its source: a path, or ``table/key`` for a row. ``chunks`` is None for a
+    deletion. ``allow`` and ``deny`` name principals; ``allow=None`` means everybody in the tenant.
+    """
+
+    source: str
+    key: str
+    position: Position
+    committed_at: Microseconds
+    chunks: Sequence[ChunkText] | None
+    title: str = ""
+    media_type: str = ""
+    content_hash: str = ""
+    text: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    stream: str | None = None
+    row_key: Sequence[str | None] | None = None
+    allow: Sequence[str] | None = None
+    deny: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceDocuments:
+    """Make these versions the current ones, each wholly (G3). A version whose position is not newer
+    than the stored one is ignored (G1). ``vectors`` maps the hash of an embedded text to its row in
+    ``matrix``; hashes that are absent are stored already under ``model``."""
+
+    documents: Sequence[DocumentVersion]
+    model: str
+    vectors: Mapping[bytes, int]
+    matrix: Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class TruncateDocuments:
+    """Remove all documents of one stream of a source that are older than ``position`` (G4)."""
+
+    source: str
+    stream: str
+    position: Position
+
+
+Effect = ApplyRows | ReplaceDocuments | TruncateDocuments
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A change that could not be processed, with the reason."""
+
+    pipeline: str
+    topic: str
+    partition: int
+    log_position: LogPosition
+    change: Change
+    reason: str
+
+
+# --------------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A consumer's step: only valid if the stored position is still ``expected``."""
+
+    consumer: str
+    topic: str
+    partition: int
+    expected: LogPosition
+    to: LogPosition
+    source: str
+    as_of: Microseconds | None
+    position: Position | None = None
+
+
+class Transaction(Protocol):
+    """One commit: all of it or nothing."""
+
+    async def apply(self, effect: Effect) -> None:
+        """Do one effect. Raises `BadRecordError` when the data itself is refused by the store."""
+
+    async def bury(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep records that could not be processed, with their reasons."""
+
+    async def move(self, step: Move) -> None:
+        """Record how far the consumer is. `FencedError` when another process has moved it."""
+
+
+class Store(Protocol):
+    """Where results are at rest."""
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Begin; leaving normally commits, leaving with an exception undoes everything."""
+
+    async def position(self, consumer: str, topic: str, partition: int) -> LogPosition:
+        """How far a consumer is; registers it at 0 (so that retention waits for it)."""
+
+    async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
+        """Which of these embedded texts have a stored vector under ``model``."""
+
+    async def prepare_tables(self, schemas: Sequence[Schema]) -> None:
+        """Make sure that live tables exist for these schemas and follow their columns."""
+
+
+# --------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class SourceAge:
+    """How current one source's part is: everything it had committed by ``as_of`` is included.
+    ``loading`` is true while its first load is not finished."""
+
+    source: str
+    as_of: Microseconds | None
+    position: Position | None
+    loading: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which documents count. Names are compared exactly; ``path`` may be a glob (``policies/*``);
+    ``metadata`` compares top-level values."""
+
+    sources: Sequence[str] | None = None
+    path: str | None = None
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["document", "row"] | None = None
+
+
+class Hit(NamedTuple):
+    """A candidate chunk: ``similarity`` is the cosine with the question, ``text_score`` its BM25."""
+
+    chunk: int
+    similarity: float
+    text_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk as it is shown, with where it came from and the version that it belongs to."""
+
+    chunk: int
+    document: int
+    source: str
+    key: str
+    title: str
+    heading: str
+    text: str
+    start: int
+    end: int
+    version: Position
+    committed_at: Microseconds
+    metadata: Mapping[str, Any]
+    stream: str | None
+    row_key: Sequence[str | None] | None
+    score: float = 0.0
+    similarity: float = 0.0
+    text_score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRow:
+    """A row of a live table as it is in the snapshot. ``values`` are the shown and searched columns
+    in table order, as Python values."""
+
+    source: str
+    table: str
+    key: Sequence[str | None]
+    values: Mapping[str, Any]
+    version: Position
+    committed_at: Microseconds
+    score: float = 0.0
+
+
+class Snapshot(Protocol):
+    """One read-only view of everything, for one tenant and one set of principals."""
+
+    async def candidates(
+        self, vector: Vectors | None, text: str | None, *, limit: int, where: Filter
+    ) -> list[Hit]:
+        """The union of the nearest chunks and the best by words, at most ``limit`` of each kind,
+        both scores filled for all of them where both inputs are given."""
+
+    async def passages(self, chunks: Sequence[int]) -> list[Passage]:
+        """These chunks with their documents, in the order asked for; those that are gone (or not
+        permitted) are left out."""
+
+    async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
+        """The live rows that these row passages stand for; rows deleted meanwhile are left out."""
+
+    async def ages(self) -> list[SourceAge]:
+        """How current each source is, in this snapshot."""
+
+
+class SnapshotStore(Protocol):
+    """A store that can be asked."""
+
+    def snapshot(
+        self, *, tenant: str = DEFAULT_TENANT, principals: Sequence[str] = ()
+    ) -> AbstractAsyncContextManager[Snapshot]:
+        """Open one consistent, read-only view; it sees nothing that commits later."""
