@@ -10,7 +10,8 @@
         ├── SourceError        the source cannot be captured as it is (slot lost, rights, no key)
         └── MissingExtraError  an optional dependency is not installed
 
-A message is one lower-case sentence: what was expected, what came, what to do. Facts are attributes.
+A message is one lower-case sentence: what was expected, what came, what to do.
+Facts are attributes.
 """
 
 from __future__ import annotations

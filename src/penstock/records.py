@@ -42,7 +42,7 @@ class Unchanged(Enum):
 
 UNCHANGED: Final = Unchanged.UNCHANGED
 
-Value: TypeAlias = str | None | Unchanged
+Value: TypeAlias = str | Unchanged | None
 Row: TypeAlias = tuple[Value, ...]
 Key: TypeAlias = tuple[str | None, ...]
 

@@ -1,0 +1,1 @@
+"""Durable, ordered, replayable stream storage."""

@@ -2,8 +2,8 @@
 
 Guarantees, shown by the suite in ``penstock.testing.logs``:
 
-L1. Records of one partition have the positions 1, 2, 3, ... without gaps, in the order of appending.
-L2. A position becomes visible only after all before it: who has read up to N never misses one below.
+L1. Records of one partition have the positions 1, 2, 3, ... in the order of appending.
+L2. A position becomes visible only after all before it: a reader at N never misses one below.
 L3. An append, the producer's new state and its time are one step: all of it or nothing.
 L4. An append by a producer that was opened again elsewhere is refused (`FencedError`).
 L5. All changes with one key are in one partition, in the order of appending. A truncate is in all.
@@ -76,7 +76,7 @@ class Log(Protocol):
         max_changes: int = 5000,
         streams: frozenset[str] | None = None,
     ) -> Batch | None:
-        """The next changes after a position, in order, or None when there are none yet. Never waits.
+        """The next changes after a position, in order; None when there are none yet. Never waits.
 
         At least one stored append is returned whole, even if it holds more than ``max_changes``, so
         that what was appended in one step is processed in one step. With ``streams``, changes of
@@ -89,7 +89,7 @@ class Log(Protocol):
         any process; does not poll; cancel it to stop waiting."""
 
     async def seek(self, topic: str, partition: int, time: Microseconds) -> LogPosition:
-        """The position to resume *after* so that everything appended at or after ``time`` is read."""
+        """The position to resume *after* to read all that was appended at or after ``time``."""
 
     async def describe(self, topic: str | None = None) -> Sequence[PartitionInfo]:
         """All partitions, or those of one topic, ordered by topic and partition."""

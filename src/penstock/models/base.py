@@ -28,7 +28,7 @@ class Embedder(Protocol):
     not be longer."""
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has for this model (special tokens not counted). Pure, quick."""
+        """How many tokens each text has for this model, special tokens not counted. Pure, quick."""
 
     async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
         """One vector per text, in the order given, without blocking the event loop.

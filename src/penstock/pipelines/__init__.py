@@ -1,0 +1,1 @@
+"""Computations from changes to effects."""

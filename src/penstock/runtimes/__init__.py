@@ -1,0 +1,1 @@
+"""What moves changes: the two loops and who runs them."""

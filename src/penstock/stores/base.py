@@ -178,7 +178,7 @@ class Filter:
 
 
 class Hit(NamedTuple):
-    """A candidate chunk: ``similarity`` is the cosine with the question, ``text_score`` its BM25."""
+    """A candidate chunk: its cosine with the question and its BM25 score."""
 
     chunk: int
     similarity: float

@@ -1,0 +1,1 @@
+"""What authors of sources, logs, stores and models test against."""

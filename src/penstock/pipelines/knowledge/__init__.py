@@ -1,0 +1,1 @@
+"""Documents and searched rows to chunks with vectors."""

@@ -1,0 +1,1 @@
+"""Live tables, knowledge base and snapshots in PostgreSQL."""
