@@ -1,0 +1,282 @@
+"""The text index as pure computation: words of a text, posting lists, BM25.
+
+A posting list says which chunks hold a term, how often, and how long each of those chunks is. It is
+stored as three little-endian arrays, so that reading is one ``frombuffer`` and scoring is numpy.
+BM25: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain, pairwise, repeat
+from typing import Final, NamedTuple
+
+import numpy as np
+import Stemmer
+from numpy.typing import NDArray
+
+LONGEST_WORD: Final = 64
+"""Longer words are cut: they are codes and blobs, and a term must fit into an index entry."""
+
+MOST: Final = 65_535
+"""Frequencies and lengths are stored in two bytes; more counts as this."""
+
+_CACHED_CHARACTERS: Final = 20_000_000
+
+# Function words of English carry no topic; leaving them out makes the index half as large.
+_ENGLISH: Final = """
+a about above after again all also am an and any are as at be because been before being below
+between both but by can could d did do does doing done during each for from further had has
+have having he her here hers herself him himself his how i if in into is it its itself just ll
+me more most my myself no nor not of off on once only or other our ours ourselves out over own
+re s same she should so some such t than that the their theirs them themselves then there
+these they this those through to too under until up upon ve very was we were what when where
+which while who whom whose why will with would you your yours yourself yourselves
+"""
+_STOP_WORDS: Final = {"english": frozenset(_ENGLISH.split())}
+
+# In UTF-8: ASCII letters become small, what is ASCII but no letter or digit a space, and the bytes
+# of all other characters stay. In one pass, and five times as quick as a regular expression.
+_FOLD: Final = bytes(
+    code if code > 127 else ord(chr(code).lower()) if chr(code).isalnum() else 32
+    for code in range(256)
+)
+# Beside letters and digits: the marks that stand inside words of Hebrew, Arabic, Indic and Thai.
+_WORD: Final = re.compile(
+    r"(?:[^\W_]|[\u0300-\u036f\u0591-\u05bd\u064b-\u0652\u0900-\u0963\u0966-\u0dff\u0e31-\u0e4e])+"
+)
+# Scripts written without spaces: every two neighbours are a term.
+_UNSPACED: Final = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]+"
+)
+_ACCENTS: Final = re.compile("[\u0300-\u036f]+")
+
+Ids = NDArray[np.int64]
+Counts = NDArray[np.uint16]
+
+
+class Analyser:
+    """Turns texts of one language into terms: lower case, no stop words, stems. Safe in threads."""
+
+    def __init__(self, language: str = "english") -> None:
+        self.language = language
+        self._stop = _STOP_WORDS.get(language, frozenset())
+        self._stemmer = Stemmer.Stemmer(language) if language in Stemmer.algorithms() else None
+        # A word's terms, separated by spaces: none for a stop word, several for unspaced scripts.
+        self._stems: dict[str, str] = {}
+        self._characters = 0
+        self._lock = threading.Lock()
+
+    def terms(self, text: str) -> list[str]:
+        """The terms of a text in reading order, repeated as often as they occur."""
+        words = text.encode("utf-8", "replace").translate(_FOLD).decode().split()
+        stems = self._stems
+        try:
+            found = [stems[word] for word in words]
+        except KeyError:
+            stems = self._learn(words)
+            found = [stems[word] for word in words]
+        return " ".join(found).split()
+
+    def _learn(self, words: Iterable[str]) -> dict[str, str]:
+        """Remember the stems of new words. A stemmer is not thread-safe, hence the lock."""
+        with self._lock:
+            learnt = self._stems
+            if self._characters > _CACHED_CHARACTERS:
+                # A new dict: another thread may be in the middle of reading the old one.
+                learnt, self._characters = {}, 0
+            for word in words:
+                if word not in learnt:
+                    terms = _split(word) if not word.isascii() else [word]
+                    learnt[word] = " ".join(self._stem(term) for term in terms)
+                    self._characters += len(word) + len(learnt[word])
+            self._stems = learnt
+            return learnt
+
+    def _stem(self, word: str) -> str:
+        if word in self._stop:
+            return ""
+        word = word[:LONGEST_WORD]
+        stem = str(self._stemmer.stemWord(word)) if self._stemmer else word
+        if not stem.isascii():
+            plain = _ACCENTS.sub("", unicodedata.normalize("NFD", stem))
+            stem = unicodedata.normalize("NFC", plain)
+        return stem
+
+
+def _split(text: str) -> list[str]:
+    words: list[str] = _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+    if _UNSPACED.search(text):
+        return list(chain.from_iterable(map(_pairs, words)))
+    return words
+
+
+def _pairs(word: str) -> Iterator[str]:
+    """Runs without spaces as pairs of neighbours, what stands between them as it is."""
+    done = 0
+    for run in _UNSPACED.finditer(word):
+        if run.start() > done:
+            yield word[done : run.start()]
+        signs = run[0]
+        yield from (signs[i : i + 2] for i in range(max(1, len(signs) - 1)))
+        done = run.end()
+    if done < len(word):
+        yield word[done:]
+
+
+@cache
+def analyser(language: str = "english") -> Analyser:
+    """The process's analyser of a language; its cache of stems is shared."""
+    return Analyser(language)
+
+
+def analyse(text: str, language: str = "english") -> list[str]:
+    """The terms of a text in reading order: lower case, without stop words, stemmed."""
+    return analyser(language).terms(text)
+
+
+# --------------------------------------------------------------------------- posting lists
+
+
+class Postings(NamedTuple):
+    """Where a term occurs: arrays of equal length."""
+
+    chunk_ids: Ids
+    frequencies: Counts
+    lengths: Counts
+
+
+class Packed(NamedTuple):
+    """Postings as they are stored."""
+
+    chunk_ids: bytes
+    frequencies: bytes
+    lengths: bytes
+
+
+def pack(postings: Postings) -> Packed:
+    """Arrays to little-endian bytes."""
+    return Packed(
+        postings.chunk_ids.astype("<i8", copy=False).tobytes(),
+        postings.frequencies.astype("<u2", copy=False).tobytes(),
+        postings.lengths.astype("<u2", copy=False).tobytes(),
+    )
+
+
+def unpack(chunk_ids: bytes, frequencies: bytes, lengths: bytes) -> Postings:
+    """Bytes to arrays (read-only views, nothing is copied)."""
+    return Postings(
+        np.frombuffer(chunk_ids, "<i8"),
+        np.frombuffer(frequencies, "<u2"),
+        np.frombuffer(lengths, "<u2"),
+    )
+
+
+def unpack_all(blocks: Sequence[tuple[bytes, bytes, bytes]]) -> Postings:
+    """One posting list of the blocks of one term, in the blocks' order."""
+    return unpack(
+        *(b"".join(column) for column in zip(*blocks, strict=True)) if blocks else (b"",) * 3
+    )
+
+
+def keep(postings: Postings, alive: NDArray[np.bool_]) -> Postings:
+    """The postings where ``alive`` is true."""
+    return Postings(postings.chunk_ids[alive], postings.frequencies[alive], postings.lengths[alive])
+
+
+class Inverted(NamedTuple):
+    """The posting lists of some chunks: ``terms`` in code point order, the list of term i being
+    ``postings`` from ``bounds[i]`` to ``bounds[i + 1]``; ``lengths`` has one entry per chunk."""
+
+    terms: list[str]
+    bounds: NDArray[np.int64]
+    postings: Postings
+    lengths: list[int]
+
+    def packed(self) -> Iterable[Packed]:
+        """The stored form of each term's list, in the order of ``terms``."""
+        whole = pack(self.postings)
+        bounds = self.bounds.tolist()
+        for start, end in pairwise(bounds):
+            yield Packed(
+                whole.chunk_ids[start * 8 : end * 8],
+                whole.frequencies[start * 2 : end * 2],
+                whole.lengths[start * 2 : end * 2],
+            )
+
+
+def invert(chunk_ids: Sequence[int], terms: Sequence[Sequence[str]]) -> Inverted:
+    """Posting lists of chunks whose terms are given; each list is in ascending order of chunk if
+    ``chunk_ids`` is."""
+    lengths = list(map(len, terms))
+    words = list(chain.from_iterable(terms))
+    names = sorted(set(words))
+    number = dict(zip(names, range(len(names)), strict=True))
+    ids = np.fromiter(map(number.__getitem__, words), np.int64, len(words))
+    chunks = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+    # One number per (term, chunk): sorting it groups by term and, inside a term, by chunk.
+    pairs, frequencies = np.unique(ids * max(1, len(lengths)) + chunks, return_counts=True)
+    of_term, of_chunk = np.divmod(pairs, max(1, len(lengths)))
+    bounds = np.searchsorted(of_term, np.arange(len(names) + 1))
+    clipped = np.minimum(np.asarray(lengths, np.int64), MOST).astype(np.uint16)
+    postings = Postings(
+        np.asarray(chunk_ids, np.int64)[of_chunk] if len(pairs) else np.empty(0, np.int64),
+        np.minimum(frequencies, MOST).astype(np.uint16),
+        clipped[of_chunk] if len(pairs) else np.empty(0, np.uint16),
+    )
+    return Inverted(names, bounds, postings, lengths)
+
+
+# --------------------------------------------------------------------------- scoring
+
+
+def bm25(
+    lists: Sequence[Postings],
+    *,
+    chunks: int,
+    average_length: float,
+    k1: float = 1.2,
+    b: float = 0.75,
+    weights: Sequence[float] | None = None,
+) -> tuple[Ids, NDArray[np.float64]]:
+    """BM25 of every chunk that has at least one of the terms: ids in ascending order, and scores.
+
+    ``lists`` holds one posting list per different term of the question, ``weights`` how often it is
+    asked for. ``chunks`` and ``average_length`` (in terms) describe the whole collection.
+    """
+    scored = [
+        (postings.chunk_ids, weight * _gains(postings, chunks, average_length, k1, b))
+        for postings, weight in zip(lists, weights or repeat(1.0), strict=False)
+        if len(postings.chunk_ids)
+    ]
+    if not scored:
+        return np.empty(0, np.int64), np.empty(0, np.float64)
+    ids = np.concatenate([found for found, _ in scored])
+    gains = np.concatenate([gain for _, gain in scored])
+    lowest = int(ids.min())
+    if int(ids.max()) - lowest < 16 * len(ids) + 100_000:
+        # Ids lie close together: counting into a table is several times as quick as sorting.
+        table = np.bincount(ids - lowest, weights=gains).astype(np.float64, copy=False)
+        hit = np.flatnonzero(table).astype(np.int64, copy=False)
+        return hit + lowest, table[hit]
+    unique, places = np.unique(ids, return_inverse=True)
+    sums = np.bincount(places, weights=gains).astype(np.float64, copy=False)
+    return unique.astype(np.int64, copy=False), sums
+
+
+def _gains(
+    postings: Postings, chunks: int, average_length: float, k1: float, b: float
+) -> NDArray[np.float64]:
+    holding = len(postings.chunk_ids)
+    rarity = np.log1p((max(chunks, holding) - holding + 0.5) / (holding + 0.5))
+    frequencies = postings.frequencies.astype(np.float64)
+    relative = postings.lengths / max(average_length, 1.0)
+    gains: NDArray[np.float64] = (
+        rarity * frequencies * (k1 + 1) / (frequencies + k1 * (1 - b + b * relative))
+    )
+    return gains
