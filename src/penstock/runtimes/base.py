@@ -1,0 +1,32 @@
+"""What the loops share: names of topics, and pauses between attempts."""
+
+from __future__ import annotations
+
+import random
+
+from penstock.clock import Clock
+
+
+def bulk_topic(source: str) -> str:
+    """The topic of a source's first load, which live changes overtake."""
+    return f"{source}.bulk"
+
+
+class Backoff:
+    """Pauses that double up to a limit, with jitter so that many do not return at once."""
+
+    def __init__(self, clock: Clock, *, first_s: float = 0.1, most_s: float = 10.0) -> None:
+        self._clock = clock
+        self._first_s = first_s
+        self._most_s = most_s
+        self._next_s = first_s
+
+    def reset(self) -> None:
+        """Something went well: begin with short pauses again."""
+        self._next_s = self._first_s
+
+    async def wait(self, asked_s: float | None = None) -> None:
+        """Pause; ``asked_s`` is what the other side asked for and is kept when it is longer."""
+        pause = self._next_s * (0.5 + random.random() / 2)
+        self._next_s = min(self._next_s * 2, self._most_s)
+        await self._clock.sleep(max(pause, asked_s or 0.0))

@@ -1,0 +1,312 @@
+"""The second loop: from the log through a pipeline to the stores, results and position as one.
+
+    log ── read ──► compute (may call a model) ──► one transaction: effects, dead letters, position
+
+While one transaction is on its way to disk the next batch is computed, so a model and the database
+work at the same time; commits stay in order. The position moves by compare-and-set in the same
+transaction as the results (G2): after any crash, the stored position says exactly what was done,
+and a second process that runs the same pipeline is refused. Batches grow by themselves: what arrives
+during a commit is the next batch. An append that is larger than a pipeline's ``slice`` is done in
+slices: each but the last commits results without moving, which replays may repeat at no cost.
+
+A record that cannot be processed is found by halving, put aside with its reason in the same
+transaction, and the rest go on (G13); too many of them stop the pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from penstock.clock import Clock
+from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
+from penstock.log.base import Log
+from penstock.pipelines.base import Outcome, Pipeline, Rejected, Tools
+from penstock.records import Batch, Change, LogPosition, Op
+from penstock.runtimes.base import Backoff
+from penstock.stores.base import DeadLetter, Move, Store
+from penstock.telemetry import PipelineMeter
+
+logger = structlog.get_logger("penstock.process")
+
+FRESHNESS_SAMPLES = 64
+"""How many changes of one batch are timed at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """How many changes are read and committed at a time, and how many may be put aside in an hour."""
+
+    batch: int = 5000
+    slice: int = 5000
+    dead_letter_limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One partition of a topic, processed by one pipeline for one source."""
+
+    pipeline: Pipeline
+    source: str
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What one commit does: some changes and, if they end a batch, the move past it."""
+
+    changes: Sequence[Change]
+    move: Move | None
+
+
+class _UndoError(PenstockError):
+    """Leaves a transaction that was only a trial."""
+
+
+class Processor:
+    """Runs one pipeline on one partition. ``run`` until cancelled, or `step` by step in tests."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        log: Log,
+        store: Store,
+        tools: Tools,
+        *,
+        clock: Clock,
+        meter: PipelineMeter,
+        settings: ProcessSettings = ProcessSettings(),
+    ) -> None:
+        self._assignment = assignment
+        self._log = log
+        self._store = store
+        self._tools = tools
+        self._clock = clock
+        self._meter = meter
+        self._settings = settings
+        self._buried: deque[float] = deque()
+
+    async def run(self) -> None:
+        """Process for ever; pause and repeat after `RetryableError`, stop with `FatalError`."""
+        backoff = Backoff(self._clock)
+        meter = self._meter
+        try:
+            while True:
+                before = meter.position
+                try:
+                    meter.state = "running"
+                    await self._follow()
+                except RetryableError as error:
+                    meter.state, meter.last_error = "waiting", str(error)
+                    meter.errors += 1
+                    if meter.position != before:
+                        backoff.reset()
+                    logger.warning("pipeline.waiting", **self._names(), reason=str(error))
+                    await backoff.wait(error.retry_after_s)
+                except FatalError as error:
+                    meter.state, meter.last_error = "failed", str(error)
+                    logger.error("pipeline.failed", **self._names(), reason=str(error))  # noqa: TRY400 - a sentence, no traceback
+                    raise
+        finally:
+            if meter.state != "failed":
+                meter.state = "stopped"
+
+    async def _follow(self) -> None:
+        """Read, compute and commit with one commit in flight, from the stored position."""
+        at = await self._stored_position()
+        committing: asyncio.Task[None] | None = None
+        try:
+            while True:
+                batch = await self._read(at)
+                if batch is None:
+                    if committing is not None:
+                        await committing
+                        committing = None
+                        continue  # more may have come during the commit
+                    await self._log.wait(self._assignment.topic, self._assignment.partition, at)
+                    continue
+                for step in self._steps(at, batch):
+                    outcome = await self._compute(step.changes)
+                    if committing is not None:
+                        await committing
+                    committing = asyncio.create_task(self._commit(step, batch, outcome))
+                at = batch.last
+        finally:
+            # Whatever ends the loop: a commit that has begun is finished, never torn.
+            if committing is not None:
+                with suppress(PenstockError, asyncio.CancelledError):
+                    await asyncio.shield(committing)
+
+    async def step(self) -> bool:
+        """Process what one read gives; False when there was nothing."""
+        at = await self._stored_position()
+        batch = await self._read(at)
+        if batch is None:
+            return False
+        for step in self._steps(at, batch):
+            await self._commit(step, batch, await self._compute(step.changes))
+        return True
+
+    def _steps(self, at: LogPosition, batch: Batch) -> Iterator[_Step]:
+        work = self._assignment
+        size = self._settings.slice
+        cut = max(0, (len(batch.changes) - 1) // size * size)
+        for start in range(0, cut, size):
+            yield _Step(batch.changes[start : start + size], None)
+        move = Move(
+            consumer=work.pipeline.name,
+            topic=work.topic,
+            partition=work.partition,
+            expected=at,
+            to=batch.last,
+            source=work.source,
+            as_of=batch.as_of,
+            position=batch.changes[-1].position if batch.changes else None,
+        )
+        yield _Step(batch.changes[cut:], move)
+
+    async def _stored_position(self) -> LogPosition:
+        work = self._assignment
+        at = await self._store.position(work.pipeline.name, work.topic, work.partition)
+        self._meter.position = at
+        return at
+
+    async def _read(self, after: LogPosition) -> Batch | None:
+        work = self._assignment
+        return await self._log.read(
+            work.topic,
+            work.partition,
+            after,
+            max_changes=self._settings.batch,
+            streams=work.pipeline.streams,
+        )
+
+    async def _compute(self, changes: Sequence[Change]) -> Outcome:
+        """The pipeline's outcome, with records that it cannot bear set aside."""
+        if not changes:
+            return Outcome(())
+        try:
+            return await self._assignment.pipeline.compute(changes, self._tools)
+        except BadRecordError as error:
+            return await self._without_bad(changes, error)
+
+    async def _commit(self, step: _Step, batch: Batch, outcome: Outcome) -> None:
+        """Results, dead letters and position in one transaction."""
+        try:
+            await self._write(step, batch, outcome)
+        except BadRecordError as error:
+            outcome = await self._without_bad(step.changes, error)
+            await self._write(step, batch, outcome)
+        self._count(step.changes, outcome)
+
+    async def _write(self, step: _Step, batch: Batch, outcome: Outcome) -> None:
+        letters = self._letters(batch, outcome.rejected)
+        async with self._store.transaction() as transaction:
+            for effect in outcome.effects:
+                await transaction.apply(effect)
+            if letters:
+                await transaction.bury(letters)
+            if step.move is not None:
+                await transaction.move(step.move)
+        if step.move is not None:
+            self._meter.position = step.move.to
+
+    # ------------------------------------------------------------------ records put aside
+
+    async def _without_bad(self, changes: Sequence[Change], error: BadRecordError) -> Outcome:
+        """The outcome of all changes but those that fail on their own, found by halving."""
+        rejected = await self._find_bad(changes, error)
+        bad = {id(item.change) for item in rejected}
+        good = [change for change in changes if id(change) not in bad]
+        outcome = Outcome(())
+        if good:
+            outcome = await self._assignment.pipeline.compute(good, self._tools)
+        return Outcome(
+            outcome.effects, (*rejected, *outcome.rejected), outcome.embedded, outcome.reused
+        )
+
+    async def _find_bad(self, changes: Sequence[Change], error: BadRecordError) -> list[Rejected]:
+        if len(changes) == 1:
+            return [Rejected(changes[0], error.reason)]
+        found: list[Rejected] = []
+        middle = len(changes) // 2
+        for half in (changes[:middle], changes[middle:]):
+            problem = await self._try(half)
+            if problem is not None:
+                found.extend(await self._find_bad(half, problem))
+        # Two halves that pass alone but not together: the store says what it refuses; put the
+        # whole aside rather than stop everything behind it.
+        return found or [Rejected(change, error.reason) for change in changes]
+
+    async def _try(self, changes: Sequence[Change]) -> BadRecordError | None:
+        """Compute and apply, then undo: does it fail?"""
+        try:
+            outcome = await self._assignment.pipeline.compute(changes, self._tools)
+            async with self._store.transaction() as transaction:
+                for effect in outcome.effects:
+                    await transaction.apply(effect)
+                raise _UndoError("a trial is always undone")  # noqa: TRY301 - leaves the transaction
+        except _UndoError:
+            return None
+        except BadRecordError as error:
+            return error
+
+    def _letters(self, batch: Batch, rejected: Sequence[Rejected]) -> list[DeadLetter]:
+        if not rejected:
+            return []
+        work = self._assignment
+        now = self._clock.monotonic()
+        while self._buried and self._buried[0] < now - 3600:
+            self._buried.popleft()
+        if len(self._buried) + len(rejected) > self._settings.dead_letter_limit:
+            raise FatalError(
+                f"expected at most {self._settings.dead_letter_limit} records per hour that cannot "
+                f"be processed, got {len(self._buried) + len(rejected)} in pipeline "
+                f"{work.pipeline.name!r} on {work.topic!r} (the latest: {rejected[-1].reason}): "
+                "mend the cause, or raise run.dead_letter_limit, and start again; nothing is lost",
+                pipeline=work.pipeline.name,
+            )
+        self._buried.extend([now] * len(rejected))
+        return [
+            DeadLetter(
+                pipeline=work.pipeline.name,
+                topic=work.topic,
+                partition=work.partition,
+                log_position=batch.last,
+                change=item.change,
+                reason=item.reason,
+            )
+            for item in rejected
+        ]
+
+    # ------------------------------------------------------------------ counting
+
+    def _count(self, changes: Sequence[Change], outcome: Outcome) -> None:
+        meter = self._meter
+        meter.changes += len(changes)
+        meter.embedded += outcome.embedded
+        meter.reused += outcome.reused
+        meter.dead_letters += len(outcome.rejected)
+        meter.last_error = None
+        if changes:
+            now = self._clock.now()
+            every = max(1, len(changes) // FRESHNESS_SAMPLES)
+            meter.freshness.add(
+                (now - change.committed_at) / 1000
+                for change in changes[::every]
+                if change.op is not Op.READ
+            )
+
+    def _names(self) -> dict[str, object]:
+        work = self._assignment
+        return {
+            "pipeline": work.pipeline.name,
+            "topic": work.topic,
+            "partition": work.partition,
+        }

@@ -1,0 +1,130 @@
+"""What is counted and timed, by name. Standard library only.
+
+All metrics are listed here; the reference page and ``/metrics`` are made from this list.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+MetricName = Literal[
+    "penstock_source_changes_total",
+    "penstock_source_errors_total",
+    "penstock_source_up",
+    "penstock_pipeline_changes_total",
+    "penstock_pipeline_lag_records",
+    "penstock_pipeline_errors_total",
+    "penstock_chunks_embedded_total",
+    "penstock_chunks_reused_total",
+    "penstock_dead_letters_total",
+    "penstock_freshness_seconds",
+]
+
+METRICS: Mapping[MetricName, str] = {
+    "penstock_source_changes_total": "Changes that a source gave and the log holds.",
+    "penstock_source_errors_total": "Times that reading a source failed and was begun again.",
+    "penstock_source_up": "1 while a source is being read, 0 while it is not.",
+    "penstock_pipeline_changes_total": "Changes that a pipeline has processed.",
+    "penstock_pipeline_lag_records": "Records in the log that a pipeline has yet to process.",
+    "penstock_pipeline_errors_total": "Times that a step of a pipeline failed and was repeated.",
+    "penstock_chunks_embedded_total": "Chunks whose vector was computed.",
+    "penstock_chunks_reused_total": "Chunks whose vector was stored already.",
+    "penstock_dead_letters_total": "Records put aside because they could not be processed.",
+    "penstock_freshness_seconds": "From the source's commit until a query can see it.",
+}
+
+
+class Percentiles(NamedTuple):
+    """Of the samples kept: how many, and the 50th, 95th and 99th percentile in milliseconds."""
+
+    samples: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+    def to_dict(self) -> dict[str, float | int | None]:
+        """As JSON shows it."""
+        return {"samples": self.samples, "p50": self.p50, "p95": self.p95, "p99": self.p99}
+
+
+def percentiles(samples: Iterable[float]) -> Percentiles:
+    """The nearest-rank percentiles of some durations in milliseconds."""
+    ordered = sorted(samples)
+    if not ordered:
+        return Percentiles(0, None, None, None)
+
+    def rank(share: float) -> float:
+        return round(ordered[max(0, math.ceil(share * len(ordered)) - 1)], 3)
+
+    return Percentiles(len(ordered), rank(0.50), rank(0.95), rank(0.99))
+
+
+class FreshnessWindow:
+    """The latest samples of time from commit to visible, in milliseconds."""
+
+    def __init__(self, size: int = 4096) -> None:
+        self._samples: deque[float] = deque(maxlen=size)
+        self.total = 0
+
+    def add(self, milliseconds: Iterable[float]) -> None:
+        """Keep samples; clocks of two machines may disagree, so nothing is below zero."""
+        for value in milliseconds:
+            self._samples.append(max(0.0, value))
+            self.total += 1
+
+    def percentiles(self) -> Percentiles:
+        """Of the samples kept."""
+        return percentiles(self._samples)
+
+    def clear(self) -> None:
+        """Begin anew, for a measurement."""
+        self._samples.clear()
+
+
+@dataclass
+class SourceMeter:
+    """How one source is doing."""
+
+    name: str
+    state: Literal["starting", "running", "waiting", "stopped", "failed"] = "starting"
+    changes: int = 0
+    errors: int = 0
+    position: str | None = None
+    last_error: str | None = None
+
+
+@dataclass
+class PipelineMeter:
+    """How one pipeline is doing on one topic."""
+
+    name: str
+    topic: str
+    state: Literal["starting", "running", "waiting", "stopped", "failed"] = "starting"
+    changes: int = 0
+    errors: int = 0
+    embedded: int = 0
+    reused: int = 0
+    dead_letters: int = 0
+    position: int = 0
+    last_error: str | None = None
+    freshness: FreshnessWindow = field(default_factory=FreshnessWindow)
+
+
+@dataclass
+class Meters:
+    """Everything that one process counts; handed to the loops by whoever runs them."""
+
+    sources: dict[str, SourceMeter] = field(default_factory=dict)
+    pipelines: dict[tuple[str, str], PipelineMeter] = field(default_factory=dict)
+
+    def source(self, name: str) -> SourceMeter:
+        """The meter of a source, made on first use."""
+        return self.sources.setdefault(name, SourceMeter(name))
+
+    def pipeline(self, name: str, topic: str) -> PipelineMeter:
+        """The meter of a pipeline on a topic, made on first use."""
+        return self.pipelines.setdefault((name, topic), PipelineMeter(name, topic))
