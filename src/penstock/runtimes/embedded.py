@@ -60,7 +60,7 @@ class EmbeddedRuntime:
         chores: Sequence[Chore] = (),
         clock: Clock,
         meters: Meters,
-        ingest_settings: IngestSettings = IngestSettings(),
+        ingest_settings: IngestSettings | None = None,
     ) -> None:
         self._log = log
         self._store = store
@@ -69,11 +69,11 @@ class EmbeddedRuntime:
         self._chores = chores
         self._clock = clock
         self._meters = meters
-        self._ingest_settings = ingest_settings
+        self._ingest_settings = ingest_settings or IngestSettings()
         self.failures: list[FatalError] = []
 
     async def run(self) -> None:
-        """Until cancelled; raises the first failure when all sources or all pipelines have ended."""
+        """Until cancelled; raises the first failure once all sources or all pipelines ended."""
         for work in self._work:
             await self._store.position(
                 work.assignment.pipeline.name,

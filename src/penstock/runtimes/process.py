@@ -5,8 +5,8 @@
 While one transaction is on its way to disk the next batch is computed, so a model and the database
 work at the same time; commits stay in order. The position moves by compare-and-set in the same
 transaction as the results (G2): after any crash, the stored position says exactly what was done,
-and a second process that runs the same pipeline is refused. Batches grow by themselves: what arrives
-during a commit is the next batch. An append that is larger than a pipeline's ``slice`` is done in
+and a second process that runs the same pipeline is refused. Batches grow by themselves: what
+arrives during a commit is the next batch. An append that is larger than a pipeline's ``slice`` is done in
 slices: each but the last commits results without moving, which replays may repeat at no cost.
 
 A record that cannot be processed is found by halving, put aside with its reason in the same
@@ -40,7 +40,7 @@ FRESHNESS_SAMPLES = 64
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """How many changes are read and committed at a time, and how many may be put aside in an hour."""
+    """How many changes are read, and committed, at a time; how many may be put aside an hour."""
 
     batch: int = 5000
     slice: int = 5000
