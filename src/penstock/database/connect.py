@@ -1,0 +1,220 @@
+"""Connections to PostgreSQL: one way to open them, one translation of what goes wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+import psycopg_pool
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+from penstock.errors import (
+    BadRecordError,
+    FatalError,
+    PenstockError,
+    RetryableError,
+    UnavailableError,
+)
+
+APPLICATION_NAME: Final = "penstock"
+
+_DEFAULTS: Final = {
+    "application_name": APPLICATION_NAME,
+    "connect_timeout": "10",
+    # A server that vanished without a word is noticed within about 30 seconds.
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+}
+
+_UNAVAILABLE: Final = (
+    pg.AdminShutdown,
+    pg.CrashShutdown,
+    pg.CannotConnectNow,
+    pg.TooManyConnections,
+    pg.DatabaseDropped,
+    pg.IdleSessionTimeout,
+    pg.IdleInTransactionSessionTimeout,
+)
+_RETRYABLE_CLASSES: Final = {
+    "40",  # transaction rollback: serialization failure, deadlock
+    "53",  # insufficient resources: disk, memory, connections
+    "55",  # object not in prerequisite state: lock not available, object in use
+    "57",  # operator intervention: cancelled, statement timeout
+    "58",  # system error outside PostgreSQL: input and output
+}
+_BAD_RECORD_CLASSES: Final = {
+    "21",  # cardinality violation
+    "22",  # data exception: out of range, invalid text, character not in repertoire
+    "23",  # integrity constraint violation
+}
+_UNAVAILABLE_CLASSES: Final = {
+    "08",  # connection exception
+}
+
+
+def connection_parameters(
+    dsn: str,
+    *,
+    application_name: str = APPLICATION_NAME,
+    statement_timeout_s: float | None = None,
+    lock_timeout_s: float | None = None,
+) -> str:
+    """The DSN with our settings added where it leaves them open.
+
+    Timeouts are sent as options of the session; options that the DSN has already stay.
+    """
+    try:
+        given = {name: str(value) for name, value in conninfo_to_dict(dsn).items()}
+    except psycopg.ProgrammingError as error:
+        raise translate(error) from error
+    options = [given["options"]] if given.get("options") else []
+    if statement_timeout_s is not None:
+        options.append(f"-c statement_timeout={round(statement_timeout_s * 1000)}")
+    if lock_timeout_s is not None:
+        options.append(f"-c lock_timeout={round(lock_timeout_s * 1000)}")
+    merged = {**_DEFAULTS, "application_name": application_name, **given}
+    if options:
+        merged["options"] = " ".join(options)
+    return make_conninfo(**merged)
+
+
+async def connect(
+    dsn: str,
+    *,
+    application_name: str = APPLICATION_NAME,
+    statement_timeout_s: float | None = None,
+    lock_timeout_s: float | None = None,
+) -> psycopg.AsyncConnection[Any]:
+    """One connection in autocommit mode: transactions are written out where they are meant."""
+    parameters = connection_parameters(
+        dsn,
+        application_name=application_name,
+        statement_timeout_s=statement_timeout_s,
+        lock_timeout_s=lock_timeout_s,
+    )
+    with translated():
+        return await psycopg.AsyncConnection.connect(parameters, autocommit=True)
+
+
+async def open_pool(
+    dsn: str,
+    *,
+    min_size: int = 1,
+    max_size: int = 8,
+    application_name: str = APPLICATION_NAME,
+    statement_timeout_s: float | None = None,
+    lock_timeout_s: float | None = None,
+    open_timeout_s: float = 30,
+) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
+    """An open pool of connections in autocommit mode; close it with ``await pool.close()``.
+
+    Raises `UnavailableError` when no connection can be made within ``open_timeout_s``.
+    """
+    parameters = connection_parameters(
+        dsn,
+        application_name=application_name,
+        statement_timeout_s=statement_timeout_s,
+        lock_timeout_s=lock_timeout_s,
+    )
+    # A pool tries for ever and tells nothing of why: the first connection says it.
+    await (await connect(parameters)).close()
+    pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] = AsyncConnectionPool(
+        parameters,
+        min_size=min_size,
+        max_size=max_size,
+        kwargs={"autocommit": True},
+        name=application_name,
+        timeout=open_timeout_s,
+        open=False,
+    )
+    with translated():
+        await pool.open(wait=True, timeout=open_timeout_s)
+    return pool
+
+
+def translate(error: psycopg.Error) -> PenstockError:
+    """The error of ours that says what to do about a driver's error.
+
+    ``facts`` carry ``sqlstate`` and, where known, ``table``, ``column`` and ``constraint``.
+    """
+    facts = _facts(error)
+    said = redact(_first_line(error))
+    if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
+        return UnavailableError(f"no connection to the database became free: {said}", **facts)
+    state = error.sqlstate
+    if state is None:
+        if isinstance(error, psycopg.OperationalError | psycopg_pool.PoolClosed):
+            return _without_state(error, said, facts)
+        if isinstance(error, psycopg.DataError):
+            return BadRecordError(f"the database driver cannot send the value: {said}", **facts)
+        return FatalError(f"the database driver refused: {said}", **facts)
+    if isinstance(error, _UNAVAILABLE) or state[:2] in _UNAVAILABLE_CLASSES:
+        return UnavailableError(f"the database is not available: {said}", **facts)
+    if isinstance(error, pg.DiskFull):
+        return RetryableError(f"the disk of the database is full, make room: {said}", **facts)
+    if state[:2] in _RETRYABLE_CLASSES:
+        return RetryableError(f"the database could not do it now: {said}", **facts)
+    if state[:2] in _BAD_RECORD_CLASSES:
+        return BadRecordError(f"the database refuses the value: {said}", **facts)
+    return FatalError(f"the database refused: {said}", **facts)
+
+
+def _without_state(error: psycopg.Error, said: str, facts: dict[str, Any]) -> PenstockError:
+    """A failed connection attempt carries no code, only libpq's text."""
+    text = str(error)
+    for sign in (
+        "password authentication failed",
+        "no password supplied",
+        "no pg_hba.conf entry",
+        "does not exist",
+        "is not permitted to log in",
+        "certificate verify failed",
+    ):
+        if sign in text and "No such file" not in text:
+            return FatalError(f"the database refuses the connection: {said}", **facts)
+    return UnavailableError(f"the database cannot be reached: {said}", **facts)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Driver errors raised inside come out as ours, with the driver's as the cause."""
+    try:
+        yield
+    except psycopg.Error as error:
+        raise translate(error) from error
+
+
+def redact(text: str) -> str:
+    """``text`` (a DSN, or a message that quotes one) without passwords."""
+    text = re.sub(r"(://[^:/@\s]*):[^/\s]*@(?=[^@\s]*)", r"\1:***@", text)
+    return re.sub(
+        r"""(?i)\b(password|sslpassword|passfile)\s*=\s*('(?:[^'\\]|\\.)*'|[^\s&'"]+)""",
+        r"\1=***",
+        text,
+    )
+
+
+def _first_line(error: psycopg.Error) -> str:
+    diagnostics = error.diag
+    text = diagnostics.message_primary or str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _facts(error: psycopg.Error) -> dict[str, Any]:
+    diagnostics = error.diag
+    found = {
+        "sqlstate": error.sqlstate,
+        "schema": diagnostics.schema_name,
+        "table": diagnostics.table_name,
+        "column": diagnostics.column_name,
+        "constraint": diagnostics.constraint_name,
+    }
+    return {name: value for name, value in found.items() if value is not None}

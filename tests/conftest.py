@@ -1,0 +1,104 @@
+"""One real PostgreSQL 18 for the session; a fresh database of it for each test that asks."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from penstock.database.embedded import EmbeddedPostgres
+from penstock.database.migrate import migrate
+
+TEMPLATE = "penstock_template"
+SERVER_SETTINGS = {
+    "wal_level": "logical",
+    "max_replication_slots": "50",
+    "max_wal_senders": "50",
+    "max_connections": "200",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum_naptime": "1h",
+    "log_min_messages": "error",
+}
+
+
+class TestServer:
+    """The server of the session; makes databases and takes them away with all they hold."""
+
+    __test__ = False
+
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
+        self.dsn = postgres.dsn
+        self._dsn = postgres.dsn("postgres")
+        self._numbers = count(1)
+
+    def create(self, kind: str, template: str = "template0") -> str:
+        name = f"{kind}_{next(self._numbers)}"
+        self._run(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database whatever uses it: sessions, replication slots, their senders."""
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            slots = connection.execute(
+                "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = %s", [name]
+            ).fetchall()
+            for slot, pid in slots:
+                if pid is not None:
+                    connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+                connection.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+    def _run(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            connection.execute(statement)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[TestServer]:
+    """The session's server, with a migrated template database."""
+    # Not pytest's folder: a socket's path is short, and root's pytest folder lets nobody in.
+    folder = Path(tempfile.mkdtemp(prefix="penstock-", dir="/tmp"))
+    folder.chmod(0o755)
+    embedded = EmbeddedPostgres(folder / "server", settings=SERVER_SETTINGS)
+    try:
+        asyncio.run(embedded.start())
+        server = TestServer(embedded)
+        server._run(
+            sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(TEMPLATE))
+        )
+        asyncio.run(migrate(server.dsn(TEMPLATE)))
+        yield server
+    finally:
+        asyncio.run(embedded.stop())
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def database_url(postgres: TestServer) -> Iterator[str]:
+    """The DSN of a fresh, migrated project database."""
+    name = postgres.create("project", TEMPLATE)
+    yield postgres.dsn(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def source_url(postgres: TestServer) -> Iterator[str]:
+    """The DSN of a fresh, empty database on a server with logical replication."""
+    name = postgres.create("source")
+    yield postgres.dsn(name)
+    postgres.drop(name)
