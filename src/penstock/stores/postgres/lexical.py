@@ -7,6 +7,7 @@ BM25: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and B
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import unicodedata
@@ -269,14 +270,20 @@ def bm25(
     return unique.astype(np.int64, copy=False), sums
 
 
+def rarity(holding: int, chunks: int) -> float:
+    """How much a term tells that ``holding`` of ``chunks`` chunks have."""
+    return math.log1p((max(chunks, holding) - holding + 0.5) / (holding + 0.5))
+
+
 def _gains(
     postings: Postings, chunks: int, average_length: float, k1: float, b: float
 ) -> NDArray[np.float64]:
-    holding = len(postings.chunk_ids)
-    rarity = np.log1p((max(chunks, holding) - holding + 0.5) / (holding + 0.5))
     frequencies = postings.frequencies.astype(np.float64)
     relative = postings.lengths / max(average_length, 1.0)
     gains: NDArray[np.float64] = (
-        rarity * frequencies * (k1 + 1) / (frequencies + k1 * (1 - b + b * relative))
+        rarity(len(postings.chunk_ids), chunks)
+        * frequencies
+        * (k1 + 1)
+        / (frequencies + k1 * (1 - b + b * relative))
     )
     return gains
