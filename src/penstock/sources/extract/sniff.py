@@ -1,0 +1,141 @@
+"""What a file is: its first bytes decide, its name fills in."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from penstock.errors import BadRecordError
+
+
+class Kind(StrEnum):
+    """The kinds of documents that can be read, by media type."""
+
+    TEXT = "text/plain"
+    MARKDOWN = "text/markdown"
+    HTML = "text/html"
+    PDF = "application/pdf"
+    DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
+    CSV = "text/csv"
+    TSV = "text/tab-separated-values"
+    JSON = "application/json"
+    JSONL = "application/x-ndjson"
+    PARQUET = "application/vnd.apache.parquet"
+
+
+PLAIN: Final = frozenset({Kind.TEXT, Kind.MARKDOWN})
+
+_BY_SUFFIX: Final = {
+    "md": Kind.MARKDOWN,
+    "markdown": Kind.MARKDOWN,
+    "mdx": Kind.MARKDOWN,
+    "html": Kind.HTML,
+    "htm": Kind.HTML,
+    "xhtml": Kind.HTML,
+    "pdf": Kind.PDF,
+    "docx": Kind.DOCX,
+    "docm": Kind.DOCX,
+    "csv": Kind.CSV,
+    "tsv": Kind.TSV,
+    "json": Kind.JSON,
+    "jsonl": Kind.JSONL,
+    "ndjson": Kind.JSONL,
+    "parquet": Kind.PARQUET,
+}
+
+_WITHOUT_TEXT: Final = frozenset(
+    (  # one name after the other, for the eye
+        "7z aac aif avi avif bin bmp bz2 class cur db deb dll dmg dylib ear eot exe flac flv gif "
+        "gz heic icns ico img iso jar jpeg jpg lib m4a m4v mkv mov mp3 mp4 mpeg mpg o obj ogg ogv "
+        "opus otf pkl png psd pyc pyd pyo rar rpm so sqlite sqlite3 svgz tar tgz tif tiff ttf "
+        "wasm wav webm webp whl wma wmv woff woff2 xz zip zst "
+    ).split()
+)
+
+_MAGIC: Final = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG image"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"GIF8", "a GIF image"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!\x1a\x07", "a RAR archive"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"\x7fELF", "a program"),
+    (b"MZ\x90", "a program"),
+    (b"SQLite format 3\x00", "an SQLite database"),
+    (b"{\\rtf", "an RTF file, which is not supported: save it as .docx"),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "an old or encrypted Office file: save it as .docx without a password",
+    ),
+)
+
+UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+_LOOK: Final = 8192
+
+
+def suffix(name: str) -> str:
+    """The part after the last dot of the file name, in small letters ('' when there is none)."""
+    base = name.rpartition("/")[2]
+    stem, dot, end = base.rpartition(".")
+    return end.lower() if dot and stem else ""
+
+
+def without_text(name: str) -> bool:
+    """True for names of images, sounds, archives, programs: files that nobody means as text."""
+    return suffix(name) in _WITHOUT_TEXT
+
+
+def sniff(name: str, data: bytes) -> Kind:
+    """The kind of a document; ``BadRecordError`` says what was found instead of one."""
+    expected = _BY_SUFFIX.get(suffix(name))
+    found = _by_magic(data, expected)
+    if found is not None:
+        return found
+    head = data[:_LOOK]
+    if b"\x00" in head and not head.startswith(UTF16_MARKS):
+        what = _describe(expected)
+        msg = f"expected {what}, found NUL bytes at offset {data.index(0)}: this is a binary file"
+        raise BadRecordError(msg, kind=expected)
+    if expected in {None, Kind.PDF, Kind.DOCX, Kind.PARQUET}:
+        if _looks_like_html(head):
+            return Kind.HTML
+        if expected is not None:
+            msg = (
+                f"expected {_describe(expected)}, found {head[:16]!r}: the file is broken or has "
+                "the wrong extension"
+            )
+            raise BadRecordError(msg, kind=expected)
+    return expected or Kind.TEXT
+
+
+def _by_magic(data: bytes, expected: Kind | None) -> Kind | None:
+    if data.startswith(b"%PDF-") or (expected is Kind.PDF and b"%PDF-" in data[:1024]):
+        return Kind.PDF
+    if data.startswith(b"PAR1"):
+        return Kind.PARQUET
+    if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return Kind.DOCX
+    for magic, what in _MAGIC:
+        if data.startswith(magic):
+            msg = f"expected {_describe(expected)}, found {what}"
+            raise BadRecordError(msg, kind=expected)
+    return None
+
+
+def _looks_like_html(head: bytes) -> bool:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<body"))
+
+
+def _describe(kind: Kind | None) -> str:
+    if kind is None or kind in PLAIN:
+        return "text"
+    names = {
+        Kind.PDF: "a PDF",
+        Kind.DOCX: "a Word document (.docx)",
+        Kind.PARQUET: "a Parquet file",
+    }
+    return names.get(kind, f"{kind.name} text")
