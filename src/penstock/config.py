@@ -247,6 +247,11 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
     )
 
 
+def openai_api_key(environment: Mapping[str, str] | None = None) -> str | None:
+    """The key that OpenAI's own clients would use, if there is one."""
+    return (os.environ if environment is None else environment).get("OPENAI_API_KEY")
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of the project file, for editors."""
     schema = Settings.model_json_schema()

@@ -80,6 +80,10 @@ class FreshnessWindow:
         """Of the samples kept."""
         return percentiles(self._samples)
 
+    def samples(self) -> list[float]:
+        """Those kept, oldest first."""
+        return list(self._samples)
+
     def clear(self) -> None:
         """Begin anew, for a measurement."""
         self._samples.clear()
@@ -124,6 +128,11 @@ class Meters:
     def source(self, name: str) -> SourceMeter:
         """The meter of a source, made on first use."""
         return self.sources.setdefault(name, SourceMeter(name))
+
+    def clear_freshness(self) -> None:
+        """Begin a measurement."""
+        for meter in self.pipelines.values():
+            meter.freshness.clear()
 
     def pipeline(self, name: str, topic: str) -> PipelineMeter:
         """The meter of a pipeline on a topic, made on first use."""

@@ -1,0 +1,137 @@
+"""The program: its commands, and how errors and interruptions end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import click
+import structlog
+import typer
+
+from penstock.config import DEFAULT_FILE
+from penstock.errors import ConfigError, PenstockError
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    name="penstock",
+    help="Fresh context for generative AI: every change of your databases and documents, "
+    "in live tables, a knowledge base and cited answers.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FileOption = Annotated[
+    Path,
+    typer.Option(
+        "--file", "-f", envvar="PENSTOCK_FILE", help="The project file.", show_default=True
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DEFAULT_PATH = Path(DEFAULT_FILE)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and debug messages.")
+    ] = False,
+) -> None:
+    if debug:
+        os.environ["PENSTOCK_DEBUG"] = "1"
+    configure_logging(debug=debug)
+
+
+def configure_logging(*, debug: bool) -> None:
+    """Events as lines on standard error: standard output belongs to the command's result."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.DEBUG if debug else logging.WARNING
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=logging.DEBUG if debug else logging.CRITICAL)
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, so that it ends in order."""
+    import signal
+
+    async def guarded() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        stopped = False
+
+        def stop() -> None:
+            nonlocal stopped
+            stopped = True
+            task.cancel()
+
+        for name in ("SIGINT", "SIGTERM"):
+            loop.add_signal_handler(getattr(signal, name), stop)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if stopped:
+                raise KeyboardInterrupt from None
+            raise
+
+    return asyncio.run(guarded())
+
+
+def run_program(arguments: list[str] | None = None) -> None:
+    """Run a command and exit: 0 well, 1 it failed, 2 wrong use or settings, 130 interrupted."""
+    from penstock.cli import commands
+
+    assert commands
+    try:
+        code = app(args=arguments, prog_name="penstock", standalone_mode=False)
+    except KeyboardInterrupt:
+        print("stopped; what was committed stays, the rest is taken up next time", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except PenstockError as error:
+        if os.environ.get("PENSTOCK_DEBUG"):
+            raise
+        say_error(str(error))
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:  # the last line of defence before a person
+        if os.environ.get("PENSTOCK_DEBUG"):
+            raise
+        say_error(
+            f"unexpected {type(error).__name__}: {error} (run again with --debug and tell us)"
+        )
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def say_error(message: str) -> None:
+    """Print an error for a person."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for line in message.splitlines():
+        console.print("[bold red]error:[/] ", end="")
+        console.print(line, markup=False)

@@ -1,0 +1,162 @@
+"""Tells the demo's story in the terminal, or keeps silent when a program listens."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from penstock.cli.output import age
+from penstock.serving.answer import Answer
+
+
+class Narrator:
+    """One method for each scene; ``silent`` prints nothing."""
+
+    def __init__(self, console: Console, *, silent: bool = False) -> None:
+        self._console = console
+        self._silent = silent
+
+    def _say(self, *lines: Any) -> None:
+        if not self._silent:
+            for line in lines:
+                self._console.print(line)
+
+    @contextlib.contextmanager
+    def progress(self, what: str) -> Iterator[None]:
+        """A spinner with the time, while something is going on."""
+        if self._silent:
+            yield
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            progress.add_task(f"[cyan]{what}[/]")
+            yield
+
+    def opening(self) -> None:
+        self._say(
+            "",
+            Text("Penstock: fresh context for generative AI", style="bold cyan"),
+            "A small travel company has a database and a folder of policies. Both change while\n"
+            "customers ask. Let us watch what an assistant would be told.",
+            "",
+        )
+
+    def world(self, flights: int, hotels: int, file: Path) -> None:
+        self._say(
+            f"[bold]1.[/] Started the company's own PostgreSQL ({flights} flights, {hotels} hotels, "
+            "60 customers) and wrote 10 policies.",
+            f"   The whole configuration is [green]{file}[/]: two sources, one line a table.",
+            "",
+        )
+
+    def first_answers(self, answers: Sequence[Answer], seconds: float) -> None:
+        self._say(
+            f"[bold]2.[/] Everything captured, indexed and asked: the first answer after "
+            f"[bold]{seconds:.1f} s[/].",
+            "",
+        )
+        for answer in answers:
+            self._say(_panel(answer), "")
+
+    def changed(self, seen: Mapping[str, float]) -> None:
+        self._say(
+            "[bold]3.[/] Now the world changes. A price in SQL, a sentence on disk:",
+            f"   UPDATE flights SET price_eur = 149 ...     seen by a query after "
+            f"[bold green]{seen['row']:.1f} ms[/]",
+            f"   cancellation.md: 24 hours -> 72 hours       seen by a query after "
+            f"[bold green]{seen['document']:.1f} ms[/]  (one chunk embedded)",
+            "",
+        )
+
+    def side_by_side(self, before: Sequence[Answer], after: Sequence[Answer]) -> None:
+        self._say("[bold]4.[/] The same questions again:", "")
+        table = Table(show_lines=True, expand=True)
+        table.add_column("before", ratio=1)
+        table.add_column("now", ratio=1)
+        for old, new in zip(before, after, strict=True):
+            same = old.text == new.text
+            table.add_row(_cell(old, "dim"), _cell(new, "dim" if same else "green"))
+        self._say(table, "")
+
+    def freshness(self, freshness: Mapping[str, Any], embedded: int, reused: int) -> None:
+        table = Table(box=None, header_style="bold")
+        for column in ("from commit to visible", "p50", "p95", "p99"):
+            table.add_column(column, justify="left" if column.startswith("from") else "right")
+        for kind, numbers in freshness.items():
+            table.add_row(kind, *(age(numbers[p]) for p in ("p50", "p95", "p99")))
+        self._say(
+            "[bold]5.[/] Then a few hundred changes, about a hundred a second:",
+            "",
+            table,
+            "",
+            f"   Chunks embedded in all: {embedded}; found unchanged and reused: {reused}. "
+            "Price changes embedded nothing.",
+            "",
+        )
+
+    def verified(self, differences: int) -> None:
+        verdict = "[bold green]no difference[/]" if not differences else f"[red]{differences}[/]"
+        self._say(
+            f"[bold]6.[/] Compared every row and document of the sources with the stores: {verdict}.",
+            "",
+        )
+
+    def ending(self, result: Mapping[str, Any], file: Path) -> None:
+        self._say(
+            f"All of this took at most {result['peak_rss_mb']:.0f} MB of memory, "
+            "both PostgreSQL servers and the model included.",
+            "",
+            Panel(
+                Group(
+                    "[bold]penstock demo --serve[/]    keeps it running: change prices, edit policies, ask",
+                    "[bold]penstock init[/]            writes a project file for your own database and folder",
+                    "[bold]penstock run[/]             keeps the stores in step; [bold]penstock ask[/] answers",
+                    "[bold]docs/tutorial.md[/]         the same in ten minutes, step by step",
+                ),
+                title="What to do next",
+                title_align="left",
+                border_style="cyan",
+            ),
+        )
+
+    def serving(self, dsn: str, folder: Path) -> None:
+        self._say(
+            "",
+            "[bold]It goes on running until you press Ctrl-C.[/] In another terminal:",
+            f"   change a price   psql '{dsn}' -c \"UPDATE flights SET price_eur = 99 "
+            "WHERE number = 'PS204'\"",
+            f"   change a policy  edit a file in {folder / 'policies'}",
+            f"   ask              penstock ask -f {folder / 'penstock.yaml'} "
+            '"What does flight PS204 cost?"',
+            f"   watch            penstock status -f {folder / 'penstock.yaml'}",
+        )
+
+
+def _cell(answer: Answer, style: str) -> Group:
+    return Group(
+        Text(answer.question, style="italic"),
+        Text(answer.text, style=style),
+        Text(_sources(answer), style="dim"),
+    )
+
+
+def _panel(answer: Answer) -> Panel:
+    style = "yellow" if answer.abstained else "default"
+    body = Group(Text(answer.text, style=style), Text(_sources(answer), style="dim"))
+    return Panel(body, title=Text(answer.question, style="italic"), title_align="left")
+
+
+def _sources(answer: Answer) -> str:
+    if not answer.citations:
+        return "no citation: nothing in the sources answers this"
+    return "\n".join(
+        f"[{c.number}] {c.source}: {c.key}  (as of {age(c.age_ms)} ago)" for c in answer.citations
+    )

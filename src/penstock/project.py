@@ -1,0 +1,325 @@
+"""A project, opened: ask it, run it, look at it.
+
+async with penstock.open("penstock.yaml") as project:
+print(await project.answer("Until when can I cancel a flight?"))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import structlog
+
+from penstock import wiring
+from penstock.clock import Clock, SystemClock
+from penstock.config import DEFAULT_FILE, read_settings
+from penstock.database.connect import open_pool
+from penstock.database.migrate import migrate
+from penstock.database.project_lock import hold_project_lock
+from penstock.errors import FatalError, UnavailableError
+from penstock.models.base import Embedder, Priority
+from penstock.pipelines.base import Tools
+from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
+from penstock.runtimes.process import Assignment, ProcessSettings
+from penstock.serving.context import Context, ContextBuilder
+from penstock.settings import Settings
+from penstock.stores.base import Filter
+from penstock.telemetry import Meters
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
+    from penstock.database.embedded import EmbeddedPostgres
+    from penstock.log.embedded import EmbeddedLog
+    from penstock.serving.answer import Answer, Answerer
+    from penstock.stores.postgres.search import PostgresSnapshotStore
+    from penstock.stores.postgres.store import PostgresStore
+
+logger = structlog.get_logger("penstock.project")
+
+KNOWLEDGE_SLICE = 256
+"""Documents or searched rows per commit: short enough to resume soon, long enough for batches."""
+
+
+class Project:
+    """What is in a project file, as objects. Made by `open_project`."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.meters = Meters()
+        self.dsn = ""
+        self.server: EmbeddedPostgres | None = None
+        self._pool: AsyncConnectionPool[Any] | None = None
+        self._log: EmbeddedLog | None = None
+        self._store: PostgresStore | None = None
+        self._snapshots: PostgresSnapshotStore | None = None
+        self._embedder: Embedder | None = None
+        self._answerer: Answerer | None = None
+        self.runtime: EmbeddedRuntime | None = None
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def start(self) -> None:
+        """Bring the database up, to the schema of this version, and connect to it."""
+        if self.settings.database == "embedded":
+            self.server = wiring.embedded_postgres(self.settings)
+            self.dsn = await self.server.start()
+        else:
+            self.dsn = self.settings.database
+        await migrate(self.dsn)
+        self._pool = await open_pool(self.dsn, max_size=12)
+        self._log = wiring.log(self.settings, self._pool, self.dsn, self.clock)
+        self._store = wiring.store(self.settings, self._pool)
+        self._snapshots = wiring.snapshots(self.settings, self._pool)
+
+    async def close(self) -> None:
+        """Disconnect; the last user of an embedded database stops it."""
+        if self._answerer is not None:
+            await self._answerer.close()
+        if self._embedder is not None:
+            await self._embedder.close()
+        if self._log is not None:
+            await self._log.close()
+        if self._pool is not None:
+            await self._pool.close()
+        if self.server is not None:
+            await self.server.stop()
+
+    @property
+    def pool(self) -> AsyncConnectionPool[Any]:
+        """Connections to the project's database."""
+        return _opened(self._pool)
+
+    @property
+    def log(self) -> EmbeddedLog:
+        """The log."""
+        return _opened(self._log)
+
+    @property
+    def store(self) -> PostgresStore:
+        """The write side of the stores."""
+        return _opened(self._store)
+
+    @property
+    def snapshots(self) -> PostgresSnapshotStore:
+        """The read side of the stores."""
+        return _opened(self._snapshots)
+
+    def embedder(self) -> Embedder:
+        """The model behind the vectors; loaded when first needed."""
+        if self._embedder is None:
+            self._embedder = wiring.embedder(self.settings)
+        return self._embedder
+
+    def contexts(self) -> ContextBuilder:
+        """What assembles contexts."""
+        return ContextBuilder(
+            self.snapshots,
+            self.embedder(),
+            clock=self.clock,
+            rows=wiring.row_views(self.settings),
+        )
+
+    def answerer(self) -> Answerer:
+        """What answers questions."""
+        if self._answerer is None:
+            self._answerer = wiring.answerer(self.settings, self.contexts(), self.embedder())
+        return self._answerer
+
+    # ------------------------------------------------------------------ asking
+
+    async def context(
+        self,
+        question: str,
+        *,
+        where: Filter | None = None,
+        limit: int | None = None,
+        mode: Literal["hybrid", "vector", "text"] = "hybrid",
+        principals: Sequence[str] = (),
+    ) -> Context:
+        """What a model should be told about a question, at one moment (G6)."""
+        return await self.contexts().context(
+            question,
+            where=where or Filter(),
+            limit=limit or self.settings.answers.passages,
+            mode=mode,
+            tenant=self.settings.tenant,
+            principals=principals,
+        )
+
+    async def answer(
+        self, question: str, *, where: Filter | None = None, principals: Sequence[str] = ()
+    ) -> Answer:
+        """An answer with citations, or an honest "not in here"."""
+        return await self.answerer().answer(
+            question,
+            where=where or Filter(),
+            limit=self.settings.answers.passages,
+            tenant=self.settings.tenant,
+            principals=principals,
+        )
+
+    # ------------------------------------------------------------------ running
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[EmbeddedRuntime]:
+        """Carry changes while the block runs; a failure of the runtime ends the block."""
+        async with hold_project_lock(self.dsn, self.settings.project):
+            runtime = self._runtime()
+            await self._create_topics()
+            block = asyncio.current_task()
+            ended: list[BaseException] = []
+
+            def on_end(task: asyncio.Task[None]) -> None:
+                if not task.cancelled() and task.exception() is not None:
+                    ended.append(task.exception() or FatalError("the runtime ended"))
+                    if block is not None:
+                        block.cancel()
+
+            task = asyncio.create_task(runtime.run(), name="runtime")
+            task.add_done_callback(on_end)
+            try:
+                yield runtime
+            except asyncio.CancelledError:
+                if ended:
+                    raise ended[0] from None
+                raise
+            finally:
+                task.remove_done_callback(on_end)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _create_topics(self) -> None:
+        for course in wiring.courses(self.settings):
+            for topic in course.topics:
+                await self.log.create_topic(topic, self.settings.log.partitions)
+
+    def _runtime(self) -> EmbeddedRuntime:
+        settings = self.settings
+        self.runtime = EmbeddedRuntime(
+            log=self.log,
+            store=self.store,
+            sources=[wiring.source(settings, name, self.clock) for name in settings.sources],
+            work=[
+                self._work(course, topic, partition)
+                for course in wiring.courses(settings)
+                for topic in course.topics
+                for partition in range(settings.log.partitions)
+            ],
+            chores=self._chores(),
+            clock=self.clock,
+            meters=self.meters,
+        )
+        return self.runtime
+
+    def _work(self, course: wiring.Course, topic: str, partition: int) -> Work:
+        run = self.settings.run
+        slow = course.pipeline.name == "knowledge"
+        priority: Priority = "bulk" if topic != course.source else "live"
+        return Work(
+            Assignment(course.pipeline, course.source, topic, partition),
+            Tools(self.embedder(), self.store, priority),
+            ProcessSettings(
+                batch=run.batch,
+                slice=KNOWLEDGE_SLICE if slow else run.batch,
+                dead_letter_limit=run.dead_letter_limit,
+            ),
+        )
+
+    def _chores(self) -> list[Chore]:
+        chores = [Chore("trim", 60.0, self._trim)]
+        if self.server is not None:
+            chores.append(Chore("database", 1.0, self._keep_database, when_idle=True))
+        return chores
+
+    async def _keep_database(self) -> None:
+        if self.server is not None:
+            await self.server.ensure_running()
+
+    async def _trim(self) -> None:
+        keep = self.settings.log
+        before = int(self.clock.now() - keep.keep * 1e6)
+        for topic in {info.topic for info in await self.log.describe()}:
+            await self.log.trim(topic, before=before, max_bytes=keep.keep_size)  # type: ignore[arg-type]
+
+    async def caught_up(self, *, limit_s: float = 600.0) -> None:
+        """Return when everything that the sources had committed by now can be queried."""
+        target = self.clock.now()
+        deadline = time.monotonic() + limit_s
+        while True:
+            ages = await self.ages()
+            behind = [
+                name
+                for name in self.settings.sources
+                if name not in ages or ages[name] is None or ages[name] < target
+            ]
+            if not behind:
+                return
+            if time.monotonic() > deadline:
+                raise UnavailableError(
+                    f"expected all sources to be in step within {limit_s:.0f} s, but "
+                    f"{', '.join(behind)} is not: look at `penstock status`"
+                )
+            await asyncio.sleep(0.02)
+
+    async def ages(self) -> dict[str, Any]:
+        """Per source, the time up to which everything is included (None while it loads)."""
+        async with self.snapshots.snapshot(tenant=self.settings.tenant) as snapshot:
+            return {age.source: None if age.loading else age.as_of for age in await snapshot.ages()}
+
+    # ------------------------------------------------------------------ numbers
+
+    def freshness(self) -> dict[str, Any]:
+        """Milliseconds from commit to visible, for rows and for documents."""
+        from penstock.telemetry import percentiles
+
+        kinds = {"rows": "tables", "documents": "knowledge"}
+        documents = {
+            name for name, chosen in self.settings.sources.items() if chosen.type == "files"
+        }
+        found: dict[str, Any] = {}
+        for kind, pipeline in kinds.items():
+            samples = [
+                sample
+                for meter in self.meters.pipelines.values()
+                if meter.name == pipeline and (kind == "rows" or meter.topic in documents)
+                for sample in meter.freshness.samples()
+            ]
+            found[kind] = percentiles(samples).to_dict()
+        return found
+
+    def embedding_counts(self) -> tuple[int, int]:
+        """Chunks whose vector was computed, and those whose vector was there."""
+        meters = self.meters.pipelines.values()
+        return sum(m.embedded for m in meters), sum(m.reused for m in meters)
+
+
+def _opened(part: Any) -> Any:
+    if part is None:
+        raise FatalError("expected an open project: use `async with penstock.open(...)`")
+    return part
+
+
+@contextlib.asynccontextmanager
+async def open_project(
+    file: str | Path = DEFAULT_FILE,
+    *,
+    settings: Settings | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> AsyncIterator[Project]:
+    """Open a project by its file, or by settings that are already read.
+
+    ``environment`` stands in for the process's own variables.
+    """
+    project = Project(settings or read_settings(file, environment=environment))
+    try:
+        await project.start()
+        yield project
+    finally:
+        await project.close()
