@@ -1,0 +1,219 @@
+"""Which chunks may answer a question: the nearest by vector and the best by words.
+
+Filters and permissions are conditions of the queries, so what is ranked is what may be seen, and
+never fewer than the limit come back when that many match. BM25 is computed here from the posting
+lists; it comes as a share of the most that any text could reach with this question's words, so that
+scores of different questions compare.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import psycopg
+from numpy.typing import NDArray
+from psycopg import sql
+
+from penstock.stores.base import Filter, Hit, Vectors
+from penstock.stores.postgres.conditions import conditions, unsendable
+from penstock.stores.postgres.lexical import bm25, rarity, unpack_all
+
+K1: Final = 0.9
+"""How soon a term's further occurrences stop counting."""
+B: Final = 0.4
+"""How much less an occurrence counts in a long chunk."""
+_FIRST_LOOK: Final = 4
+"""The best by words are checked in portions: this many times the limit at first, then more."""
+
+# The model's number is written out and the vector cast to its length, so that the statement fits
+# the model's own index (an expression index, WHERE model = M).
+_DISTANCE: Final = "(v.embedding::halfvec({dimensions}) <=> %(vector)s::halfvec({dimensions}))"
+_NEAREST: Final = """
+SELECT c.id, 1 - {distance} FROM penstock.vectors v
+JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash = v.hash
+JOIN penstock.documents d ON d.id = c.document_id
+WHERE v.model = {model} {conditions} ORDER BY {distance} LIMIT %(limit)s
+"""
+# For when the index ended short. The sum is an order that no index has: every vector is compared.
+# Without an index the search before was complete already, and this one ends before it begins.
+_NEAREST_OF_ALL: Final = """
+SELECT c.id, 1 - {distance} FROM penstock.vectors v
+JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash = v.hash
+JOIN penstock.documents d ON d.id = c.document_id
+WHERE v.model = {model} {conditions} AND (
+    SELECT EXISTS (
+        SELECT FROM pg_index i JOIN pg_class k ON k.oid = i.indexrelid JOIN pg_am m ON m.oid = k.relam
+        WHERE i.indrelid = 'penstock.vectors'::regclass AND m.amname <> 'btree'))
+ORDER BY {distance} + 0 LIMIT %(limit)s
+"""
+_POSTINGS: Final = """
+SELECT term, chunk_ids, frequencies, lengths FROM penstock.postings
+WHERE term = ANY(%s) ORDER BY term, block
+"""
+_STATISTICS: Final = """
+SELECT coalesce(sum(chunks), 0)::bigint, coalesce(sum(terms), 0)::bigint
+FROM penstock.text_statistics
+"""
+# Which of some chunks are alive, permitted and wanted, and how near they are to the question.
+_CHECKED: Final = """
+SELECT c.id, coalesce(1 - {distance}, 0) FROM penstock.chunks c
+JOIN penstock.documents d ON d.id = c.document_id
+LEFT JOIN penstock.vectors v
+  ON v.tenant = c.tenant AND v.model = {model} AND v.model = c.model AND v.hash = c.hash
+WHERE c.id = ANY(%(chunks)s) {conditions}
+"""
+_CHECKED_BY_WORDS: Final = """
+SELECT c.id, 0::float8 FROM penstock.chunks c JOIN penstock.documents d ON d.id = c.document_id
+WHERE c.id = ANY(%(chunks)s) {conditions}
+"""
+
+
+class Model(NamedTuple):
+    """Which vectors are compared: the number of their model, and their length."""
+
+    id: int
+    dimensions: int
+
+
+class Scores(NamedTuple):
+    """The chunks that hold a term of the question, in ascending order, with their scores."""
+
+    chunks: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+    def best_first(self) -> NDArray[np.int64]:
+        """Places of the chunks, best first; equals in the order of chunks."""
+        return np.argsort(-self.shares, kind="stable")
+
+    def of(self, chunks: Sequence[int]) -> list[float]:
+        """The scores of these chunks; one without any of the terms has 0."""
+        if not len(self.chunks) or not chunks:
+            return [0.0] * len(chunks)
+        wanted = np.asarray(chunks, np.int64)
+        places = np.minimum(np.searchsorted(self.chunks, wanted), len(self.chunks) - 1)
+        found: list[float] = np.where(
+            self.chunks[places] == wanted, self.shares[places], 0.0
+        ).tolist()
+        return found
+
+
+class Candidates:
+    """The search for one question in one snapshot, on a connection in pipeline mode."""
+
+    def __init__(
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        model: Model | None,
+        *,
+        vector: Vectors | None,
+        terms: Sequence[str],
+        limit: int,
+        where: Filter,
+    ) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._terms = Counter(terms)
+        # No model in the database: nothing was embedded yet, and only words can be searched.
+        self._model = model if vector is not None else None
+        self._nothing = unsendable(where)
+        condition, self._values = conditions(where)
+        self._parts: dict[str, sql.Composable] = {"conditions": condition}
+        if self._model is not None and vector is not None:
+            self._parts["model"] = sql.Literal(self._model.id)
+            self._parts["distance"] = sql.SQL(_DISTANCE).format(
+                dimensions=sql.Literal(self._model.dimensions)
+            )
+            self._values["vector"] = as_text(vector)
+
+    async def find(self) -> list[Hit]:
+        """The union of both searches, at most the limit of each, with both scores."""
+        if self._nothing or self._limit < 1:
+            return []
+        # All questions that need no answer of another are on their way before one is read.
+        postings = await self._binary(_POSTINGS, [list(self._terms)]) if self._terms else None
+        statistics = await self._binary(_STATISTICS, None) if self._terms else None
+        nearest = await self._nearest(_NEAREST) if self._model else None
+        scores = Scores(np.empty(0, np.int64), np.empty(0, np.float64))
+        if postings is not None and statistics is not None:
+            rows = await postings.fetchall()
+            [(chunks, terms)] = await statistics.fetchall()
+            scores = score(rows, self._terms, chunks, terms)
+        similarities = await self._by_words(scores)
+        if nearest is not None:
+            near = await nearest.fetchall()
+            if len(near) < self._limit:
+                near = await (await self._nearest(_NEAREST_OF_ALL)).fetchall() or near
+            similarities.update(near)
+        found = list(similarities)
+        return [
+            Hit(chunk, similarities[chunk], share)
+            for chunk, share in zip(found, scores.of(found), strict=True)
+        ]
+
+    async def _by_words(self, scores: Scores) -> dict[int, float]:
+        """The best permitted chunks by words, with their similarity."""
+        found: dict[int, float] = {}
+        ranked = scores.chunks[scores.best_first()]
+        statement = _CHECKED if self._model else _CHECKED_BY_WORDS
+        start, portion = 0, self._limit * _FIRST_LOOK
+        while start < len(ranked) and len(found) < self._limit:
+            chunks = ranked[start : start + portion].tolist()
+            cursor = await self._connection.execute(
+                sql.SQL(statement).format(**self._parts),
+                {**self._values, "chunks": chunks},
+                prepare=True,
+            )
+            passed = dict(await cursor.fetchall())
+            wanted = [chunk for chunk in chunks if chunk in passed][: self._limit - len(found)]
+            found.update((chunk, passed[chunk]) for chunk in wanted)
+            start, portion = start + portion, portion * 8
+        return found
+
+    async def _nearest(self, statement: str) -> psycopg.AsyncCursor[Any]:
+        return await self._connection.execute(
+            sql.SQL(statement).format(**self._parts),
+            {**self._values, "limit": self._limit},
+            prepare=True,
+        )
+
+    async def _binary(
+        self, statement: str, values: Sequence[Any] | None
+    ) -> psycopg.AsyncCursor[Any]:
+        return await self._connection.execute(sql.SQL(statement), values, prepare=True, binary=True)
+
+
+def score(
+    rows: Iterable[tuple[str, bytes, bytes, bytes]],
+    asked: Mapping[str, int],
+    chunks: int,
+    terms: int,
+) -> Scores:
+    """BM25 of everything that holds one of the terms asked for (with how often each is asked), as a
+    share of the most that a text could reach. ``rows`` are blocks of posting lists by term."""
+    blocks = {
+        term: [(row[1], row[2], row[3]) for row in found]
+        for term, found in groupby(rows, itemgetter(0))
+    }
+    lists = {term: unpack_all(blocks.get(term, [])) for term in asked}
+    found, values = bm25(
+        list(lists.values()),
+        chunks=chunks,
+        average_length=terms / max(1, chunks),
+        k1=K1,
+        b=B,
+        weights=[float(count) for count in asked.values()],
+    )
+    most = sum(
+        rarity(len(postings.chunk_ids), chunks) * asked[term] for term, postings in lists.items()
+    )
+    return Scores(found, values / max(most * (K1 + 1), 1e-9))
+
+
+def as_text(vector: Vectors) -> str:
+    """A vector as pgvector reads it."""
+    return "[" + ",".join(f"{value:.6g}" for value in vector.reshape(-1).tolist()) + "]"

@@ -1,0 +1,155 @@
+"""One read-only snapshot of the knowledge base and the live tables.
+
+Everything is read as the role ``penstock_reader``, so that the database itself refuses rows of
+other tenants and documents that the asking principals may not see (G7), and in one transaction
+that sees nothing committed after it began (G6). Statements are sent in libpq's pipeline mode:
+opening a snapshot costs no round trip of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from penstock.database.connect import translated
+from penstock.errors import ConfigError
+from penstock.stores.base import (
+    DEFAULT_TENANT,
+    Filter,
+    Hit,
+    LiveRow,
+    Passage,
+    SourceAge,
+    Vectors,
+)
+from penstock.stores.postgres.candidates import Candidates, Model
+from penstock.stores.postgres.lexical import analyse
+from penstock.stores.postgres.live_rows import read_rows
+
+_OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+# set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
+# Compiling a plan to machine code takes longer than running any of these.
+_SETTINGS = """
+SELECT set_config('penstock.tenant', %s, true), set_config('penstock.principals', %s, true),
+       set_config('hnsw.iterative_scan', 'relaxed_order', true),
+       set_config('hnsw.ef_search', %s, true), set_config('jit', 'off', true),
+       set_config('role', 'penstock_reader', true)
+"""
+_MODEL = "SELECT id, dimensions FROM penstock.models WHERE name = %s"
+_PASSAGES = """
+SELECT c.id, d.id, d.source, d.key, d.title, c.heading, c.text, d.starts[p.place], d.ends[p.place],
+       d.position, d.committed_at, d.metadata, d.stream, d.row_key
+FROM unnest(%s::bigint[]) WITH ORDINALITY w (id, place)
+JOIN penstock.chunks c ON c.id = w.id
+JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
+CROSS JOIN LATERAL (SELECT array_position(d.layout, c.id)) p (place)
+WHERE p.place IS NOT NULL
+ORDER BY w.place
+"""
+# A source is as old as its slowest consumer. A first load has a topic of its own, SOURCE.bulk:
+# once that is processed to its end it says nothing about the source's age any more.
+_AGES = """
+SELECT source, CASE WHEN count(*) = count(as_of) THEN min(as_of) END,
+       min(source_position), bool_or(loading)
+FROM (SELECT coalesce(c.source, regexp_replace(c.topic, '\\.bulk$', '')) AS source,
+             c.as_of, c.source_position, c.topic LIKE '%.bulk' AS loading
+      FROM penstock.consumers c
+      JOIN penstock.log_partitions p USING (topic, partition)
+      WHERE NOT (c.topic LIKE '%.bulk' AND c.position >= p.last)) used
+GROUP BY source ORDER BY source
+"""
+
+
+class PostgresSnapshotStore:
+    """Opens snapshots of a project database.
+
+    ``pool`` may be shared with writers. ``model`` names the embedder whose vectors are compared.
+    ``ef_search`` is how many neighbours the vector index keeps in view: more finds more, slower.
+    """
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]],
+        *,
+        model: str,
+        ef_search: int = 100,
+        language: str = "english",
+    ) -> None:
+        self._pool = pool
+        self._model_name = model
+        self._ef_search = ef_search
+        self._language = language
+        self._model: Model | None = None
+
+    @asynccontextmanager
+    async def snapshot(
+        self, *, tenant: str = DEFAULT_TENANT, principals: Sequence[str] = ()
+    ) -> AsyncIterator[PostgresSnapshot]:
+        """One moment of everything, for a tenant and for those who ask."""
+        asks = orjson.dumps(list(principals)).decode()
+        with translated():
+            async with (
+                self._pool.connection() as connection,
+                connection.pipeline(),
+                connection.transaction(force_rollback=True),
+            ):
+                await connection.execute(_OPEN, prepare=True)
+                await connection.execute(
+                    _SETTINGS, [tenant, asks, str(self._ef_search)], prepare=True
+                )
+                if self._model is None:
+                    self._model = await _find_model(connection, self._model_name)
+                yield PostgresSnapshot(connection, self._model, self._language)
+
+
+async def _find_model(connection: psycopg.AsyncConnection[Any], name: str) -> Model | None:
+    cursor = await connection.execute(_MODEL, [name], prepare=True)
+    row = await cursor.fetchone()
+    return None if row is None else Model(*row)
+
+
+class PostgresSnapshot:
+    """An open snapshot; it ends with the ``async with`` that opened it."""
+
+    def __init__(
+        self, connection: psycopg.AsyncConnection[Any], model: Model | None, language: str
+    ) -> None:
+        self._connection = connection
+        self._model = model
+        self._language = language
+
+    async def candidates(
+        self, vector: Vectors | None, text: str | None, *, limit: int, where: Filter
+    ) -> list[Hit]:
+        if vector is not None and self._model and vector.size != self._model.dimensions:
+            raise ConfigError(
+                f"expected a vector of {self._model.dimensions} numbers, got {vector.size}: "
+                "ask with the embedder that the knowledge base was made with"
+            )
+        search = Candidates(
+            self._connection,
+            self._model,
+            vector=vector,
+            terms=analyse(text, self._language) if text else (),
+            limit=limit,
+            where=where,
+        )
+        return await search.find()
+
+    async def passages(self, chunks: Sequence[int]) -> list[Passage]:
+        if not chunks:
+            return []
+        cursor = await self._connection.execute(_PASSAGES, [list(chunks)], prepare=True)
+        return [Passage(*row) for row in await cursor.fetchall()]
+
+    async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
+        return await read_rows(self._connection, wanted)
+
+    async def ages(self) -> list[SourceAge]:
+        cursor = await self._connection.execute(_AGES, prepare=True)
+        return [SourceAge(*row) for row in await cursor.fetchall()]
