@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 from penstock.errors import ConfigError
 
@@ -71,6 +72,13 @@ def unprivileged_account() -> Account:
     )
 
 
+def identity(account: Account) -> dict[str, Any]:
+    """The arguments of `subprocess.Popen` that make a child run as the account."""
+    if not account.switch:
+        return {}
+    return {"user": account.uid, "group": account.gid, "extra_groups": []}
+
+
 def can_enter(account: Account, folder: Path) -> bool:
     """Whether the account may pass through every folder on the way to (and into) ``folder``."""
     if not account.switch:
@@ -123,7 +131,7 @@ class Handed:
         while self._descriptors:
             os.close(self._descriptors.pop())
 
-    def __enter__(self) -> Handed:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

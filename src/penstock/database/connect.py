@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
 import psycopg_pool
-from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
@@ -34,30 +34,38 @@ _DEFAULTS: Final = {
     "tcp_user_timeout": "30000",
 }
 
-_UNAVAILABLE: Final = (
-    pg.AdminShutdown,
-    pg.CrashShutdown,
-    pg.CannotConnectNow,
-    pg.TooManyConnections,
-    pg.DatabaseDropped,
-    pg.IdleSessionTimeout,
-    pg.IdleInTransactionSessionTimeout,
+# What to do, by the class (two letters) or the whole of the SQLSTATE; the whole goes first.
+_MEANING: Final[Mapping[str, tuple[type[PenstockError], str]]] = MappingProxyType(
+    {
+        "08": (UnavailableError, "the database is not available"),  # connection exception
+        "25006": (UnavailableError, "the database is read-only"),  # after a failover
+        "25P03": (UnavailableError, "the database closed the session"),  # idle in transaction
+        "53300": (UnavailableError, "the database has too many connections"),
+        "57P": (UnavailableError, "the database is not available"),  # stopping, starting, crashed
+        "40": (RetryableError, "the database could not do it now"),  # serialization, deadlock
+        "53": (RetryableError, "the database lacks resources"),
+        "53100": (RetryableError, "the disk of the database is full, make room"),
+        "55006": (RetryableError, "the database could not do it now"),  # object in use
+        "55P03": (RetryableError, "the database could not do it now"),  # lock not available
+        "57014": (RetryableError, "the database cancelled the statement"),  # statement timeout
+        "58030": (RetryableError, "the database could not read or write"),
+        "21": (BadRecordError, "the database refuses the value"),  # cardinality violation
+        "22": (BadRecordError, "the database refuses the value"),  # out of range, invalid text
+        "23": (BadRecordError, "the database refuses the value"),  # integrity constraint
+        "54": (BadRecordError, "the value is too large for the database"),
+        "53400": (FatalError, "a limit in the database's settings is reached, raise it"),
+    }
 )
-_RETRYABLE_CLASSES: Final = {
-    "40",  # transaction rollback: serialization failure, deadlock
-    "53",  # insufficient resources: disk, memory, connections
-    "55",  # object not in prerequisite state: lock not available, object in use
-    "57",  # operator intervention: cancelled, statement timeout
-    "58",  # system error outside PostgreSQL: input and output
-}
-_BAD_RECORD_CLASSES: Final = {
-    "21",  # cardinality violation
-    "22",  # data exception: out of range, invalid text, character not in repertoire
-    "23",  # integrity constraint violation
-}
-_UNAVAILABLE_CLASSES: Final = {
-    "08",  # connection exception
-}
+_REFUSALS: Final = (
+    "password authentication failed",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    '" does not exist',
+    "is not permitted to log in",
+    "permission denied for database",
+    "certificate verify failed",
+)
+_STALE_PLAN: Final = "cached plan must not change result type"
 
 
 def connection_parameters(
@@ -143,44 +151,34 @@ async def open_pool(
 def translate(error: psycopg.Error) -> PenstockError:
     """The error of ours that says what to do about a driver's error.
 
-    ``facts`` carry ``sqlstate`` and, where known, ``table``, ``column`` and ``constraint``.
+    ``facts`` carry ``sqlstate`` and, where known, ``schema``, ``table``, ``column`` and
+    ``constraint``.
     """
     facts = _facts(error)
     said = redact(_first_line(error))
-    if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
-        return UnavailableError(f"no connection to the database became free: {said}", **facts)
     state = error.sqlstate
     if state is None:
-        if isinstance(error, psycopg.OperationalError | psycopg_pool.PoolClosed):
-            return _without_state(error, said, facts)
-        if isinstance(error, psycopg.DataError):
-            return BadRecordError(f"the database driver cannot send the value: {said}", **facts)
-        return FatalError(f"the database driver refused: {said}", **facts)
-    if isinstance(error, _UNAVAILABLE) or state[:2] in _UNAVAILABLE_CLASSES:
-        return UnavailableError(f"the database is not available: {said}", **facts)
-    if isinstance(error, pg.DiskFull):
-        return RetryableError(f"the disk of the database is full, make room: {said}", **facts)
-    if state[:2] in _RETRYABLE_CLASSES:
-        return RetryableError(f"the database could not do it now: {said}", **facts)
-    if state[:2] in _BAD_RECORD_CLASSES:
-        return BadRecordError(f"the database refuses the value: {said}", **facts)
+        return _translate_local(error, said)
+    for prefix in (state, state[:3], state[:2]):
+        if prefix in _MEANING:
+            kind, sentence = _MEANING[prefix]
+            return kind(f"{sentence}: {said}", **facts)
+    if _STALE_PLAN in said:
+        return RetryableError(f"a table has changed its shape: {said}", **facts)
     return FatalError(f"the database refused: {said}", **facts)
 
 
-def _without_state(error: psycopg.Error, said: str, facts: dict[str, Any]) -> PenstockError:
-    """A failed connection attempt carries no code, only libpq's text."""
-    text = str(error)
-    for sign in (
-        "password authentication failed",
-        "no password supplied",
-        "no pg_hba.conf entry",
-        "does not exist",
-        "is not permitted to log in",
-        "certificate verify failed",
-    ):
-        if sign in text and "No such file" not in text:
-            return FatalError(f"the database refuses the connection: {said}", **facts)
-    return UnavailableError(f"the database cannot be reached: {said}", **facts)
+def _translate_local(error: psycopg.Error, said: str) -> PenstockError:
+    """Without a code from the server, only the class and libpq's text tell what happened."""
+    if isinstance(error, psycopg_pool.PoolTimeout | psycopg_pool.TooManyRequests):
+        return UnavailableError(f"no connection to the database became free: {said}")
+    if isinstance(error, psycopg.DataError):
+        return BadRecordError(f"the database driver cannot send the value: {said}")
+    if not isinstance(error, psycopg.OperationalError):
+        return FatalError(f"the database driver refused: {said}")
+    if any(sign in str(error) for sign in _REFUSALS):
+        return FatalError(f"the database refuses the connection: {said}")
+    return UnavailableError(f"the database cannot be reached: {said}")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
+from penstock.database.cluster import Cluster
+from penstock.database.connect import translated
 from penstock.database.server import PostgresServer, Running
 from penstock.errors import ConfigError, UnavailableError
 
@@ -45,22 +48,50 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.absolute()
         self.database = database
         self._timeout_s = start_timeout_s
+        self._given_up = threading.Event()
         self._server = PostgresServer(
-            self.data_dir, settings=settings or {}, port=port, start_timeout_s=start_timeout_s
+            Cluster(self.data_dir),
+            settings=settings or {},
+            port=port,
+            start_timeout_s=start_timeout_s,
+            given_up=self._given_up,
         )
         self._users_lock: int | None = None
 
     async def start(self) -> str:
-        """Join the users of the server, start it if it does not run, and return the DSN."""
-        return await asyncio.to_thread(self._start)
+        """Join the users of the server, start it if it does not run, and return the DSN.
+
+        Cancelled in the middle, it leaves again before it returns.
+        """
+        self._given_up.clear()
+        starting = asyncio.ensure_future(asyncio.to_thread(self._start))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            self._given_up.set()
+            await asyncio.wait([starting])
+            await self.stop()
+            raise
 
     async def ensure_running(self) -> str:
-        """Start the server again if it has died; returns the DSN, which may have changed."""
-        return await asyncio.to_thread(self._start)
+        """Start the server again if it has died; returns the DSN, which seldom changes: the port
+        is kept, unless somebody else has taken it in the meantime. Quick when the server lives."""
+        return await self.start()
 
     async def stop(self) -> None:
-        """Leave; the last one to leave stops the server and waits for its end."""
-        await asyncio.to_thread(self._stop)
+        """Leave; the last one to leave stops the server and waits for its end. Calling it
+        again does nothing."""
+        stopping = asyncio.ensure_future(asyncio.to_thread(self._stop))
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError:
+            await asyncio.wait([stopping])
+            raise
+
+    def server_pid(self) -> int | None:
+        """The process of the server, if it lives."""
+        running = self._server.running()
+        return None if running is None else running.pid
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -93,6 +124,9 @@ class EmbeddedPostgres:
             try:
                 running = self._server.start()
                 self._make_database(running)
+            except UnavailableError:
+                self._release()  # it may be recovering: whoever comes next waits on
+                raise
             except BaseException:
                 self._leave()
                 raise
@@ -114,6 +148,10 @@ class EmbeddedPostgres:
         else:
             self._server.stop()
         finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._users_lock is not None:
             os.close(self._users_lock)
             self._users_lock = None
 
@@ -159,13 +197,12 @@ class EmbeddedPostgres:
             os.close(descriptor)
 
     def _make_database(self, running: Running) -> None:
-        try:
-            psycopg.connect(self._server.dsn(running, self.database)).close()
-        except psycopg.OperationalError as error:
-            if "does not exist" not in str(error):
-                raise UnavailableError(f"cannot connect to the database: {error}") from error
-            dsn = self._server.dsn(running, "postgres")
-            with psycopg.connect(dsn, autocommit=True) as connection:
-                connection.execute(
-                    sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database))
-                )
+        with (
+            translated(),
+            psycopg.connect(self._server.dsn(running, "postgres"), autocommit=True) as connection,
+        ):
+            if connection.execute(
+                "SELECT FROM pg_database WHERE datname = %s", [self.database]
+            ).fetchone():
+                return
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))

@@ -15,9 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from penstock.database.account import Account, can_enter
+from penstock.database.account import Account, can_enter, identity
 from penstock.errors import ConfigError
 
 MAJOR_VERSION = 18
@@ -118,13 +117,6 @@ def _complaint(installation: Installation, account: Account) -> str | None:
         lines = (done.stderr or done.stdout).strip().splitlines()
         return lines[-1] if lines else f"exit status {done.returncode}"
     return None
-
-
-def identity(account: Account) -> dict[str, Any]:
-    """The arguments of `subprocess.Popen` that make a child run as the account."""
-    if not account.switch:
-        return {}
-    return {"user": account.uid, "group": account.gid, "extra_groups": []}
 
 
 def _copied(installation: Installation, folder: Path) -> Installation:

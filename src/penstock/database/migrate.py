@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from penstock.database.connect import connect, translated
-from penstock.errors import ConfigError, FatalError
+from penstock.database.requirements import expect_requirements
+from penstock.errors import FatalError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = int.from_bytes(hashlib.sha256(b"penstock.migrate").digest()[:8], "big", signed=True)
@@ -65,7 +65,7 @@ async def migrate(dsn: str, *, migrations: Sequence[Migration] | None = None) ->
             _compare(ours, done)
             missing = [migration for migration in ours if migration.number not in done]
             if missing:
-                await _expect_server(connection)
+                await expect_requirements(connection)
             for migration in missing:
                 await _apply(connection, migration)
                 applied.append(f"{migration.number:04}_{migration.name}")
@@ -119,7 +119,3 @@ async def _apply(connection: psycopg.AsyncConnection[Any], migration: Migration)
             "INSERT INTO penstock.migrations (number, name, sha256) VALUES (%s, %s, %s)",
             [migration.number, migration.name, migration.sha256],
         )
-
-
-async def _expect_server(connection: psycopg.AsyncConnection[Any]) -> None:
-    """Say in one sentence what the server or the user lacks, before anything is made."""

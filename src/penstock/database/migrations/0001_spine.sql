@@ -7,15 +7,30 @@ CREATE EXTENSION IF NOT EXISTS vector;
 
 -- ---------------------------------------------------------------- who reads
 -- Serving reads as this role: row-level security applies to it and it cannot write.
+-- Roles are shared by all databases of a server: another project may make it in the same moment,
+-- or have made it as a user who did not let us grant it (then migrate.py says so beforehand).
 DO $$
+DECLARE
+    membership text := CASE WHEN current_setting('server_version_num')::integer >= 160000
+                            THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'penstock_reader') THEN
-        CREATE ROLE penstock_reader NOLOGIN NOBYPASSRLS;
-    END IF;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN
-    NULL;  -- another project on this server made it in the same moment: roles are shared by all
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'penstock_reader') THEN
+            CREATE ROLE penstock_reader NOLOGIN NOBYPASSRLS;
+        END IF;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL;
+    END;
+    BEGIN
+        IF NOT pg_has_role(current_user, 'penstock_reader', membership) THEN
+            GRANT penstock_reader TO CURRENT_USER;
+        END IF;
+    EXCEPTION WHEN unique_violation OR internal_error THEN  -- tuple concurrently updated
+        IF NOT pg_has_role(current_user, 'penstock_reader', membership) THEN
+            RAISE;
+        END IF;
+    END;
 END $$;
-GRANT penstock_reader TO CURRENT_USER;
 GRANT USAGE ON SCHEMA penstock TO penstock_reader;
 
 -- The tenant of the running transaction; unset means none, and none sees nothing.
@@ -26,11 +41,6 @@ CREATE FUNCTION penstock.tenant() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 CREATE FUNCTION penstock.principals() RETURNS text[] LANGUAGE sql STABLE PARALLEL SAFE
     RETURN ARRAY(SELECT jsonb_array_elements_text(
         coalesce(nullif(current_setting('penstock.principals', true), ''), '[]')::jsonb));
-
--- May the running transaction see something with these lists? allow NULL: everybody of the tenant.
-CREATE FUNCTION penstock.permitted(allow text[], deny text[]) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (allow IS NULL OR allow && penstock.principals()) AND NOT (deny && penstock.principals());
 
 -- ---------------------------------------------------------------- log
 CREATE TABLE penstock.log_topics (
@@ -226,8 +236,11 @@ CREATE TABLE penstock.run_reports (
 -- ---------------------------------------------------------------- row-level security
 -- Writers are the owner with BYPASSRLS (or a superuser); readers are penstock_reader.
 ALTER TABLE penstock.documents ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+-- The sub-selects are worked out once per query; penstock.permitted() would be called per document.
 CREATE POLICY readable ON penstock.documents TO penstock_reader
-    USING (tenant = penstock.tenant() AND penstock.permitted(allow, deny));
+    USING (tenant = (SELECT penstock.tenant())
+        AND (allow IS NULL OR allow && (SELECT penstock.principals()))
+        AND NOT (deny && (SELECT penstock.principals())));
 ALTER TABLE penstock.chunks ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY readable ON penstock.chunks TO penstock_reader USING (tenant = penstock.tenant());
 ALTER TABLE penstock.vectors ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;

@@ -1,0 +1,115 @@
+"""One ``penstock run`` per project database: an advisory lock, held by a session of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from penstock.database.connect import connect, translated
+from penstock.database.queries import load_queries
+from penstock.errors import ConfigError
+
+_QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+_RETRY_S = 0.05
+
+
+class ProjectLock:
+    """The lock that `hold_project_lock` has taken.
+
+    ``lost`` is set when the session has ended without us: then another process may hold the lock
+    by now, and whoever relied on it must stop or take it anew.
+    """
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.lost = asyncio.Event()
+        self._connection = connection
+        self._descriptor = connection.fileno()
+        # Nothing is ever asked on this connection: what becomes readable is its end.
+        asyncio.get_running_loop().add_reader(self._descriptor, self._on_readable)
+
+    def _on_readable(self) -> None:
+        try:
+            self._connection.pgconn.consume_input()
+            alive = self._connection.pgconn.status == psycopg.pq.ConnStatus.OK
+        except psycopg.Error:
+            alive = False
+        if not alive:
+            self._unwatch()
+            self.lost.set()
+
+    def _unwatch(self) -> None:
+        if self._descriptor >= 0:
+            asyncio.get_running_loop().remove_reader(self._descriptor)
+            self._descriptor = -1
+
+    async def release(self) -> None:
+        """Let the next one in. Calling it again does nothing."""
+        self._unwatch()
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.release()
+
+
+async def hold_project_lock(dsn: str, name: str, *, patience_s: float = 1) -> ProjectLock:
+    """Take the lock called ``name`` in a project database and hold it until ``release``.
+
+    Raises a `ConfigError` that says who holds it when it does not become free within
+    ``patience_s`` (a process that was killed a moment ago leaves it within milliseconds).
+    """
+    ourselves = f"penstock {name} pid {os.getpid()} on {socket.gethostname()}"
+    connection = await connect(dsn, application_name=ourselves[:63])
+    try:
+        with translated():
+            await connection.execute(_QUERIES["keep_session"])
+            await _take(connection, name, patience_s)
+    except BaseException:
+        await connection.close()
+        raise
+    return ProjectLock(connection)
+
+
+async def _take(connection: psycopg.AsyncConnection[Any], name: str, patience_s: float) -> None:
+    digest = hashlib.sha256(f"penstock.project_lock:{name}".encode()).digest()
+    key = int.from_bytes(digest[:8], "big", signed=True)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience_s
+    while True:
+        cursor = await connection.execute(_QUERIES["try_lock"], {"key": key})
+        if (await cursor.fetchone() or (False,))[0]:
+            return
+        if loop.time() >= deadline:
+            cursor = await connection.execute(_QUERIES["find_holder"], {"key": key})
+            raise _taken(name, await cursor.fetchone())
+        await asyncio.sleep(_RETRY_S)
+
+
+def _taken(name: str, holder: tuple[Any, ...] | None) -> ConfigError:
+    if holder is None:
+        return ConfigError(f"{name!r} was held by another process until now: try again", name=name)
+    application, user, client, since, backend = holder
+    started = since.strftime("%Y-%m-%d %H:%M:%S %Z") if isinstance(since, datetime) else "unknown"
+    return ConfigError(
+        f"expected to be the only process that does {name!r} on this database, but "
+        f"{application or 'an unnamed session'!r} of user {user!r} from {client or 'this machine'} "
+        f"does since {started}: stop it first (its database session is {backend})",
+        name=name,
+        holder=application,
+        backend=backend,
+    )
