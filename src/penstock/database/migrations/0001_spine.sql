@@ -236,7 +236,8 @@ CREATE TABLE penstock.run_reports (
 -- ---------------------------------------------------------------- row-level security
 -- Writers are the owner with BYPASSRLS (or a superuser); readers are penstock_reader.
 ALTER TABLE penstock.documents ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
--- The sub-selects are worked out once per query; penstock.permitted() would be called per document.
+-- allow NULL: everybody of the tenant. The sub-selects are worked out once per query: a function of
+-- the lists would be called for every document.
 CREATE POLICY readable ON penstock.documents TO penstock_reader
     USING (tenant = (SELECT penstock.tenant())
         AND (allow IS NULL OR allow && (SELECT penstock.principals()))

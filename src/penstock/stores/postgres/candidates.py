@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 import numpy as np
 import psycopg
@@ -27,8 +27,8 @@ K1: Final = 0.9
 """How soon a term's further occurrences stop counting."""
 B: Final = 0.4
 """How much less an occurrence counts in a long chunk."""
-_FIRST_LOOK: Final = 4
-"""The best by words are checked in portions: this many times the limit at first, then more."""
+_LOOKS: Final = (2, 16)
+"""The best by words are checked in portions of so many times the limit, and then all of them."""
 
 # The model's number is written out and the vector cast to its length, so that the statement fits
 # the model's own index (an expression index, WHERE model = M).
@@ -47,7 +47,8 @@ JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash =
 JOIN penstock.documents d ON d.id = c.document_id
 WHERE v.model = {model} {conditions} AND (
     SELECT EXISTS (
-        SELECT FROM pg_index i JOIN pg_class k ON k.oid = i.indexrelid JOIN pg_am m ON m.oid = k.relam
+        SELECT FROM pg_index i JOIN pg_class k ON k.oid = i.indexrelid
+        JOIN pg_am m ON m.oid = k.relam
         WHERE i.indrelid = 'penstock.vectors'::regclass AND m.amname <> 'btree'))
 ORDER BY {distance} + 0 LIMIT %(limit)s
 """
@@ -70,6 +71,11 @@ WHERE c.id = ANY(%(chunks)s) {conditions}
 _CHECKED_BY_WORDS: Final = """
 SELECT c.id, 0::float8 FROM penstock.chunks c JOIN penstock.documents d ON d.id = c.document_id
 WHERE c.id = ANY(%(chunks)s) {conditions}
+"""
+# All chunks that may be seen and are wanted, as an array of big-endian numbers.
+_PERMITTED: Final = """
+SELECT coalesce(string_agg(int8send(c.id), ''), '') FROM penstock.chunks c
+JOIN penstock.documents d ON d.id = c.document_id WHERE true {conditions}
 """
 
 
@@ -159,30 +165,43 @@ class Candidates:
         """The best permitted chunks by words, with their similarity."""
         found: dict[int, float] = {}
         ranked = scores.chunks[scores.best_first()]
-        statement = _CHECKED if self._model else _CHECKED_BY_WORDS
-        start, portion = 0, self._limit * _FIRST_LOOK
-        while start < len(ranked) and len(found) < self._limit:
-            chunks = ranked[start : start + portion].tolist()
-            cursor = await self._connection.execute(
-                sql.SQL(statement).format(**self._parts),
-                {**self._values, "chunks": chunks},
-                prepare=True,
-            )
-            passed = dict(await cursor.fetchall())
-            wanted = [chunk for chunk in chunks if chunk in passed][: self._limit - len(found)]
-            found.update((chunk, passed[chunk]) for chunk in wanted)
-            start, portion = start + portion, portion * 8
+        for look in _LOOKS:
+            portion, ranked = np.split(ranked, [min(look * self._limit, len(ranked))])
+            found.update(await self._checked(portion, self._limit - len(found)))
+            if len(found) == self._limit or not len(ranked):
+                return found
+        # Few of the best may be seen: cheaper to learn which may than to try them all.
+        cursor = await self._execute(_PERMITTED, {}, binary=True)
+        permitted = np.frombuffer((await cursor.fetchall())[0][0], ">i8")
+        remaining = ranked[np.isin(ranked, permitted)][: self._limit - len(found)]
+        found.update(await self._checked(remaining, self._limit - len(found)))
         return found
 
-    async def _nearest(self, statement: str) -> psycopg.AsyncCursor[Any]:
+    async def _checked(self, ranked: NDArray[np.int64], most: int) -> dict[int, float]:
+        """Those that may be seen, in the order given, with their similarity."""
+        chunks = ranked.tolist()
+        if not chunks:
+            return {}
+        statement = _CHECKED if self._model else _CHECKED_BY_WORDS
+        cursor = await self._execute(statement, {"chunks": chunks})
+        passed: dict[int, float] = dict(await cursor.fetchall())
+        return {chunk: passed[chunk] for chunk in [c for c in chunks if c in passed][:most]}
+
+    async def _nearest(self, statement: LiteralString) -> psycopg.AsyncCursor[Any]:
+        return await self._execute(statement, {"limit": self._limit})
+
+    async def _execute(
+        self, statement: LiteralString, values: Mapping[str, Any], *, binary: bool = False
+    ) -> psycopg.AsyncCursor[Any]:
         return await self._connection.execute(
             sql.SQL(statement).format(**self._parts),
-            {**self._values, "limit": self._limit},
+            {**self._values, **values},
             prepare=True,
+            binary=binary,
         )
 
     async def _binary(
-        self, statement: str, values: Sequence[Any] | None
+        self, statement: LiteralString, values: Sequence[Any] | None
     ) -> psycopg.AsyncCursor[Any]:
         return await self._connection.execute(sql.SQL(statement), values, prepare=True, binary=True)
 
