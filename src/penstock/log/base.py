@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from penstock.records import Batch, Change, LogPosition, Microseconds
 
@@ -107,6 +107,7 @@ class Log(Protocol):
         """Release connections. Waits end with an error."""
 
 
+@runtime_checkable
 class TailableLog(Protocol):
     """A log that can be followed by a person."""
 

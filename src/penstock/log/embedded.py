@@ -24,10 +24,12 @@ from penstock.database.queries import load_queries
 from penstock.errors import BadRecordError, ConfigError, FatalError
 from penstock.log.base import PartitionInfo
 from penstock.log.codec import Codec, Encoded
-from penstock.log.notices import Listener, Waiters
+from penstock.log.notices import Listener
 from penstock.log.partitions import parted
 from penstock.log.recent import BYTES_PER_CHANGE, Recent, Stored, joined
 from penstock.log.refusals import check_kept, cut_off, fenced, no_topic, other_partitions
+from penstock.log.tail import tail
+from penstock.log.waiters import Waiters
 from penstock.records import Batch, Change, LogPosition, Microseconds
 
 MAX_PAYLOAD: Final = 512 * 2**20
@@ -265,7 +267,7 @@ class EmbeddedLog:
         size = size * 2 + len(changes) * BYTES_PER_CHANGE
         stored = Stored(first, last, changes, held, as_of, size)
         if inside:
-            return stored._replace(changes=changes[after - first + 1 :]).of(streams)
+            return stored.since(after).of(streams)
         self._recent.put(topic, partition, stored)
         return stored.changes
 
@@ -294,37 +296,9 @@ class EmbeddedLog:
             raise no_topic(topic, partition)
         return LogPosition(rows[0][0])
 
-    async def tail(self, topic: str, after: LogPosition | None = None) -> AsyncIterator[Batch]:
+    def tail(self, topic: str, after: LogPosition | None = None) -> AsyncIterator[Batch]:
         """See `TailableLog.tail`."""
-        at = {
-            info.partition: info.last if after is None else max(after, LogPosition(info.first - 1))
-            for info in await self.describe(topic)
-        }
-        if not at:
-            raise no_topic(topic)
-        while True:
-            found = False
-            for partition, position in at.items():
-                batch = await self.read(topic, partition, position)
-                if batch is not None:
-                    found, at[partition] = True, batch.last
-                    yield batch
-            if not found:
-                await self._wait_any(topic, at)
-
-    async def _wait_any(self, topic: str, at: Mapping[int, LogPosition]) -> None:
-        waits = [
-            asyncio.create_task(self.wait(topic, partition, position))
-            for partition, position in at.items()
-        ]
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        return tail(self, topic, after)
 
     async def close(self) -> None:
         """See `Log.close`; the pool stays open, it belongs to whoever made it."""

@@ -22,6 +22,12 @@ class Stored(NamedTuple):
     as_of: Microseconds | None
     size: int
 
+    def since(self, after: LogPosition) -> Stored:
+        """What is left of it for a reader that resumes inside it."""
+        if after < self.first:
+            return self
+        return self._replace(changes=self.changes[after - self.first + 1 :])
+
     def of(self, streams: frozenset[str] | None) -> Sequence[Change]:
         """The changes of some streams (None: of all)."""
         if streams is None or self.streams <= streams:
