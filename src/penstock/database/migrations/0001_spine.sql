@@ -134,10 +134,23 @@ CREATE TABLE penstock.live_tables (
     schema_name text NOT NULL,
     table_name  text NOT NULL,
     columns     jsonb NOT NULL,          -- [[name, type, key], ...] as the source has them
+    columns_at  text COLLATE "C",        -- changes at or before this position may have older columns
     truncated_at text COLLATE "C",       -- changes at or before this position are gone
+    reread      text,                    -- why rows may differ until the source is read again
     PRIMARY KEY (source, stream),
     UNIQUE (schema_name, table_name)
 );
+
+-- Rows of live tables that are gone: an older version, arriving late, must not bring them back.
+-- Removed when they are old and no dead letter of the key waits to be tried again.
+CREATE TABLE penstock.tombstones (
+    source      text NOT NULL,
+    stream      text NOT NULL,
+    key         text NOT NULL COLLATE "C",
+    position    text NOT NULL COLLATE "C",
+    buried_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (source, stream, key)
+) WITH (fillfactor = 80);
 
 -- ---------------------------------------------------------------- knowledge base
 CREATE TABLE penstock.models (
