@@ -218,6 +218,8 @@ def _sentence(detail: ErrorDetails, tree: _Tree) -> str:
         return f"{where}: expected a value for {name!r}, found none: add it"
     if detail["type"] in {"union_tag_invalid", "literal_error"}:
         context = detail.get("ctx", {})
+        if detail["type"] == "union_tag_invalid":
+            where = tree.where([*shown, "type"])
         expected = str(context.get("expected_tags", context.get("expected", "")))
         got = str(context.get("tag", detail["input"]))
         near = difflib.get_close_matches(got, re.findall(r"'([^']+)'", expected), n=1, cutoff=0.4)
@@ -245,6 +247,11 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
         or before in {"embedder", "generator"}
         or (i == 2 and path[0] == "sources")
     )
+
+
+def substitute(text: str) -> str:
+    """A text with ``${NAME}`` replaced by the environment, as in the project file."""
+    return str(_substitute(text, os.environ, repr(text)))
 
 
 def openai_api_key(environment: Mapping[str, str] | None = None) -> str | None:

@@ -233,7 +233,13 @@ class Project:
         )
 
     def _chores(self) -> list[Chore]:
-        chores = [Chore("trim", 60.0, self._trim)]
+        from penstock.operate.status import store_report
+
+        chores = [
+            Chore("trim", 60.0, self._trim),
+            Chore("report", 2.0, lambda: store_report(self)),
+            Chore("report when idle", 15.0, lambda: store_report(self), when_idle=True),
+        ]
         if self.server is not None:
             chores.append(Chore("database", 1.0, self._keep_database, when_idle=True))
         return chores
@@ -272,6 +278,16 @@ class Project:
         """Per source, the time up to which everything is included (None while it loads)."""
         async with self.snapshots.snapshot(tenant=self.settings.tenant) as snapshot:
             return {age.source: None if age.loading else age.as_of for age in await snapshot.ages()}
+
+    def source(self, name: str) -> Any:
+        """A source of the project, beside those that run: for looking at it."""
+        return wiring.source(self.settings, name, self.clock)
+
+    def problems(self) -> list[str]:
+        """Why this process is not ready, if it is not."""
+        meters = (*self.meters.sources.values(), *self.meters.pipelines.values())
+        found = [f"{m.name} is {m.state}: {m.last_error}" for m in meters if m.state != "running"]
+        return found or ([] if meters else ["nothing runs yet"])
 
     # ------------------------------------------------------------------ numbers
 

@@ -66,8 +66,10 @@ def _name(value: str) -> str:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
-Size = Annotated[int, BeforeValidator(_size), Field(ge=0)]
+Duration = Annotated[
+    float, BeforeValidator(_duration, json_schema_input_type=float | str), Field(ge=0)
+]
+Size = Annotated[int, BeforeValidator(_size, json_schema_input_type=int | str), Field(ge=0)]
 Name = Annotated[str, AfterValidator(_name)]
 
 
@@ -95,7 +97,12 @@ class PostgresSettings(Section):
     type: Literal["postgres"]
     dsn: SecretStr
     """How to connect: ``postgresql://user:password@host:5432/database``."""
-    tables: Annotated[dict[str, TableSettings], BeforeValidator(_tables)]
+    tables: Annotated[
+        dict[str, TableSettings],
+        BeforeValidator(
+            _tables, json_schema_input_type=dict[str, TableSettings | None] | list[str]
+        ),
+    ]
     """Which tables: a list of names (``public.*`` works), or names with settings."""
     slot: str | None = None
     """Name of the replication slot; default ``penstock_PROJECT_SOURCE``."""
@@ -195,7 +202,10 @@ GeneratorSettings: TypeAlias = Annotated[
 class KnowledgeSettings(Section):
     """How documents and searched rows become findable."""
 
-    embedder: Annotated[EmbedderSettings, BeforeValidator(_typed)] = MiniLMSettings(type="minilm")
+    embedder: Annotated[
+        EmbedderSettings,
+        BeforeValidator(_typed, json_schema_input_type=EmbedderSettings | str),
+    ] = MiniLMSettings(type="minilm")
     chunks: ChunkSettings = ChunkSettings()
     language: str = "english"
     """The language of the text index: a Snowball stemmer's name."""
@@ -204,9 +214,10 @@ class KnowledgeSettings(Section):
 class AnswerSettings(Section):
     """How questions are answered."""
 
-    generator: Annotated[GeneratorSettings, BeforeValidator(_typed)] = ExtractiveSettings(
-        type="extractive"
-    )
+    generator: Annotated[
+        GeneratorSettings,
+        BeforeValidator(_typed, json_schema_input_type=GeneratorSettings | str),
+    ] = ExtractiveSettings(type="extractive")
     prompt: Path | None = None
     """A file with your own prompt template, relative to the project file."""
     passages: int = Field(default=8, gt=0, le=100)

@@ -68,6 +68,12 @@ def configure_logging(*, debug: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.CRITICAL)
 
 
+def configure_events(*, verbose: bool) -> None:
+    """Whether what happens is told on standard error, beside problems."""
+    if verbose and not os.environ.get("PENSTOCK_DEBUG"):
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+
+
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, so that it ends in order."""
     import signal
@@ -121,7 +127,7 @@ def run_program(arguments: list[str] | None = None) -> None:
         if os.environ.get("PENSTOCK_DEBUG"):
             raise
         say_error(
-            f"unexpected {type(error).__name__}: {error} (run again with --debug and tell us)"
+            f"unexpected {type(error).__name__}: {error}: run it again with --debug and tell us"
         )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

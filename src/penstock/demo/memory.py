@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -33,7 +34,7 @@ class PeakMemory:
         """In megabytes of a million bytes."""
         return round(self._peak / 1e6, 1)
 
-    def __enter__(self) -> PeakMemory:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

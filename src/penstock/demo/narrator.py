@@ -51,8 +51,8 @@ class Narrator:
 
     def world(self, flights: int, hotels: int, file: Path) -> None:
         self._say(
-            f"[bold]1.[/] Started the company's own PostgreSQL ({flights} flights, {hotels} hotels, "
-            "60 customers) and wrote 10 policies.",
+            f"[bold]1.[/] Started the company's own PostgreSQL ({flights} flights, "
+            f"{hotels} hotels, 60 customers) and wrote 10 policies.",
             f"   The whole configuration is [green]{file}[/]: two sources, one line a table.",
             "",
         )
@@ -105,21 +105,21 @@ class Narrator:
     def verified(self, differences: int) -> None:
         verdict = "[bold green]no difference[/]" if not differences else f"[red]{differences}[/]"
         self._say(
-            f"[bold]6.[/] Compared every row and document of the sources with the stores: {verdict}.",
+            f"[bold]6.[/] Compared every row and document of the sources with ours: {verdict}.",
             "",
         )
 
-    def ending(self, result: Mapping[str, Any], file: Path) -> None:
+    def ending(self, result: Mapping[str, Any]) -> None:
         self._say(
             f"All of this took at most {result['peak_rss_mb']:.0f} MB of memory, "
             "both PostgreSQL servers and the model included.",
             "",
             Panel(
                 Group(
-                    "[bold]penstock demo --serve[/]    keeps it running: change prices, edit policies, ask",
-                    "[bold]penstock init[/]            writes a project file for your own database and folder",
-                    "[bold]penstock run[/]             keeps the stores in step; [bold]penstock ask[/] answers",
-                    "[bold]docs/tutorial.md[/]         the same in ten minutes, step by step",
+                    "[bold]penstock demo --serve[/]  keeps it running: change prices, edit policies",
+                    "[bold]penstock init[/]          writes a project file for your own systems",
+                    "[bold]penstock run[/]           keeps the stores in step; [bold]penstock ask[/] answers",
+                    "[bold]docs/tutorial.md[/]       the same in ten minutes, step by step",
                 ),
                 title="What to do next",
                 title_align="left",

@@ -116,7 +116,7 @@ async def tell(
             ):
                 await _play(project, dsn, folder, narrator, result, changes)
                 result.peak_rss_mb = memory.peak_mb
-                narrator.ending(result.to_dict(), file)
+                narrator.ending(result.to_dict())
                 if serve:
                     narrator.serving(dsn, folder)
                     await asyncio.Event().wait()
@@ -215,7 +215,8 @@ async def _many_changes(source: Connection, folder: Path, changes: int) -> None:
             path.write_text(f"{text}\n\nRevised: edition {i + 1}.\n", encoding="utf-8")
         else:
             await source.execute(
-                "UPDATE flights SET price_eur = price_eur + 1, seats_left = greatest(seats_left - 1, 0) "
+                "UPDATE flights SET price_eur = price_eur + 1, "
+                "seats_left = greatest(seats_left - 1, 0) "
                 "WHERE number = %s AND number <> %s",
                 [numbers[i % len(numbers)], company.FLIGHT_ASKED],
             )

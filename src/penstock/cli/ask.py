@@ -1,0 +1,136 @@
+"""``penstock ask``, ``search`` and ``sql``: what an application would do, by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.panel import Panel
+from rich.text import Text
+
+from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app, run_async
+from penstock.cli.output import age, console, print_json, shown, table
+from penstock.stores.base import Filter
+
+SourceOption = Annotated[
+    list[str] | None, typer.Option("--source", "-s", help="Only this source; may be repeated.")
+]
+PathOption = Annotated[
+    str | None, typer.Option("--path", help="Only documents whose path matches, as 'policies/*'.")
+]
+AsOption = Annotated[
+    list[str] | None, typer.Option("--as", help="Ask as this user or group; may be repeated.")
+]
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What you want to know.")],
+    source: SourceOption = None,
+    path: PathOption = None,
+    principal: AsOption = None,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Answer a question from what is true now, with citations and ages.
+
+    Example: penstock ask "Until when can I cancel?" --source policies
+    """
+    where = Filter(sources=source, path=path)
+
+    async def work() -> None:
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            answer = await project.answer(question, where=where, principals=principal or ())
+            if json:
+                print_json(answer.to_dict())
+                return
+            console.print(Panel(Text(answer.text), title=Text(question), title_align="left"))
+            for citation in answer.citations:
+                console.print(
+                    f"[{citation.number}] {citation.source}: {citation.key}   "
+                    f"as of {age(citation.age_ms)} ago",
+                    markup=False,
+                )
+            if not answer.citations:
+                _say_why_nothing(answer.to_dict())
+
+    run_async(work())
+
+
+def _say_why_nothing(answer: dict[str, Any]) -> None:
+    loading = [s["source"] for s in answer.get("sources", []) if s.get("loading")]
+    if loading:
+        console.print(f"note: {', '.join(loading)} is still loading: see `penstock status`")
+    elif not answer.get("sources"):
+        console.print("note: nothing is loaded yet: start `penstock run` in another terminal")
+
+
+@app.command()
+def search(
+    question: Annotated[str, typer.Argument(help="What to look for.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=200)] = 8,
+    mode: Annotated[
+        Literal["hybrid", "vector", "text"], typer.Option(help="How passages are found.")
+    ] = "hybrid",
+    source: SourceOption = None,
+    path: PathOption = None,
+    principal: AsOption = None,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Show the context that a model would be given: passages, live rows, ages.
+
+    Example: penstock search "cabin baggage" -n 3 --json
+    """
+    where = Filter(sources=source, path=path)
+
+    async def work() -> None:
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            context = await project.context(
+                question, where=where, limit=limit, mode=mode, principals=principal or ()
+            )
+            if json:
+                print_json(context.to_dict())
+                return
+            for passage in context.passages:
+                title = f"{passage.source}: {passage.key}  {passage.heading}".rstrip()
+                console.print(Text(f"{passage.score:6.2f}  {title}", style="bold"))
+                console.print(Text(f"        {passage.text.strip()}\n"))
+            for row in context.rows:
+                values = ", ".join(f"{name} {shown(value)}" for name, value in row.values.items())
+                console.print(Text(f"{row.score:6.2f}  {row.source}: {row.table}", style="bold"))
+                console.print(Text(f"        {values}\n"))
+            for part in context.sources:
+                console.print(f"{part.source}: as of {age(part.age_ms)} ago")
+
+    run_async(work())
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(help="One SQL query; live tables are SOURCE.TABLE.")],
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Query live tables, read-only and at one snapshot.
+
+    Example: penstock sql "SELECT number, price_eur FROM travel.flights ORDER BY 2 LIMIT 5"
+    """
+
+    async def work() -> None:
+        from penstock.operate.query import run_query
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            columns, rows = await run_query(project, query)
+            if json:
+                print_json([dict(zip(columns, row, strict=True)) for row in rows])
+            else:
+                console.print(table(columns, rows))
+                console.print(f"{len(rows)} rows", style="dim")
+
+    run_async(work())

@@ -1,0 +1,55 @@
+"""What is in a PostgreSQL, as far as `penstock init` wants to know."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from penstock.config import substitute
+from penstock.errors import ConfigError
+
+_TABLES = """
+SELECT n.nspname, c.relname,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS has_key,
+       coalesce(array_agg(a.attname::text ORDER BY a.attnum)
+           FILTER (WHERE a.atttypid IN ('text'::regtype, 'varchar'::regtype)), '{}') AS texts
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
+  AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'penstock')
+GROUP BY n.nspname, c.relname, c.oid
+ORDER BY n.nspname, c.relname
+"""
+
+
+class Table(NamedTuple):
+    """A table that may be captured; ``text_columns`` are candidates for being searched."""
+
+    name: str
+    has_key: bool
+    text_columns: list[str]
+
+
+def tables_of(dsn: str) -> list[Table]:
+    """The tables of a database, those outside ``public`` with their schema."""
+
+    async def look() -> list[Table]:
+        from penstock.database.connect import connect, translated
+
+        connection = await connect(substitute(dsn))
+        with translated():
+            async with connection:
+                rows = await (await connection.execute(_TABLES)).fetchall()
+        return [
+            Table(table if schema == "public" else f"{schema}.{table}", has_key, texts)
+            for schema, table, has_key, texts in rows
+        ]
+
+    found = asyncio.run(look())
+    if not found:
+        raise ConfigError(
+            "expected tables in that database, found none that this user can see: "
+            "look at the DSN's database and the user's rights"
+        )
+    return found

@@ -1,0 +1,97 @@
+"""``penstock eval`` and ``penstock bench``: figures on your own machine and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from penstock.cli.app import JsonOption, app, run_async
+from penstock.cli.output import console, print_json, table
+
+evaluate = typer.Typer(no_args_is_help=True, help="How well it finds: quality on your own data.")
+app.add_typer(evaluate, name="eval")
+
+
+@evaluate.command("retrieval")
+def retrieval(
+    dataset: Annotated[
+        Path,
+        typer.Option(
+            help="A folder with corpus.jsonl, queries.jsonl and qrels/*.tsv (the BEIR layout).",
+            exists=True,
+            file_okay=False,
+        ),
+    ],
+    queries: Annotated[
+        int | None, typer.Option("--queries", min=1, help="Only the first so many.")
+    ] = None,
+    embedder: Annotated[
+        Literal["minilm", "constant"], typer.Option(help="The model to measure.")
+    ] = "minilm",
+    json: JsonOption = False,
+) -> None:
+    """Load a dataset into a database of its own and measure hit@1, recall@10, MRR@10, nDCG@10.
+
+    Example: penstock eval retrieval --dataset ./squad --json
+    """
+
+    async def work() -> dict[str, Any]:
+        from penstock.evaluate.run import evaluate_dataset
+
+        return await evaluate_dataset(dataset, queries=queries, embedder=embedder, quiet=json)
+
+    report = run_async(work())
+    if json:
+        print_json(report)
+        return
+    names = ["hit@1", "recall@10", "mrr@10", "ndcg@10"]
+    rows = [
+        [mode, *(f"{report[mode][n]:.3f}" for n in names)] for mode in ("vector", "text", "hybrid")
+    ]
+    console.print(table(["mode", *names], rows))
+    latency = report["latency_ms"]
+    console.print(
+        f"{report['documents']:,} documents, {report['chunks']:,} chunks; a query takes "
+        f"p50 {latency['p50']:.1f}, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f} ms"
+    )
+    for name, value in report.get("answers", {}).items():
+        console.print(f"{name}: {value}")
+
+
+@app.command()
+def bench(
+    name: Annotated[
+        Literal["freshness", "load", "query", "change", "rows"],
+        typer.Argument(help="What to measure."),
+    ],
+    size: Annotated[
+        int | None, typer.Option("--size", min=1, help="How much work; the default takes a minute.")
+    ] = None,
+    embedder: Annotated[
+        Literal["minilm", "constant"] | None, typer.Option(help="Which embedder.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Measure on this machine, beside what the machine itself can do.
+
+    freshness: from commit to visible while 100 changes a second flow. load: documents to searchable.
+    query: question to context. change: one sentence, one column, one delete. rows: source to live
+    table.
+
+    Example: penstock bench query --json
+    """
+
+    async def work() -> dict[str, Any]:
+        from penstock.bench.run import run_bench
+
+        return await run_bench(name, size=size, embedder=embedder)
+
+    report = run_async(work())
+    if json:
+        print_json(report)
+        return
+    columns = ["measure", "value", "unit", "limit", "ratio"]
+    console.print(table(columns, [[row.get(c) for c in columns] for row in report["results"]]))
+    console.print(str(report["machine"]), style="dim", markup=False)

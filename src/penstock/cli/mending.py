@@ -1,0 +1,116 @@
+"""``penstock verify``, ``replay`` and ``drop``: comparing, repeating, taking away."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app, run_async
+from penstock.cli.output import console, print_json
+from penstock.errors import ConfigError
+
+
+@app.command()
+def verify(
+    limit: Annotated[int, typer.Option(help="Name at most so many differences.")] = 100,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Compare sources with stores: rows by hash, documents by content and chunks.
+
+    Works beside `penstock run`. Exits with 1 when there is a difference, and names each.
+
+    Example: penstock verify --json
+    """
+
+    async def work() -> int:
+        from penstock.operate.verify import verify as compare
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            report = await compare(project, limit=limit)
+        if json:
+            print_json(report.to_dict())
+            return report.differences
+        for part in report.sources:
+            mark = (
+                "[green]equal[/]" if not part.differences else f"[red]{part.differences} differ[/]"
+            )
+            console.print(f"[bold]{part.source}[/] {part.what}: {part.compared:,} compared, {mark}")
+            for named in part.named:
+                console.print(f"    {named}", markup=False)
+        return report.differences
+
+    if run_async(work()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    pipeline: Annotated[str, typer.Argument(help="tables or knowledge.")],
+    topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
+    position: Annotated[
+        int | None, typer.Option(help="Go on after this log position; 0 is the beginning.")
+    ] = None,
+    since: Annotated[
+        datetime | None, typer.Option(help="Go on from what was appended at this time (UTC).")
+    ] = None,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Have a pipeline process part of the log again at the next run.
+
+    Repeating changes nothing that is right already; it mends what is missing.
+
+    Example: penstock replay knowledge --position 0
+    """
+    if (position is None) == (since is None):
+        raise ConfigError("expected either --position or --since, to say from where")
+
+    async def work() -> None:
+        from penstock.operate.replay import replay as again
+        from penstock.project import open_project
+
+        time = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1e6)
+        async with open_project(file) as project:
+            moved = await again(project, pipeline, topic=topic, position=position, time=time)
+        if json:
+            print_json(moved)
+            return
+        for step in moved:
+            console.print(
+                f"{step['pipeline']} on {step['topic']}/{step['partition']}: "
+                f"{step['from']:,} -> {step['to']:,} (the log ends at {step['end']:,})"
+            )
+
+    run_async(work())
+
+
+@app.command()
+def drop(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Take away what Penstock made: slots, publications, live tables, knowledge base, log.
+
+    Sources and documents themselves are not touched.
+    """
+    if not yes:
+        typer.confirm("Drop everything that Penstock made for this project?", abort=True)
+
+    async def work() -> None:
+        from penstock.operate.drop import drop as take_away
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            removed = await take_away(project)
+        if json:
+            print_json({"removed": removed})
+        else:
+            for line in removed:
+                console.print(f"removed {line}", markup=False)
+
+    run_async(work())

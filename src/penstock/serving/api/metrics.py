@@ -1,0 +1,76 @@
+"""Prometheus metrics, made from the meters when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from penstock.telemetry import METRICS, Meters
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class MeterCollector(Collector):
+    """Reads the meters of this process."""
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+
+    def collect(self) -> Iterator[Metric]:
+        """All families that `METRICS` names."""
+        yield from self._sources()
+        yield from self._pipelines()
+        freshness = GaugeMetricFamily(
+            "penstock_freshness_seconds",
+            METRICS["penstock_freshness_seconds"],
+            labels=["pipeline", "topic", "quantile"],
+        )
+        for meter in self._meters.pipelines.values():
+            found = meter.freshness.percentiles()
+            for quantile, value in (("0.5", found.p50), ("0.95", found.p95), ("0.99", found.p99)):
+                if value is not None:
+                    freshness.add_metric([meter.name, meter.topic, quantile], value / 1000)
+        yield freshness
+
+    def _sources(self) -> Iterator[Metric]:
+        changes = _counter("penstock_source_changes_total", ["source"])
+        errors = _counter("penstock_source_errors_total", ["source"])
+        up = GaugeMetricFamily(
+            "penstock_source_up", METRICS["penstock_source_up"], labels=["source"]
+        )
+        for meter in self._meters.sources.values():
+            changes.add_metric([meter.name], meter.changes)
+            errors.add_metric([meter.name], meter.errors)
+            up.add_metric([meter.name], float(meter.state == "running"))
+        yield from (changes, errors, up)
+
+    def _pipelines(self) -> Iterator[Metric]:
+        labels = ["pipeline", "topic"]
+        changes = _counter("penstock_pipeline_changes_total", labels)
+        errors = _counter("penstock_pipeline_errors_total", labels)
+        embedded = _counter("penstock_chunks_embedded_total", labels)
+        reused = _counter("penstock_chunks_reused_total", labels)
+        letters = _counter("penstock_dead_letters_total", labels)
+        for meter in self._meters.pipelines.values():
+            names = [meter.name, meter.topic]
+            changes.add_metric(names, meter.changes)
+            errors.add_metric(names, meter.errors)
+            embedded.add_metric(names, meter.embedded)
+            reused.add_metric(names, meter.reused)
+            letters.add_metric(names, meter.dead_letters)
+        yield from (changes, errors, embedded, reused, letters)
+
+
+def _counter(name: str, labels: list[str]) -> CounterMetricFamily:
+    return CounterMetricFamily(name, METRICS[name], labels=labels)  # type: ignore[index]
+
+
+def render(meters: Meters) -> bytes:
+    """The page that Prometheus reads."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(MeterCollector(meters))
+    return generate_latest(registry)
