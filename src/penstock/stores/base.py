@@ -178,7 +178,8 @@ class Filter:
 
 
 class Hit(NamedTuple):
-    """A candidate chunk: its cosine with the question and its BM25 score."""
+    """A candidate chunk: its cosine with the question, and its BM25 score as a share (0 to 1) of
+    the most that any text could reach with the question's words."""
 
     chunk: int
     similarity: float
@@ -226,10 +227,17 @@ class Snapshot(Protocol):
     """One read-only view of everything, for one tenant and one set of principals."""
 
     async def candidates(
-        self, vector: Vectors | None, text: str | None, *, limit: int, where: Filter
+        self,
+        vector: Vectors | None,
+        text: str | None,
+        *,
+        limit: int,
+        where: Filter,
+        model: str | None = None,
     ) -> list[Hit]:
         """The union of the nearest chunks and the best by words, at most ``limit`` of each kind,
-        both scores filled for all of them where both inputs are given."""
+        both scores filled for all of them where both inputs are given. ``model`` names the embedder
+        that made ``vector``: only its vectors are compared (None: the latest of that length)."""
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         """These chunks with their documents, in the order asked for; those that are gone (or not

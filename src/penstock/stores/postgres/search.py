@@ -41,6 +41,9 @@ SELECT set_config('penstock.tenant', %s, true), set_config('penstock.principals'
        set_config('role', 'penstock_reader', true)
 """
 _MODEL = "SELECT id, dimensions FROM penstock.models WHERE name = %s"
+_LATEST_MODEL = """
+SELECT id, dimensions FROM penstock.models WHERE dimensions = %s ORDER BY id DESC LIMIT 1
+"""
 _PASSAGES = """
 SELECT c.id, d.id, d.source, d.key, d.title, c.heading, c.text, d.starts[p.place], d.ends[p.place],
        d.position, d.committed_at, d.metadata, d.stream, d.row_key
@@ -68,23 +71,21 @@ GROUP BY source ORDER BY source
 class PostgresSnapshotStore:
     """Opens snapshots of a project database.
 
-    ``pool`` may be shared with writers. ``model`` names the embedder whose vectors are compared.
-    ``ef_search`` is how many neighbours the vector index keeps in view: more finds more, slower.
+    ``pool`` may be shared with writers. ``ef_search`` is how many neighbours the vector index keeps
+    in view: more finds more and takes longer. ``language`` is that of the text index.
     """
 
     def __init__(
         self,
         pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]],
         *,
-        model: str,
         ef_search: int = 100,
         language: str = "english",
     ) -> None:
         self._pool = pool
-        self._model_name = model
         self._ef_search = ef_search
         self._language = language
-        self._model: Model | None = None
+        self._models: dict[str, Model] = {}
 
     @asynccontextmanager
     async def snapshot(
@@ -102,44 +103,58 @@ class PostgresSnapshotStore:
                 await connection.execute(
                     _SETTINGS, [tenant, asks, str(self._ef_search)], prepare=True
                 )
-                if self._model is None:
-                    self._model = await _find_model(connection, self._model_name)
-                yield PostgresSnapshot(connection, self._model, self._language)
-
-
-async def _find_model(connection: psycopg.AsyncConnection[Any], name: str) -> Model | None:
-    cursor = await connection.execute(_MODEL, [name], prepare=True)
-    row = await cursor.fetchone()
-    return None if row is None else Model(*row)
+                yield PostgresSnapshot(connection, self._models, self._language)
 
 
 class PostgresSnapshot:
     """An open snapshot; it ends with the ``async with`` that opened it."""
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], model: Model | None, language: str
+        self, connection: psycopg.AsyncConnection[Any], models: dict[str, Model], language: str
     ) -> None:
         self._connection = connection
-        self._model = model
+        self._models = models  # shared by all snapshots of the store: a model's number stays
         self._language = language
 
     async def candidates(
-        self, vector: Vectors | None, text: str | None, *, limit: int, where: Filter
+        self,
+        vector: Vectors | None,
+        text: str | None,
+        *,
+        limit: int,
+        where: Filter,
+        model: str | None = None,
     ) -> list[Hit]:
-        if vector is not None and self._model and vector.size != self._model.dimensions:
-            raise ConfigError(
-                f"expected a vector of {self._model.dimensions} numbers, got {vector.size}: "
-                "ask with the embedder that the knowledge base was made with"
-            )
+        found = None if vector is None else await self._model(model, vector.size)
         search = Candidates(
             self._connection,
-            self._model,
+            found,
             vector=vector,
             terms=analyse(text, self._language) if text else (),
             limit=limit,
             where=where,
         )
         return await search.find()
+
+    async def _model(self, name: str | None, dimensions: int) -> Model | None:
+        """The model in the database; None while it has no vector there."""
+        if name is None:
+            cursor = await self._connection.execute(_LATEST_MODEL, [dimensions], prepare=True)
+            row = await cursor.fetchone()
+            return None if row is None else Model(*row)
+        if name not in self._models:
+            cursor = await self._connection.execute(_MODEL, [name], prepare=True)
+            row = await cursor.fetchone()
+            if row is None:
+                return None
+            self._models[name] = Model(*row)
+        model = self._models[name]
+        if model.dimensions != dimensions:
+            raise ConfigError(
+                f"expected a vector of {model.dimensions} numbers from {name!r}, got {dimensions}: "
+                "ask with the embedder that the knowledge base was made with"
+            )
+        return model
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         if not chunks:
