@@ -202,7 +202,7 @@ class EmbeddedPostgres:
             psycopg.connect(self._server.dsn(running, "postgres"), autocommit=True) as connection,
         ):
             if connection.execute(
-                "SELECT FROM pg_database WHERE datname = %s", [self.database]
+                "SELECT 1 FROM pg_database WHERE datname = %s", [self.database]
             ).fetchone():
                 return
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
