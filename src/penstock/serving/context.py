@@ -1,0 +1,249 @@
+"""What a model should be told about a question: passages, live rows and how old each source is.
+
+The question is embedded first; then everything is read in one snapshot (G6). A row is found by the
+text that was embedded of it, and shown with the values it has in that snapshot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from penstock.clock import Clock, SystemClock
+from penstock.errors import ConfigError
+from penstock.models.base import Embedder
+from penstock.records import Microseconds, Position
+from penstock.serving.retrieval import Mode, retrieve
+from penstock.serving.values import iso, jsonable, plain
+from penstock.stores.base import (
+    DEFAULT_TENANT,
+    Filter,
+    LiveRow,
+    Passage,
+    SnapshotStore,
+    SourceAge,
+)
+
+LONGEST_QUESTION: Final = 20_000
+"""Characters; a longer text is a document, not a question."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowView:
+    """What a context shows of a table's rows: the searched columns and the shown ones (None: all).
+    ``title`` names a row, with columns in braces: ``Flight {number}``."""
+
+    searched: tuple[str, ...] = ()
+    shown: tuple[str, ...] | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRow:
+    """A row as it is now. ``key`` is its name in the knowledge base (``table/key``), ``searched``
+    says which of the values were found by the question."""
+
+    source: str
+    table: str
+    key: str
+    row_key: tuple[str | None, ...]
+    title: str
+    values: Mapping[str, Any]
+    searched: tuple[str, ...]
+    version: Position
+    committed_at: Microseconds
+    score: float = 0.0
+    similarity: float = 0.0
+    text_score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """How current one source's part is. ``age_ms`` is None while nothing is known."""
+
+    source: str
+    as_of: Microseconds | None
+    age_ms: float | None
+    position: Position | None
+    loading: bool
+
+
+Item: TypeAlias = Passage | ContextRow
+
+
+@dataclass(frozen=True)
+class Context:
+    """All of one moment. ``items`` are passages and rows together, best first: the number that a
+    citation names is the place there, counted from 1."""
+
+    question: str
+    items: tuple[Item, ...]
+    sources: tuple[SourceState, ...]
+    taken_at: Microseconds
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def passages(self) -> list[Passage]:
+        """The parts of documents, best first."""
+        return [item for item in self.items if isinstance(item, Passage)]
+
+    @property
+    def rows(self) -> list[ContextRow]:
+        """The rows, best first."""
+        return [item for item in self.items if isinstance(item, ContextRow)]
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the items."""
+        return [item.score for item in self.items]
+
+    def age_ms(self, source: str) -> float | None:
+        """How old one source's part is."""
+        return next((part.age_ms for part in self.sources if part.source == source), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it; times are ISO 8601, exact numbers are texts."""
+        return {
+            "question": self.question,
+            "taken_at": iso(self.taken_at),
+            "passages": [_shown(item) for item in self.passages],
+            "rows": [_shown(item) for item in self.rows],
+            "sources": [_shown(part) for part in self.sources],
+            "timings_ms": dict(self.timings_ms),
+        }
+
+
+class ContextBuilder:
+    """Assembles contexts. ``rows`` says, by source and table, what is shown of live rows."""
+
+    def __init__(
+        self,
+        snapshots: SnapshotStore,
+        embedder: Embedder,
+        *,
+        clock: Clock | None = None,
+        rows: Mapping[tuple[str, str], RowView] = MappingProxyType({}),
+    ) -> None:
+        self._snapshots = snapshots
+        self._embedder = embedder
+        self._clock = clock or SystemClock()
+        self._rows = rows
+
+    async def context(
+        self,
+        question: str,
+        *,
+        where: Filter | None = None,
+        limit: int = 8,
+        mode: Mode = "hybrid",
+        tenant: str = DEFAULT_TENANT,
+        principals: Sequence[str] = (),
+    ) -> Context:
+        """What is known about a question by those who ask, at most ``limit`` passages and rows.
+
+        Raises `ConfigError` for a question that is empty or too long, `RetryableError` when the
+        model or the database cannot be reached.
+        """
+        question = checked(question)
+        began = self._clock.monotonic()
+        vector = None
+        if mode != "text":
+            vector = (await self._embedder.embed([question], priority="query"))[0]
+        embedded = self._clock.monotonic()
+        async with self._snapshots.snapshot(tenant=tenant, principals=principals) as snapshot:
+            taken_at = self._clock.now()
+            passages = await retrieve(
+                snapshot,
+                question,
+                vector,
+                model=self._embedder.name,
+                where=where,
+                limit=limit,
+                mode=mode,
+            )
+            found = self._clock.monotonic()
+            rows = await snapshot.rows([p for p in passages if p.stream is not None])
+            ages = await snapshot.ages()
+        ended = self._clock.monotonic()
+        return Context(
+            question,
+            tuple(self._items(passages, rows)[:limit]),
+            tuple(_state(age, taken_at) for age in ages),
+            taken_at,
+            {
+                "embed": round((embedded - began) * 1e3, 3),
+                "search": round((found - embedded) * 1e3, 3),
+                "read": round((ended - found) * 1e3, 3),
+                "total": round((ended - began) * 1e3, 3),
+            },
+        )
+
+    def _items(self, passages: Sequence[Passage], rows: Sequence[LiveRow]) -> list[Item]:
+        """Row passages become their rows; one whose row is gone is dropped, one row is one item."""
+        live = {(row.source, row.table, tuple(row.key)): row for row in rows}
+        items: list[Item] = []
+        for passage in passages:
+            if passage.stream is None:
+                items.append(passage)
+                continue
+            row = live.pop((passage.source, passage.stream, tuple(passage.row_key or ())), None)
+            if row is not None:
+                view = self._rows.get((passage.source, passage.stream), RowView())
+                items.append(_context_row(passage, row, view))
+        return items
+
+
+def checked(question: str) -> str:
+    """The question as it can be embedded and stored; `ConfigError` when there is none."""
+    cleaned = question.encode("utf-8", "replace").decode().replace("\x00", " ").strip()
+    if not cleaned:
+        raise ConfigError(f"expected a question, got {question!r}")
+    if len(cleaned) > LONGEST_QUESTION:
+        raise ConfigError(
+            f"expected a question of at most {LONGEST_QUESTION} characters, got {len(cleaned)}: "
+            "ask about a part of it"
+        )
+    return cleaned
+
+
+def _context_row(passage: Passage, row: LiveRow, view: RowView) -> ContextRow:
+    shown = None if view.shown is None else {*view.shown, *view.searched}
+    values = {name: v for name, v in row.values.items() if shown is None or name in shown}
+    return ContextRow(
+        source=row.source,
+        table=row.table,
+        key=passage.key,
+        row_key=tuple(row.key),
+        title=_title(view.title, row) or passage.title or passage.key,
+        values=values,
+        searched=tuple(name for name in values if name in view.searched),
+        version=row.version,
+        committed_at=row.committed_at,
+        score=passage.score,
+        similarity=passage.similarity,
+        text_score=passage.text_score,
+    )
+
+
+def _title(template: str | None, row: LiveRow) -> str:
+    """The row's name with its present values; a name in braces that is no column stays."""
+    if template is None:
+        return ""
+    values = row.values
+    return re.sub(r"\{(\w+)\}", lambda m: plain(values[m[1]]) if m[1] in values else m[0], template)
+
+
+def _state(age: SourceAge, now: Microseconds) -> SourceState:
+    age_ms = None if age.as_of is None else max(0.0, round((now - age.as_of) / 1000, 3))
+    return SourceState(age.source, age.as_of, age_ms, age.position, age.loading)
+
+
+def _shown(part: Passage | ContextRow | SourceState) -> dict[str, Any]:
+    found = {name: jsonable(value) for name, value in asdict(part).items()}
+    for name in ("committed_at", "as_of"):
+        if name in found:
+            found[name] = iso(found[name])
+    return found
