@@ -2,81 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 from psycopg.abc import Buffer
 from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
 
-from penstock.records import Position
+from penstock.errors import RetryableError
+from penstock.records import Column, Key, Position
 from penstock.stores.base import LiveRow, Passage
+from penstock.stores.postgres.live_names import (
+    COMMITTED_AT,
+    KEY,
+    POSITION,
+    key_texts,
+    live_columns,
+)
 
-OWN: Final = "_penstock_"
-"""Columns of ours in a live table begin so; they are never shown."""
-VERSION: Final = "_penstock_position"
-COMMITTED: Final = "_penstock_committed_at"
+_Place: TypeAlias = tuple[str, str, Key]
 
-# The types are those of the live table itself, as PostgreSQL writes them: keys are cast to them.
-_COLUMNS = """
-SELECT l.source, l.stream, l.schema_name, l.table_name, l.columns,
-       array_agg(a.attname::text ORDER BY a.attnum),
-       array_agg(format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum)
+_TABLES: Final = """
+SELECT l.source, l.stream, l.schema_name, l.table_name, l.columns
 FROM unnest(%s::text[], %s::text[]) w (source, stream)
 JOIN penstock.live_tables l USING (source, stream)
-JOIN pg_attribute a
-  ON a.attrelid = to_regclass(format('%%I.%%I', l.schema_name, l.table_name))
- AND a.attnum > 0 AND NOT a.attisdropped
 WHERE l.tenant = penstock.tenant()
-GROUP BY l.source, l.stream
+"""
+_ROWS: Final = """
+SELECT w.place, t.{version}, t.{committed}, {shown}
+FROM unnest(%s::text[]) WITH ORDINALITY w (key, place) JOIN {table} t ON t.{key} = w.key
 """
 
 
 class _Table(NamedTuple):
-    """A live table: its columns with types, and which of them are the key, in the key's order."""
+    """A live table; ``registered`` are the source's columns: name, type, whether of the key."""
 
     source: str
     stream: str
     schema: str
     name: str
     registered: Sequence[tuple[str, str, bool]]
-    columns: Sequence[str]
-    types: Sequence[str]
 
     @property
-    def key(self) -> list[str]:
-        return [name for name, _, is_key in self.registered if is_key]
-
-    @property
-    def shown(self) -> list[str]:
-        return [name for name in self.columns if not name.startswith(OWN)]
+    def names(self) -> list[str]:
+        """The columns as the source calls them."""
+        return [name for name, _, _ in self.registered]
 
 
 async def read_rows(
     connection: psycopg.AsyncConnection[Any], wanted: Sequence[Passage]
 ) -> list[LiveRow]:
     """The rows that these passages stand for, in their order; rows that are gone are left out."""
-    asked: dict[tuple[str, str], list[Sequence[str | None]]] = {}
+    asked: dict[tuple[str, str], list[Key]] = {}
     for passage in wanted:
         if passage.stream is not None and passage.row_key is not None:
-            asked.setdefault((passage.source, passage.stream), []).append(passage.row_key)
+            asked.setdefault((passage.source, passage.stream), []).append(tuple(passage.row_key))
     if not asked:
         return []
     cursor = await connection.execute(
-        _COLUMNS, [[s for s, _ in asked], [t for _, t in asked]], prepare=True
+        _TABLES, [[s for s, _ in asked], [t for _, t in asked]], prepare=True
     )
     tables = [_Table(*row) for row in await cursor.fetchall()]
-    # All tables are asked before one answers.
-    answers = [
-        (table, await _ask(connection, table, asked[table.source, table.stream]))
-        for table in tables
-    ]
-    found: dict[tuple[str, str, tuple[str | None, ...]], LiveRow] = {}
-    for table, answer in answers:
-        if answer is not None:
-            rows = await answer.fetchall()
-            found.update(_live(table, asked[table.source, table.stream], row) for row in rows)
+    found: dict[_Place, LiveRow] = {}
+    try:
+        # All tables are asked before one answers.
+        answers = [await _ask(connection, table, asked[table[:2]]) for table in tables]
+        for table, answer in zip(tables, answers, strict=True):
+            keys = asked[table[:2]]
+            found.update(_live(table, keys, row) for row in await answer.fetchall())
+    except (errors.UndefinedColumn, errors.UndefinedTable) as error:
+        # Columns are looked up in the present, the register was read in the snapshot.
+        raise RetryableError(
+            "expected live tables to keep their columns while they are read, but one has just "
+            "changed: ask again"
+        ) from error
     places = dict.fromkeys(
         (p.source, p.stream, tuple(p.row_key))
         for p in wanted
@@ -86,29 +86,15 @@ async def read_rows(
 
 
 async def _ask(
-    connection: psycopg.AsyncConnection[Any], table: _Table, keys: Sequence[Sequence[str | None]]
-) -> psycopg.AsyncCursor[Any] | None:
-    names = table.key
-    if not names or not set(names) <= set(table.columns):
-        return None
-    types = dict(zip(table.columns, table.types, strict=True))
-    arrays = [[key[i] if i < len(key) else None for key in keys] for i in range(len(names))]
-    statement = sql.SQL(
-        "SELECT w.place, t.{version}, t.{committed}, {shown}"
-        " FROM unnest({arrays}) WITH ORDINALITY w ({aliases}, place) JOIN {table} t ON {matches}"
-    ).format(
-        version=sql.Identifier(VERSION),
-        committed=sql.Identifier(COMMITTED),
-        shown=sql.SQL(", ").join(sql.Identifier("t", name) for name in table.shown),
-        arrays=sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in names),
-        aliases=sql.SQL(", ").join(sql.Identifier(f"k{i}") for i in range(len(names))),
+    connection: psycopg.AsyncConnection[Any], table: _Table, keys: Sequence[Key]
+) -> psycopg.AsyncCursor[Any]:
+    columns = live_columns([Column(*column) for column in table.registered])
+    statement = sql.SQL(_ROWS).format(
+        version=sql.Identifier(POSITION),
+        committed=sql.Identifier(COMMITTED_AT),
+        key=sql.Identifier(KEY),
+        shown=sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
         table=sql.Identifier(table.schema, table.name),
-        matches=sql.SQL(" AND ").join(
-            sql.SQL("{} = CAST({} AS {})").format(
-                sql.Identifier("t", name), sql.Identifier("w", f"k{i}"), _type(types[name])
-            )
-            for i, name in enumerate(names)
-        ),
     )
     cursor = connection.cursor()
     for kind, loader in (
@@ -117,21 +103,20 @@ async def _ask(
         ("timestamptz", _TimestamptzLoader),
     ):
         cursor.adapters.register_loader(kind, loader)
-    return await cursor.execute(statement, arrays, prepare=True)
+    return await cursor.execute(statement, [key_texts(keys)], prepare=True)
 
 
-def _type(name: str) -> sql.SQL:
-    """A type as ``format_type`` wrote it: quoted by PostgreSQL where it needs to be."""
-    return sql.SQL(cast("Any", name))
-
-
-def _live(
-    table: _Table, keys: Sequence[Sequence[str | None]], row: Sequence[Any]
-) -> tuple[tuple[str, str, tuple[str | None, ...]], LiveRow]:
-    place, version, committed, *values = row
-    key = tuple(keys[place - 1])
-    shown: Mapping[str, Any] = dict(zip(table.shown, values, strict=True))
-    live = LiveRow(table.source, table.stream, key, shown, Position(version), committed)
+def _live(table: _Table, keys: Sequence[Key], row: Sequence[Any]) -> tuple[_Place, LiveRow]:
+    place, version, committed_at, *values = row
+    key = keys[place - 1]
+    live = LiveRow(
+        table.source,
+        table.stream,
+        key,
+        dict(zip(table.names, values, strict=True)),
+        Position(version),
+        committed_at,
+    )
     return (table.source, table.stream, key), live
 
 
