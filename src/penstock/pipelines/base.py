@@ -42,10 +42,15 @@ class Pipeline(Protocol):
     """Named, picklable, without state of its own. Nothing in it knows which log or runtime carries
     it; running the same batch twice gives the same state in the stores."""
 
-    name: str
-    topics: tuple[str, ...]
-    streams: frozenset[str] | None
-    """The streams that it uses, or None for all: others are not even decoded."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def topics(self) -> tuple[str, ...]: ...
+
+    @property
+    def streams(self) -> frozenset[str] | None:
+        """The streams that it uses, or None for all: others are not even decoded."""
 
     async def compute(self, changes: Sequence[Change], tools: Tools) -> Outcome:
         """Effects of these changes, in order. A single bad change is returned as rejected; errors

@@ -51,6 +51,9 @@ class DocumentVersion:
 
     ``key`` names it within its source: a path, or ``table/key`` for a row. ``chunks`` is None for a
     deletion. ``allow`` and ``deny`` name principals; ``allow=None`` means everybody in the tenant.
+
+    ``based_on`` is set when the version was completed from a stored one: the position that was
+    stored ("" for none). If another is stored when it is applied, that is a `RetryableError`.
     """
 
     source: str
@@ -67,6 +70,7 @@ class DocumentVersion:
     row_key: Sequence[str | None] | None = None
     allow: Sequence[str] | None = None
     deny: Sequence[str] = ()
+    based_on: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,12 @@ class Store(Protocol):
 
     async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
         """Which of these embedded texts have a stored vector under ``model``."""
+
+    async def stored_metadata(
+        self, source: str, keys: Sequence[str]
+    ) -> Mapping[str, tuple[Position, Mapping[str, Any]]]:
+        """The position and metadata of stored documents by key; of a row, the metadata are its
+        searched values. Keys that were never stored are left out."""
 
     async def prepare_tables(self, schemas: Sequence[Schema]) -> None:
         """Make sure that live tables exist for these schemas and follow their columns."""

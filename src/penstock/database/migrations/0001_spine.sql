@@ -214,6 +214,16 @@ CREATE TABLE penstock.vectors (
 );
 ALTER TABLE penstock.vectors ALTER COLUMN embedding SET STORAGE PLAIN;
 
+-- Vectors that may have lost their last chunk. They are kept a while (a rename, an undo) and then
+-- removed, unless a chunk uses them again.
+CREATE TABLE penstock.loose_vectors (
+    tenant      text NOT NULL DEFAULT 'default',
+    model       smallint NOT NULL,
+    hash        bytea NOT NULL,
+    since       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (tenant, model, hash)
+);
+
 -- BM25: posting lists in blocks, one per term and commit, merged later (as in a log-structured
 -- merge tree). chunk_ids int64, frequencies uint16, lengths uint16: little-endian arrays of equal
 -- length. Chunks that are gone stay listed until the next merge; readers check.

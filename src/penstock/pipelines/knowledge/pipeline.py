@@ -1,0 +1,279 @@
+"""Documents and searched rows become chunks with vectors.
+
+Only the last version of each key in a batch is worked on. A text is embedded once, whoever holds
+it, and never again while its vector is stored (G5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any, Final
+
+import numpy as np
+
+from penstock.errors import BadRecordError
+from penstock.models.base import Embedder
+from penstock.pipelines.base import Outcome, Rejected, Tools
+from penstock.pipelines.knowledge.chunker import Chunker, ChunkSettings, Titled
+from penstock.pipelines.knowledge.rows import (
+    SearchedRow,
+    document_key,
+    leaves_text,
+    row_values,
+    table_name,
+    unchanged,
+)
+from penstock.pipelines.knowledge.token_counts import TokenCounts
+from penstock.records import DOCUMENTS, Change, Key, Op, Unchanged, Value
+from penstock.stores.base import (
+    ChunkText,
+    DocumentVersion,
+    Effect,
+    ReplaceDocuments,
+    TruncateDocuments,
+    Vectors,
+)
+
+__all__ = ["KnowledgePipeline", "SearchedRow"]
+
+_THREAD_CHARACTERS: Final = 50_000
+"""Cutting more text than this is left to a thread, so that the event loop goes on."""
+
+_Name = tuple[str, str]  # source and key of a document
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The last version of one document in a batch, before it is cut."""
+
+    change: Change
+    key: str
+    deleted: bool = False
+    values: dict[str, Value] = field(default_factory=dict)
+    """Of a row: what its text and title are made of."""
+
+
+@dataclass(frozen=True)
+class KnowledgePipeline:
+    """Turns changes of documents, and of the rows of ``rows``' streams, into document versions."""
+
+    name: str
+    topics: tuple[str, ...]
+    settings: ChunkSettings
+    rows: Mapping[str, SearchedRow] = field(default_factory=dict)
+    _counts: TokenCounts = field(default_factory=TokenCounts, init=False, repr=False, compare=False)
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """Documents, and the tables with searched columns."""
+        return frozenset((DOCUMENTS, *self.rows))
+
+    async def compute(self, changes: Sequence[Change], tools: Tools) -> Outcome:
+        """Document versions of these changes, with the vectors that were not stored yet."""
+        drafts, truncates, rejected = self._draft(changes)
+        bases = await self._complete(drafts, tools)
+        chunks = await self._cut([self._titled(draft) for draft in drafts], tools.embedder)
+        texts = {chunk.hash: chunk.embedded for pieces in chunks for chunk in pieces}
+        known = (
+            await tools.store.known_vectors(tools.embedder.name, list(texts)) if texts else set()
+        )
+        missing = [hash_ for hash_ in texts if hash_ not in known]
+        matrix, refused = await _embed([texts[hash_] for hash_ in missing], tools)
+        versions = []
+        for draft, pieces in zip(drafts, chunks, strict=True):
+            bad = [refused[texts[c.hash]] for c in pieces if texts[c.hash] in refused]
+            if bad:
+                rejected.append(Rejected(draft.change, bad[0]))
+            else:
+                based_on = bases.get((draft.change.schema.source, draft.key))
+                versions.append(self._version(draft, pieces, based_on))
+        embedded = [hash_ for hash_ in missing if texts[hash_] not in refused]
+        effects: list[Effect] = list(truncates)
+        if versions:
+            vectors = {hash_: row for row, hash_ in enumerate(embedded)}
+            effects.append(ReplaceDocuments(versions, tools.embedder.name, vectors, matrix))
+        total = sum(len(version.chunks or ()) for version in versions)
+        return Outcome(effects, rejected, len(embedded), max(0, total - len(embedded)))
+
+    # ------------------------------------------------------------------ changes to drafts
+
+    def _draft(
+        self, changes: Sequence[Change]
+    ) -> tuple[list[_Draft], list[TruncateDocuments], list[Rejected]]:
+        """The last version of each key, in the order of the last versions."""
+        drafts: dict[_Name, _Draft] = {}
+        truncates: list[TruncateDocuments] = []
+        rejected: list[Rejected] = []
+        for change in changes:
+            source, stream = change.schema.source, change.schema.stream
+            if change.op is Op.TRUNCATE:
+                for name in [n for n, d in drafts.items() if d.change.schema.stream == stream]:
+                    if name[0] == source:
+                        del drafts[name]
+                truncates.append(TruncateDocuments(source, stream, change.position))
+            elif stream == DOCUMENTS:
+                error = change.value("error")
+                if error is not None:
+                    rejected.append(Rejected(change, str(error)))
+                else:
+                    self._put(drafts, _Draft(change, change.key[0] or ""))
+            elif stream in self.rows:
+                self._draft_row(drafts, change)
+        return list(drafts.values()), truncates, rejected
+
+    def _draft_row(self, drafts: dict[_Name, _Draft], change: Change) -> None:
+        source, stream = change.schema.source, change.schema.stream
+        key = document_key(stream, change.key)
+        old_key = key
+        if change.old_key is not None and change.old_key != change.key:
+            old_key = document_key(stream, change.old_key)
+        earlier = drafts.get((source, old_key))
+        if old_key != key:
+            self._put(drafts, _Draft(change, old_key, deleted=True))
+        columns = self.rows[stream].used
+        if change.op is Op.UPDATE and leaves_text(change, columns):
+            return
+        values = row_values(change.schema, change.after, columns)
+        before = row_values(change.schema, change.before, columns)
+        for name in unchanged(values):
+            if earlier is not None and not earlier.deleted:
+                values[name] = earlier.values.get(name)
+            elif isinstance(before.get(name), str):
+                values[name] = before[name]
+        self._put(drafts, _Draft(change, key, values=values))
+
+    @staticmethod
+    def _put(drafts: dict[_Name, _Draft], draft: _Draft) -> None:
+        name = (draft.change.schema.source, draft.key)
+        drafts.pop(name, None)
+        draft.deleted = draft.deleted or draft.change.op is Op.DELETE
+        drafts[name] = draft
+
+    async def _complete(self, drafts: Sequence[_Draft], tools: Tools) -> dict[_Name, str]:
+        """Fill in values that the source did not send, from what is stored of the version before.
+
+        Returns, for each document that was asked, the position of the version that was used: the
+        store refuses the new one if another has come between (see `DocumentVersion.based_on`).
+        """
+        open_drafts: dict[str, dict[str, _Draft]] = {}
+        for draft in drafts:
+            if not draft.deleted and unchanged(draft.values):
+                change = draft.change
+                key = draft.key
+                if change.old_key is not None:
+                    key = document_key(change.schema.stream, change.old_key)
+                open_drafts.setdefault(change.schema.source, {})[key] = draft
+        bases: dict[_Name, str] = {}
+        for source, wanted in open_drafts.items():
+            stored = await tools.store.stored_metadata(source, list(wanted))
+            for key, draft in wanted.items():
+                position, metadata = stored.get(key, ("", {}))
+                for name in unchanged(draft.values):
+                    draft.values[name] = metadata.get(name)
+                bases[source, key] = position
+        return bases
+
+    # ------------------------------------------------------------------ drafts to versions
+
+    async def _cut(
+        self, documents: Sequence[Titled], embedder: Embedder
+    ) -> Sequence[Sequence[ChunkText]]:
+        chunker = Chunker(self.settings, embedder.max_tokens, self._counts.counting(embedder))
+        if sum(len(document.text) for document in documents) > _THREAD_CHARACTERS:
+            return await asyncio.to_thread(chunker.chunk, documents)
+        return chunker.chunk(documents)
+
+    def _titled(self, draft: _Draft) -> Titled:
+        if draft.deleted:
+            return Titled("", "")
+        change = draft.change
+        if change.schema.stream == DOCUMENTS:
+            return Titled(storable(_text(change, "title")), storable(_text(change, "text")))
+        stream = change.schema.stream
+        return Titled(table_name(stream), storable(self.rows[stream].text(draft.values)))
+
+    def _version(
+        self, draft: _Draft, chunks: Sequence[ChunkText], based_on: str | None
+    ) -> DocumentVersion:
+        change = draft.change
+        schema = change.schema
+        common: dict[str, Any] = {
+            "source": schema.source,
+            "key": draft.key,
+            "position": change.position,
+            "committed_at": change.committed_at,
+            "based_on": based_on,
+        }
+        if schema.stream == DOCUMENTS:
+            if draft.deleted:
+                return DocumentVersion(chunks=None, **common)
+            return DocumentVersion(
+                chunks=chunks,
+                title=storable(_text(change, "title")),
+                media_type=_text(change, "media_type"),
+                content_hash=_text(change, "content_hash"),
+                text=_text(change, "text"),
+                metadata=_metadata(_text(change, "metadata")),
+                **common,
+            )
+        key: Key = change.key
+        if draft.deleted and change.old_key is not None:
+            key = change.old_key
+        common |= {"stream": schema.stream, "row_key": key}
+        if draft.deleted:
+            return DocumentVersion(chunks=None, **common)
+        row = self.rows[schema.stream]
+        return DocumentVersion(
+            chunks=chunks,
+            content_hash=_fingerprint(chunks),
+            title=storable(row.heading(schema.stream, draft.values)),
+            metadata={name: v for name, v in draft.values.items() if isinstance(v, str)},
+            **common,
+        )
+
+
+def _fingerprint(chunks: Sequence[ChunkText]) -> str:
+    return blake2b("".join(chunk.text for chunk in chunks).encode(), digest_size=16).hexdigest()
+
+
+def storable(text: str) -> str:
+    """The text with every character replaced that a database cannot hold; offsets stay."""
+    if "\x00" in text:
+        text = text.replace("\x00", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= sign <= "\udfff" else sign for sign in text)
+    return text
+
+
+def _text(change: Change, column: str) -> str:
+    value = change.value(column)
+    return "" if value is None or isinstance(value, Unchanged) else value
+
+
+def _metadata(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError as error:
+        raise BadRecordError(f"the metadata is expected to be JSON, but {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+async def _embed(texts: Sequence[str], tools: Tools) -> tuple[Vectors, dict[str, str]]:
+    """The vectors of all texts that the model takes, in order, and why it refuses the others."""
+    if not texts:
+        return np.empty((0, tools.embedder.dimensions), np.float32), {}
+    try:
+        return await tools.embedder.embed(texts, priority=tools.priority), {}
+    except BadRecordError as error:
+        if len(texts) == 1:
+            return np.empty((0, tools.embedder.dimensions), np.float32), {texts[0]: error.reason}
+    middle = len(texts) // 2
+    left, refused_left = await _embed(texts[:middle], tools)
+    right, refused_right = await _embed(texts[middle:], tools)
+    return np.concatenate([left, right]), refused_left | refused_right
