@@ -30,8 +30,9 @@ BREACHES = {
 
 def lint(source: Path, contract: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run import-linter over a copy of the package."""
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; "
-               "lint_imports_command()", "--config", str(ROOT / "pyproject.toml"), "--no-cache"]  # fmt: skip
+    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    command = [sys.executable, "-c", program]
+    command += ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
     if contract is not None:
         command += ["--contract", contract]
     environment = {**os.environ, "PYTHONPATH": str(source)}
