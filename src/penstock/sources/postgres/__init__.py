@@ -1,1 +1,1 @@
-"""PostgreSQL by logical replication."""
+"""Capture of PostgreSQL by logical replication."""

@@ -1,0 +1,286 @@
+"""The running stream: from the server's messages to batches, with its heartbeat.
+
+Batching is by wake-up: all that has arrived is decoded, and what is complete goes out as soon as
+the socket has no more. While the consumer is busy more arrives, so batches grow under load by
+themselves and a single change waits for nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Final, LiteralString
+
+import psycopg
+from psycopg import pq
+
+from penstock.clock import Clock
+from penstock.errors import PenstockError, RetryableError, UnavailableError
+from penstock.records import Microseconds
+from penstock.sources.base import SourceBatch
+from penstock.sources.postgres.catalogue import (
+    Server,
+    fetch,
+    fetch_primary_key,
+    fetch_types,
+)
+from penstock.sources.postgres.changes import Assembler, TablePlan, table_schema
+from penstock.sources.postgres.decoder import RELATION, Relation, decode
+from penstock.sources.postgres.positions import format_lsn, parse_lsn
+from penstock.sources.postgres.stream import DATA, DATA_START, ReplicationStream, wal_end
+
+_SLICE: Final = 400
+"""How many messages are decoded before other tasks get a turn: about 2 ms."""
+_GATHER_S: Final = 0.01
+"""How long complete transactions may wait for more while the socket has more."""
+_SILENCE_S: Final = 60.0
+"""How long the server may leave our questions on the stream unanswered."""
+_CONFIRM_S: Final = 0.05
+"""Confirmations closer together than this are joined."""
+
+# Time first: what committed by then lies before the LSN that is read after.
+_PROBE: Final[LiteralString] = """
+SELECT t.now, pg_current_wal_insert_lsn()::text,
+       ARRAY(SELECT c.oid::bigint FROM pg_publication_tables p
+             JOIN pg_namespace n ON n.nspname = p.schemaname
+             JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
+             WHERE p.pubname = %s)
+FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now OFFSET 0) AS t
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """All that committed by ``time`` ended by ``lsn``."""
+
+    time: Microseconds
+    lsn: int
+
+
+class Capture:
+    """One life of the replication stream. ``start``, then iterate ``batches``, then ``close``."""
+
+    def __init__(
+        self,
+        catalogue: psycopg.AsyncConnection,
+        replication: psycopg.AsyncConnection,
+        source: str,
+        publication: str,
+        tables: Mapping[str, tuple[int, int]],
+        *,
+        clock: Clock,
+        server: Server,
+        batch_changes: int,
+        read_ahead_bytes: int,
+        heartbeat_s: float,
+    ) -> None:
+        self._catalogue = catalogue
+        self._what = f"source {source!r}"
+        self._source = source
+        self._publication = publication
+        self._tables = tables
+        self._clock = clock
+        self._batch_changes = batch_changes
+        self._heartbeat_s = heartbeat_s
+        timeout_s = server.wal_sender_timeout_ms / 1000 or 60.0
+        self._status_s = min(10.0, timeout_s / 3)
+        self._segment_bytes = server.segment_bytes
+        self._stream = ReplicationStream(replication, self._what, max_bytes=read_ahead_bytes)
+        self._loop = asyncio.get_running_loop()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._types: dict[tuple[int, int], str] = {}
+        self._moment: _Moment | None = None
+        self._as_of = Microseconds(0)
+        self._reported_lsn = 0
+        self._confirming: asyncio.TimerHandle | None = None
+        self._confirmed_at = 0.0
+        self._progress = 0
+        self._split = False
+        self._assembler = Assembler(source)
+
+    async def start(self, slot: str, resume_lsn: int, position: str | None, durable: int) -> None:
+        """Begin to receive what comes after ``resume_lsn`` and, in it, after ``position``."""
+        self._assembler = Assembler(self._source, position, resume_lsn)
+        self._reported_lsn = self._progress = resume_lsn
+        # Both names are made by us or are checked by the server: quoted as identifier and literal.
+        quoted_slot = slot.replace('"', '""')
+        quoted_publication = self._publication.replace('"', '""').replace("'", "''")
+        command = (
+            f'START_REPLICATION SLOT "{quoted_slot}" LOGICAL {format_lsn(resume_lsn)} '
+            f"(proto_version '1', publication_names '\"{quoted_publication}\"')"
+        )
+        await self._stream.start(command.encode(), pq.ExecStatus.COPY_BOTH)
+        self._stream.confirm(durable)
+        self._tasks = [
+            asyncio.create_task(self._keep_alive(), name=f"keepalive {self._source}"),
+            asyncio.create_task(self._beat(), name=f"heartbeat {self._source}"),
+        ]
+
+    async def batches(self) -> AsyncGenerator[SourceBatch]:
+        """Batches until `close`; raises what ends the stream."""
+        stream, assembler = self._stream, self._assembler
+        while True:
+            await stream.wait()
+            pieces = stream.take()
+            if not pieces and stream.ended:
+                return
+            gather_until = self._loop.time() + _GATHER_S
+            while pieces:
+                for begin in range(0, len(pieces), _SLICE):
+                    await self._feed(pieces[begin : begin + _SLICE])
+                    while len(assembler.changes) > self._batch_changes:
+                        yield self._whole_batch() if assembler.complete else self._part_batch()
+                    await asyncio.sleep(0)
+                if assembler.complete and self._loop.time() > gather_until:
+                    break
+                stream.poll()
+                pieces = stream.take()
+            if assembler.complete or self._is_news():
+                yield self._whole_batch()
+
+    def confirm(self, lsn: int) -> None:
+        """All until ``lsn`` is durable here: tell the server, soon."""
+        self._stream.durable = max(self._stream.durable, lsn)
+        if self._confirming is None:
+            wait_s = self._confirmed_at + _CONFIRM_S - self._loop.time()
+            if wait_s <= 0:
+                self._confirm_now()
+            else:
+                self._confirming = self._loop.call_later(wait_s, self._confirm_now)
+
+    async def close(self) -> None:
+        """Stop reading; the connections are closed by whoever opened them."""
+        if self._confirming is not None:
+            self._confirming.cancel()
+            self._confirm_now()
+        self._stream.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def _confirm_now(self) -> None:
+        self._confirming = None
+        self._confirmed_at = self._loop.time()
+        self._stream.confirm(self._stream.durable)
+
+    async def _feed(self, pieces: list[bytes]) -> None:
+        assembler = self._assembler
+        for piece in pieces:
+            if piece[0] == DATA:
+                if piece[DATA_START] == RELATION:
+                    relation = decode(piece, DATA_START)
+                    assert isinstance(relation, Relation)
+                    assembler.define(relation.oid, await self._plan(relation))
+                else:
+                    assembler.feed(piece, DATA_START)
+            else:
+                self._progress = max(self._progress, wal_end(piece))
+
+    async def _plan(self, relation: Relation) -> TablePlan | None:
+        known = self._tables.get(f"{relation.namespace}.{relation.name}")
+        if known is None or known[0] != relation.oid:
+            return None
+        wanted = [(column.type_oid, column.type_modifier) for column in relation.columns]
+        new = [pair for pair in wanted if pair not in self._types]
+        if new:
+            self._types |= await fetch_types(self._catalogue, self._what, new)
+        primary_key: tuple[str, ...] = ()
+        if relation.identity == "f":
+            primary_key = await fetch_primary_key(self._catalogue, self._what, relation.oid)
+        schema = table_schema(self._source, relation, self._types, primary_key)
+        return TablePlan.make(schema, known[1])
+
+    def _is_news(self) -> bool:
+        """Whether there is something to report though no change is complete."""
+        if self._split and not self._assembler.changes:
+            return self._assembler.end_lsn > self._reported_lsn
+        moment = self._moment
+        return moment is not None and moment.lsn <= self._reach()
+
+    def _reach(self) -> int:
+        """All transactions that end by this LSN are decoded."""
+        return max(self._progress, self._assembler.end_lsn)
+
+    def _part_batch(self) -> SourceBatch:
+        """A piece of a transaction that does not fit into one batch: what it says of time and of
+        what may be forgotten comes with its end."""
+        self._split = True
+        changes = self._assembler.take_part(self._batch_changes)
+        return SourceBatch(changes, {"position": changes[-1].position})
+
+    def _whole_batch(self) -> SourceBatch:
+        """All that is complete (which may be no more than that time has passed)."""
+        state: dict[str, str | None] = {}
+        changes = self._assembler.take_complete()
+        if changes:
+            state["position"] = changes[-1].position
+        self._split = False
+        reach = self._reach()
+        if reach > self._reported_lsn:
+            self._reported_lsn = reach
+            state["lsn"] = format_lsn(reach)
+        return SourceBatch(changes, state, self._time())
+
+    def _time(self) -> Microseconds | None:
+        """The latest time up to which everything is included; None if it is not news."""
+        times = [self._as_of]
+        if self._assembler.committed_at is not None:
+            times.append(self._assembler.committed_at)
+        if self._moment is not None and self._moment.lsn <= self._reach():
+            times.append(self._moment.time)
+            self._moment = None
+        latest = max(times)
+        if latest == self._as_of:
+            return None
+        self._as_of = latest
+        return latest
+
+    async def _keep_alive(self) -> None:
+        """Tell the server that we live, whether or not the consumer takes anything."""
+        while not self._stream.ended:
+            await asyncio.sleep(self._status_s)
+            self._stream.confirm(self._stream.durable)
+
+    async def _beat(self) -> None:
+        """Find out again and again what time it is in the stream; notice when all is silent."""
+        try:
+            while not self._stream.ended:
+                await self._probe()
+                self._stream.confirm(self._stream.durable, ask=True)
+                await self._clock.sleep(self._heartbeat_s)
+        except PenstockError as error:
+            self._stream.fail(error)
+
+    async def _probe(self) -> None:
+        try:
+            async with asyncio.timeout(10):
+                rows = await fetch(self._catalogue, self._what, _PROBE, (self._publication,))
+        except TimeoutError as error:
+            raise UnavailableError(
+                f"expected an answer from {self._what} within 10 s, got none: reconnecting"
+            ) from error
+        time, lsn, oids = rows[0]
+        for stream, (oid, _) in self._tables.items():
+            if oid not in oids:
+                raise RetryableError(
+                    f"table {stream!r} of {self._what} left publication {self._publication!r}: it "
+                    "was dropped, renamed or made anew; looking again"
+                )
+        silent_s = self._loop.time() - self._stream.heard_at
+        if silent_s > _SILENCE_S and not self._stream.paused:
+            raise UnavailableError(
+                f"expected a sign of life on the replication stream of {self._what}, got none for "
+                f"{silent_s:.0f} s: reconnecting"
+            )
+        moment = _Moment(time, self._end_of_record(parse_lsn(lsn)))
+        if self._moment is None or self._moment.lsn <= self._reach():
+            self._moment = moment
+        self._stream.wake()
+
+    def _end_of_record(self, lsn: int) -> int:
+        """Just after a page's header is the same place as just before it, where streams end."""
+        if lsn % self._segment_bytes == 40:
+            return lsn - 40
+        return lsn - 24 if lsn % 8192 == 24 else lsn

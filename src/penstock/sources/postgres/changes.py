@@ -1,0 +1,275 @@
+"""From replication messages to changes, transaction by transaction. Pure: no I/O, no clock.
+
+The `Assembler` is fed messages in order. It gives each change its position, leaves out what the log
+holds already (after a crash PostgreSQL offers confirmed transactions again) and what an initial
+copy contains, and knows how far complete transactions go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any, Final, cast
+
+from penstock.errors import SourceError
+from penstock.records import (
+    UNCHANGED,
+    Change,
+    Column,
+    Key,
+    Microseconds,
+    Op,
+    Row,
+    Schema,
+)
+from penstock.sources.postgres.decoder import (
+    Begin,
+    Commit,
+    Delete,
+    Insert,
+    OldKind,
+    ProtocolError,
+    Relation,
+    Truncate,
+    Update,
+    decode,
+)
+from penstock.sources.postgres.positions import parse_position, position_prefix
+
+_EVERYTHING: Final = 1 << 62
+_new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
+
+
+def _key_maker(indexes: tuple[int, ...]) -> Callable[[Row], Key]:
+    if len(indexes) == 1:
+        only = indexes[0]
+        return lambda row: (row[only],)  # type: ignore[return-value] # keys are never UNCHANGED
+    return cast("Callable[[Row], Key]", itemgetter(*indexes))
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """All that is worked out once per shape of a table."""
+
+    schema: Schema
+    starts_at: int
+    """Changes that committed before this LSN are in the copy of the table."""
+    key: Callable[[Row], Key]
+
+    @classmethod
+    def make(cls, schema: Schema, starts_at: int = 0) -> TablePlan:
+        """Raises `SourceError` when the schema has no key."""
+        if not schema.key_indexes:
+            raise SourceError(
+                f"expected a key on table {schema.stream!r} of source {schema.source!r}, got none: "
+                "add a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL",
+                source=schema.source,
+                stream=schema.stream,
+            )
+        return cls(schema, starts_at, _key_maker(schema.key_indexes))
+
+
+def table_schema(
+    source: str,
+    relation: Relation,
+    types: Mapping[tuple[int, int], str],
+    primary_key: tuple[str, ...],
+) -> Schema:
+    """The schema of a relation. Its key is the replica identity, or, where that is the full row,
+    the primary key if there is one (``primary_key``) and otherwise all columns."""
+    names = {column.name for column in relation.columns}
+    full = relation.identity == "f"
+    by_name = full and bool(primary_key) and names.issuperset(primary_key)
+    columns = tuple(
+        Column(
+            column.name,
+            types.get((column.type_oid, column.type_modifier), "text"),
+            column.name in primary_key if by_name else full or column.key,
+        )
+        for column in relation.columns
+    )
+    return Schema(source, f"{relation.namespace}.{relation.name}", columns)
+
+
+class Assembler:
+    """Changes of the transactions that it is fed.
+
+    ``changes`` holds what was not taken yet; the first ``complete`` of them belong to transactions
+    that are complete, the last of which ended at ``end_lsn`` and was committed at ``committed_at``.
+    """
+
+    def __init__(self, source: str, position: str | None = None, end_lsn: int = 0) -> None:
+        self._source = source
+        self._resume = parse_position(position) if position else (-1, 0)
+        self._plans: dict[int, TablePlan | None] = {}
+        self._skip = 0
+        self._place = 0
+        self._begin: Begin | None = None
+        self._prefix = ""
+        self._transaction = ""
+        self._committed = Microseconds(0)
+        self._commit_lsn = 0
+        self.changes: list[Change] = []
+        self.complete = 0
+        self.end_lsn = end_lsn
+        self.committed_at: Microseconds | None = None
+
+    def define(self, oid: int, plan: TablePlan | None) -> None:
+        """Changes of this relation look so from here on; None leaves them out."""
+        self._plans[oid] = plan
+
+    def take_complete(self) -> list[Change]:
+        """Remove the changes of complete transactions."""
+        return self._take(self.complete)
+
+    def take_part(self, most: int) -> list[Change]:
+        """Remove the first changes of a transaction that is too long to wait for its end."""
+        return self._take(most)
+
+    def _take(self, count: int) -> list[Change]:
+        taken, self.changes = self.changes[:count], self.changes[count:]
+        self.complete = max(0, self.complete - count)
+        return taken
+
+    def feed(self, data: bytes, start: int = 0) -> None:
+        """Add one message. Raises `ProtocolError` for what cannot stand at this place."""
+        message = decode(data, start)
+        if isinstance(message, Insert):
+            self._insert(message)
+        elif isinstance(message, Update):
+            self._update(message)
+        elif isinstance(message, Delete):
+            self._delete(message)
+        elif isinstance(message, Begin):
+            self._start(message)
+        elif isinstance(message, Commit):
+            self._finish(message)
+        elif isinstance(message, Truncate):
+            self._truncate(message)
+
+    def _start(self, begin: Begin) -> None:
+        if self._begin is not None:
+            raise ProtocolError("expected the end of a transaction, got the beginning of another")
+        commit_lsn, place = self._resume
+        if begin.commit_lsn < commit_lsn:
+            self._skip = _EVERYTHING
+        else:
+            self._skip = place if begin.commit_lsn == commit_lsn else 0
+        self._begin, self._place = begin, 0
+        self._prefix = position_prefix(begin.commit_lsn)
+        self._transaction = str(begin.xid)
+        self._committed, self._commit_lsn = begin.committed_at, begin.commit_lsn
+
+    def _finish(self, commit: Commit) -> None:
+        if self._begin is None or self._begin.commit_lsn != commit.commit_lsn:
+            raise ProtocolError(
+                f"expected the commit of {self._begin}, got {commit}: the stream is damaged"
+            )
+        self._begin = None
+        self.complete = len(self.changes)
+        self.end_lsn = max(self.end_lsn, commit.end_lsn)
+        if self.committed_at is None or commit.committed_at > self.committed_at:
+            self.committed_at = commit.committed_at
+
+    def _plan(self, oid: int) -> TablePlan | None:
+        """Count a change of this relation; its plan if the change is wanted."""
+        if self._begin is None:
+            raise ProtocolError("expected the beginning of a transaction, got a change")
+        self._place += 1
+        try:
+            plan = self._plans[oid]
+        except KeyError:
+            raise ProtocolError(
+                f"expected the description of relation {oid} before its first change, got none"
+            ) from None
+        if plan is None or self._place <= self._skip or self._commit_lsn < plan.starts_at:
+            return None
+        return plan
+
+    def _insert(self, message: Insert) -> None:
+        plan = self._plan(message.relation)
+        if plan is None:
+            return
+        row = message.new
+        if len(row) != len(plan.schema.columns):
+            raise _wrong_width(plan.schema, row)
+        self._add(plan.schema, Op.CREATE, plan.key(row), row)
+
+    def _update(self, message: Update) -> None:
+        plan = self._plan(message.relation)
+        if plan is None:
+            return
+        schema, old, row, old_key = plan.schema, message.old, message.new, None
+        if len(row) != len(schema.columns):
+            raise _wrong_width(schema, row)
+        if old is not None and message.kind is not None:
+            if len(old) != len(row):
+                raise _wrong_width(schema, old)
+            row = _filled(schema, message.kind, old, row)
+            old_key = plan.key(old)
+        key = plan.key(row)
+        if any(row[index] is UNCHANGED for index in schema.key_indexes):
+            raise ProtocolError(f"expected the key of an updated row of {schema.stream!r}")
+        self._add(schema, Op.UPDATE, key, row, old, None if old_key == key else old_key)
+
+    def _delete(self, message: Delete) -> None:
+        plan = self._plan(message.relation)
+        if plan is None:
+            return
+        old = message.old
+        if len(old) != len(plan.schema.columns):
+            raise _wrong_width(plan.schema, old)
+        self._add(plan.schema, Op.DELETE, plan.key(old), None, old)
+
+    def _truncate(self, message: Truncate) -> None:
+        for oid in message.relations:
+            plan = self._plan(oid)
+            if plan is not None:
+                self._add(plan.schema, Op.TRUNCATE, (), None)
+
+    def _add(
+        self,
+        schema: Schema,
+        op: Op,
+        key: Key,
+        after: Row | None,
+        before: Row | None = None,
+        old_key: Key | None = None,
+    ) -> None:
+        # tuple.__new__ is what Change() comes to, at a third of its time.
+        self.changes.append(
+            _new(
+                Change,
+                (
+                    schema,
+                    op,
+                    key,
+                    f"{self._prefix}{self._place:08X}",
+                    self._committed,
+                    after,
+                    before,
+                    old_key,
+                    self._transaction,
+                ),
+            )
+        )
+
+
+def _filled(schema: Schema, kind: OldKind, old: Row, new: Row) -> Row:
+    """The new row with what it left out as unchanged taken from the old one, as far as that is
+    known: all of it, or the key."""
+    if UNCHANGED not in new:
+        return new
+    known = range(len(new)) if kind == "full" else schema.key_indexes
+    row = list(new)
+    for index in known:
+        if row[index] is UNCHANGED:
+            row[index] = old[index]
+    return tuple(row)
+
+
+def _wrong_width(schema: Schema, row: Row) -> ProtocolError:
+    return ProtocolError(
+        f"expected {len(schema.columns)} values for table {schema.stream!r}, got {len(row)}"
+    )

@@ -1,0 +1,391 @@
+"""The PostgreSQL source: a consistent copy of tables, then every change by logical replication.
+
+State, as small named texts: ``system`` and ``timeline`` (which server), ``lsn`` (what the slot may
+be told to forget), ``position`` (the last change given), ``table:STREAM`` (consistent point of the
+table's copy and the table's oid, once it is complete).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import psycopg
+import structlog
+
+from penstock.clock import Clock
+from penstock.errors import ConfigError, SourceError
+from penstock.sources.base import Finding, SourceBatch, State, StateChange
+from penstock.sources.postgres.capture import Capture
+from penstock.sources.postgres.catalogue import (
+    Server,
+    Table,
+    choose_tables,
+    fetch,
+    fetch_relation,
+    fetch_server,
+    fetch_slot,
+    fetch_tables,
+    fetch_types,
+)
+from penstock.sources.postgres.changes import TablePlan, table_schema
+from penstock.sources.postgres.checks import check_source
+from penstock.sources.postgres.connections import connect
+from penstock.sources.postgres.positions import format_lsn, parse_lsn, parse_position
+from penstock.sources.postgres.publication import (
+    Identity,
+    Published,
+    check_identity,
+    check_slot,
+    claim_slot,
+    default_slot_name,
+    drop_publication,
+    drop_slot,
+    ensure_publication,
+    exported_snapshot,
+    identify,
+)
+from penstock.sources.postgres.snapshot import TableCopier, snapshot_connection
+
+logger = structlog.get_logger("penstock.sources.postgres")
+
+OLDEST_VERSION: Final = 150000
+_TABLE: Final = "table:"
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresLimits:
+    """How much is held, and how long is waited."""
+
+    read_ahead_bytes: int = 4_000_000
+    consistent_point_s: float = 300.0
+    """How long to wait for open transactions before a copy."""
+    slot_s: float = 6.0
+    """How long to wait for a slot that a killed process still holds."""
+    answer_s: float = 10.0
+    """How long the server may take to answer a question of ours."""
+
+
+class SlotStatus(NamedTuple):
+    """How the slot stands: what is confirmed, and how much WAL the server keeps for us."""
+
+    slot: str
+    confirmed_lsn: str | None
+    current_lsn: str
+    retained_wal_bytes: int
+    lag_bytes: int
+    active: bool
+    wal_status: str | None
+
+
+class _Copied(NamedTuple):
+    """A table's complete copy, as the state holds it."""
+
+    consistent_point: int
+    oid: int
+
+    @classmethod
+    def parse(cls, text: str) -> _Copied:
+        point, _, oid = text.partition(" ")
+        return cls(parse_lsn(point), int(oid or 0))
+
+    def format(self) -> str:
+        return f"{format_lsn(self.consistent_point)} {self.oid}"
+
+
+class PostgresSource:
+    """Captures tables of one PostgreSQL database (15 or later).
+
+    ``tables`` are names (``flights``, ``public.flights``) or globs (``public.*``), looked up each
+    time that reading begins. ``slot`` and ``publication`` default to ``penstock_NAME``; they are
+    made on first use. The role needs REPLICATION, SELECT on the tables and, for making the
+    publication, CREATE on the database and ownership of the tables.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        tables: Sequence[str],
+        *,
+        clock: Clock,
+        slot: str | None = None,
+        publication: str | None = None,
+        heartbeat_s: float = 5.0,
+        max_batch_changes: int = 5000,
+        limits: PostgresLimits = PostgresLimits(),
+    ) -> None:
+        if not tables:
+            raise ConfigError(f"expected the names of tables for source {name!r}, got none")
+        self.name = name
+        self.slot = slot or default_slot_name(name)
+        self.publication = publication or self.slot
+        self._dsn = dsn
+        self._patterns = tuple(tables)
+        self._clock = clock
+        self._heartbeat_s = heartbeat_s
+        self._batch_changes = max_batch_changes
+        self._limits = limits
+        self._what = f"source {name!r}"
+        self._durable = 0
+        self._capture: Capture | None = None
+        self._resources = AsyncExitStack()
+
+    async def read(self, state: State) -> AsyncIterator[SourceBatch]:
+        """See `penstock.sources.base.Source.read`. May be called again after it has ended."""
+        await self.close()
+        self._durable = parse_lsn(state["lsn"]) if "lsn" in state else 0
+        try:
+            async with aclosing(self._read(state)) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            await self.close()
+
+    async def _read(self, state: State) -> AsyncGenerator[SourceBatch]:
+        catalogue = await self._open_catalogue()
+        server = await fetch_server(catalogue, self._what)
+        require_logical(server, self._what)
+        replication = await self._open_replication()
+        tables = choose_tables(self._patterns, await fetch_tables(catalogue, self._what), self.name)
+        identity = await identify(replication, self._what)
+        await self._check_identity(replication, identity, state)
+        resume_lsn = await self._resume_lsn(catalogue, state)
+        published = await ensure_publication(
+            catalogue, self._what, self.publication, tables, server
+        )
+        copied = _copied_tables(state, tables, published)
+        facts = _changed_facts(state, tables, identity)
+        missing = [table for table in tables if table.oid not in copied]
+        if missing:
+            load = self._load(catalogue, missing, resume_lsn, published, facts)
+            async with aclosing(load) as batches:
+                async for batch in batches:
+                    resume_lsn = _lsn_in(batch.state, resume_lsn)
+                    copied |= _copied_in(batch.state)
+                    yield batch
+        elif facts:
+            yield SourceBatch(state=facts)
+        assert resume_lsn is not None
+        self._capture = capture = Capture(
+            catalogue,
+            replication,
+            self.name,
+            self.publication,
+            {table.stream: (table.oid, copied[table.oid]) for table in tables},
+            clock=self._clock,
+            server=server,
+            batch_changes=self._batch_changes,
+            read_ahead_bytes=self._limits.read_ahead_bytes,
+            heartbeat_s=self._heartbeat_s,
+        )
+        await capture.start(self.slot, resume_lsn, state.get("position"), self._durable)
+        async with aclosing(capture.batches()) as batches:
+            async for batch in batches:
+                yield batch
+
+    async def acknowledge(self, state: StateChange) -> None:
+        """See `penstock.sources.base.Source.acknowledge`."""
+        lsn = state.get("lsn")
+        if lsn is None:
+            return
+        self._durable = max(self._durable, parse_lsn(lsn))
+        if self._capture is not None:
+            self._capture.confirm(self._durable)
+
+    async def close(self) -> None:
+        """See `penstock.sources.base.Source.close`."""
+        capture, self._capture = self._capture, None
+        resources, self._resources = self._resources, AsyncExitStack()
+        if capture is not None:
+            await capture.close()
+        await resources.aclose()
+
+    async def check(self) -> Sequence[Finding]:
+        """See `penstock.sources.base.CheckableSource.check`."""
+        return await check_source(
+            self._dsn, self.name, self._patterns, slot=self.slot, publication=self.publication
+        )
+
+    async def drop(self) -> Sequence[str]:
+        """See `penstock.sources.base.DroppableSource.drop`."""
+        await self.close()
+        dropped = []
+        connection = await connect(self._dsn, self._what)
+        try:
+            await claim_slot(
+                connection, self._what, self.slot, clock=self._clock, patience_s=self._limits.slot_s
+            )
+            if await drop_slot(connection, self._what, self.slot):
+                dropped.append(f"replication slot {self.slot}")
+            if await drop_publication(connection, self._what, self.publication):
+                dropped.append(f"publication {self.publication}")
+        finally:
+            await connection.close()
+        return dropped
+
+    async def status(self) -> SlotStatus | None:
+        """How the slot stands now, asked on a connection of its own; None before there is one."""
+        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
+        try:
+            slot = await fetch_slot(connection, self._what, self.slot)
+            if slot is None:
+                return None
+            current = (await fetch(connection, self._what, "SELECT pg_current_wal_lsn()::text"))[0]
+            confirmed = slot.confirmed_lsn
+            return SlotStatus(
+                slot.name,
+                None if confirmed is None else format_lsn(confirmed),
+                current[0],
+                slot.retained_bytes,
+                max(0, parse_lsn(current[0]) - (confirmed or 0)),
+                slot.active_pid is not None,
+                slot.wal_status,
+            )
+        finally:
+            await connection.close()
+
+    async def _open_catalogue(self) -> psycopg.AsyncConnection:
+        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
+        self._resources.push_async_callback(connection.close)
+        return connection
+
+    async def _open_replication(self) -> psycopg.AsyncConnection:
+        connection = await connect(self._dsn, self._what, replication=True)
+        self._resources.push_async_callback(connection.close)
+        return connection
+
+    async def _check_identity(
+        self, replication: psycopg.AsyncConnection, identity: Identity, state: State
+    ) -> None:
+        seen = parse_lsn(state["lsn"]) if "lsn" in state else 0
+        if "position" in state:
+            seen = max(seen, parse_position(state["position"])[0])
+        known = (state.get("system"), state.get("timeline"))
+        await check_identity(replication, self._what, identity, known, seen)
+
+    async def _resume_lsn(self, catalogue: psycopg.AsyncConnection, state: State) -> int | None:
+        """Where the stream goes on; None when there is no slot and never was one."""
+        slot = await claim_slot(
+            catalogue, self._what, self.slot, clock=self._clock, patience_s=self._limits.slot_s
+        )
+        if "lsn" in state:
+            resume_lsn = parse_lsn(state["lsn"])
+            check_slot(slot, self._what, self.slot, resume_lsn)
+            return resume_lsn
+        if slot is not None and (slot.invalid is not None or slot.confirmed_lsn is None):
+            # Of a life that is forgotten: nothing was read from it, nothing is lost.
+            await drop_slot(catalogue, self._what, self.slot)
+            return None
+        return None if slot is None else slot.confirmed_lsn
+
+    async def _load(
+        self,
+        catalogue: psycopg.AsyncConnection,
+        tables: Sequence[Table],
+        resume_lsn: int | None,
+        published: Published,
+        facts: StateChange,
+    ) -> AsyncGenerator[SourceBatch]:
+        """Copy tables at one consistent moment: that of the new slot, or, when there is one
+        already, that of a temporary slot beside it."""
+        before = (await fetch(catalogue, self._what, _NOW))[0][0]
+        async with AsyncExitStack() as stack:
+            export = await stack.enter_async_context(
+                exported_snapshot(
+                    self._dsn,
+                    self._what,
+                    self.slot if resume_lsn is None else f"{self.slot[:57]}_copy",
+                    temporary=resume_lsn is not None,
+                    patience_s=self._limits.consistent_point_s,
+                    watch=catalogue,
+                )
+            )
+            point = export.consistent_point
+            lsn = point if resume_lsn is None else resume_lsn
+            yield SourceBatch(state={**facts, "lsn": format_lsn(lsn)})
+            connection = await stack.enter_async_context(
+                snapshot_connection(self._dsn, self._what, export.snapshot, tables)
+            )
+            copier = TableCopier(
+                connection, self._what, point, before, batch_rows=self._batch_changes
+            )
+            for table in tables:
+                plan = await self._plan(connection, table)
+                finished = {_TABLE + table.stream: _Copied(point, table.oid).format()}
+                logger.info("source.copying", source=self.name, table=table.stream)
+                copy = copier.copy(table, plan, published.filters.get(table.oid), finished)
+                async with aclosing(copy) as batches:
+                    async for batch in batches:
+                        yield batch
+        if resume_lsn is None:
+            yield SourceBatch(as_of=before)
+
+    async def _plan(self, connection: psycopg.AsyncConnection, table: Table) -> TablePlan:
+        relation = await fetch_relation(connection, self._what, self.publication, table)
+        wanted = [(column.type_oid, column.type_modifier) for column in relation.columns]
+        types = await fetch_types(connection, self._what, wanted)
+        return TablePlan.make(
+            table_schema(self.name, relation, types, tuple(table.primary_key or ()))
+        )
+
+
+_NOW: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+
+def require_logical(server: Server, what: str) -> None:
+    """Refuse a server that cannot be captured at all."""
+    if server.version < OLDEST_VERSION:
+        raise SourceError(
+            f"expected PostgreSQL 15 or later behind {what}, got {server.version // 10000}: "
+            "upgrade it"
+        )
+    if server.in_recovery:
+        raise SourceError(f"expected a primary server behind {what}, got a standby: mend the DSN")
+    if server.wal_level != "logical":
+        raise SourceError(
+            f"expected wal_level 'logical' on the server of {what}, got {server.wal_level!r}: "
+            "ALTER SYSTEM SET wal_level = logical, then restart the server"
+        )
+
+
+def _changed_facts(
+    state: State, tables: Sequence[Table], identity: Identity
+) -> dict[str, str | None]:
+    """What the state must say from now on: who the server is, and no tables that are gone."""
+    wanted = {_TABLE + table.stream for table in tables}
+    facts: dict[str, str | None] = {
+        name: None for name in state if name.startswith(_TABLE) and name not in wanted
+    }
+    now = {"system": identity.system, "timeline": str(identity.timeline)}
+    return facts | {name: value for name, value in now.items() if state.get(name) != value}
+
+
+def _copied_tables(state: State, tables: Sequence[Table], published: Published) -> dict[int, int]:
+    """Tables whose copy is complete and whose changes were published ever since, with the
+    consistent point of the copy."""
+    copied = {}
+    for table in tables:
+        text = state.get(_TABLE + table.stream)
+        if text is None or table.oid in published.added:
+            continue
+        entry = _Copied.parse(text)
+        if entry.oid == table.oid:
+            copied[table.oid] = entry.consistent_point
+    return copied
+
+
+def _copied_in(state: StateChange) -> dict[int, int]:
+    entries = (
+        _Copied.parse(text)
+        for name, text in state.items()
+        if name.startswith(_TABLE) and text is not None
+    )
+    return {entry.oid: entry.consistent_point for entry in entries}
+
+
+def _lsn_in(state: StateChange, before: int | None) -> int | None:
+    lsn = state.get("lsn")
+    return before if lsn is None else parse_lsn(lsn)
