@@ -2,8 +2,10 @@
 -- Everything of ours is in the schema penstock; live tables are in one schema per source.
 -- Positions are text that sorts like its source: always compared COLLATE "C".
 
-CREATE SCHEMA IF NOT EXISTS penstock;
+-- The extension first: a user called penstock would otherwise get it into the schema penstock, which
+-- is not on the search path of penstock_reader.
 CREATE EXTENSION IF NOT EXISTS vector;
+CREATE SCHEMA IF NOT EXISTS penstock;
 
 -- ---------------------------------------------------------------- who reads
 -- Serving reads as this role: row-level security applies to it and it cannot write.
@@ -224,8 +226,19 @@ CREATE TABLE penstock.loose_vectors (
     PRIMARY KEY (tenant, model, hash)
 );
 
--- BM25: posting lists in blocks, one per term and commit, merged later (as in a log-structured
--- merge tree). chunk_ids int64, frequencies uint16, lengths uint16: little-endian arrays of equal
+-- BM25: posting lists. A commit adds one row to fresh_postings: a block that holds the lists of all
+-- its terms. Fresh blocks are merged later into lists by term (as in a log-structured merge tree);
+-- readers look at both.
+CREATE SEQUENCE penstock.posting_blocks;
+CREATE TABLE penstock.fresh_postings (
+    tenant      text NOT NULL DEFAULT 'default',
+    block       bigint NOT NULL DEFAULT nextval('penstock.posting_blocks'),
+    payload     bytea NOT NULL,
+    PRIMARY KEY (tenant, block)
+);
+ALTER TABLE penstock.fresh_postings ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+-- The lists of one term, in as many blocks as there were merges. chunk_ids int64, frequencies uint16, lengths uint16: little-endian arrays of equal
 -- length. Chunks that are gone stay listed until the next merge; readers check.
 CREATE TABLE penstock.postings (
     tenant      text NOT NULL DEFAULT 'default',
@@ -238,7 +251,6 @@ CREATE TABLE penstock.postings (
 );
 ALTER TABLE penstock.postings ALTER COLUMN chunk_ids SET STORAGE EXTERNAL,
     ALTER COLUMN frequencies SET STORAGE EXTERNAL, ALTER COLUMN lengths SET STORAGE EXTERNAL;
-CREATE SEQUENCE penstock.posting_blocks;
 
 -- How many chunks and terms there are, per writer so that writers do not wait for each other.
 CREATE TABLE penstock.text_statistics (
@@ -271,6 +283,9 @@ ALTER TABLE penstock.vectors ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY
 CREATE POLICY readable ON penstock.vectors TO penstock_reader USING (tenant = penstock.tenant());
 ALTER TABLE penstock.postings ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY readable ON penstock.postings TO penstock_reader USING (tenant = penstock.tenant());
+ALTER TABLE penstock.fresh_postings ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY readable ON penstock.fresh_postings TO penstock_reader
+    USING (tenant = penstock.tenant());
 ALTER TABLE penstock.text_statistics ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY readable ON penstock.text_statistics TO penstock_reader
     USING (tenant = penstock.tenant());
@@ -279,12 +294,13 @@ CREATE POLICY readable ON penstock.text_statistics TO penstock_reader
 DO $$
 DECLARE relation text;
 BEGIN
-    FOREACH relation IN ARRAY ARRAY['documents', 'chunks', 'vectors', 'postings', 'text_statistics']
+    FOREACH relation IN ARRAY ARRAY['documents', 'chunks', 'vectors', 'postings', 'fresh_postings',
+                                    'text_statistics']
     LOOP
         EXECUTE format('CREATE POLICY written ON penstock.%I TO CURRENT_USER USING (true) WITH CHECK (true)', relation);
     END LOOP;
 END $$;
 
 GRANT SELECT ON penstock.documents, penstock.chunks, penstock.vectors, penstock.postings,
-    penstock.text_statistics, penstock.models, penstock.consumers, penstock.live_tables,
+    penstock.fresh_postings, penstock.text_statistics, penstock.models, penstock.consumers, penstock.live_tables,
     penstock.log_partitions TO penstock_reader;

@@ -21,7 +21,7 @@ from psycopg import sql
 
 from penstock.stores.base import Filter, Hit, Vectors
 from penstock.stores.postgres.conditions import conditions, unsendable
-from penstock.stores.postgres.lexical import bm25, rarity, unpack_all
+from penstock.stores.postgres.lexical import bm25, find_in_blocks, rarity, unpack_all
 
 K1: Final = 0.9
 """How soon a term's further occurrences stop counting."""
@@ -56,6 +56,8 @@ _POSTINGS: Final = """
 SELECT term, chunk_ids, frequencies, lengths FROM penstock.postings
 WHERE term = ANY(%s) ORDER BY term, block
 """
+# What no merge has sorted by term yet: blocks of all terms of a commit.
+_FRESH: Final = "SELECT payload FROM penstock.fresh_postings"
 _STATISTICS: Final = """
 SELECT coalesce(sum(chunks), 0)::bigint, coalesce(sum(terms), 0)::bigint
 FROM penstock.text_statistics
@@ -142,11 +144,14 @@ class Candidates:
             return []
         # All questions that need no answer of another are on their way before one is read.
         postings = await self._binary(_POSTINGS, [list(self._terms)]) if self._terms else None
+        fresh = await self._binary(_FRESH, None) if self._terms else None
         statistics = await self._binary(_STATISTICS, None) if self._terms else None
         nearest = await self._nearest(_NEAREST) if self._model else None
         scores = Scores(np.empty(0, np.int64), np.empty(0, np.float64))
-        if postings is not None and statistics is not None:
+        if postings is not None and fresh is not None and statistics is not None:
             rows = await postings.fetchall()
+            blocks = (payload for (payload,) in await fresh.fetchall())
+            rows = sorted([*rows, *find_in_blocks(blocks, self._terms)], key=itemgetter(0))
             [(chunks, terms)] = await statistics.fetchall()
             scores = score(rows, self._terms, chunks, terms)
         similarities = await self._by_words(scores)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise, repeat
 from typing import Final, NamedTuple
@@ -191,46 +192,154 @@ def keep(postings: Postings, alive: NDArray[np.bool_]) -> Postings:
 
 
 class Inverted(NamedTuple):
-    """The posting lists of some chunks: ``terms`` in code point order, the list of term i being
-    ``postings`` from ``bounds[i]`` to ``bounds[i + 1]``; ``lengths`` has one entry per chunk."""
+    """The posting lists of some chunks, before they have a form.
+
+    ``terms`` are in code point order; what is known of term i stands from ``bounds[i]`` to
+    ``bounds[i + 1]`` in ``ordinals`` (places in ``chunk_ids``) and ``frequencies``. ``lengths`` has
+    one entry per chunk, in terms.
+    """
 
     terms: list[str]
     bounds: NDArray[np.int64]
-    postings: Postings
+    ordinals: NDArray[np.int64]
+    frequencies: Counts
+    chunk_ids: Ids
     lengths: list[int]
-
-    def packed(self) -> Iterable[Packed]:
-        """The stored form of each term's list, in the order of ``terms``."""
-        whole = pack(self.postings)
-        bounds = self.bounds.tolist()
-        for start, end in pairwise(bounds):
-            yield Packed(
-                whole.chunk_ids[start * 8 : end * 8],
-                whole.frequencies[start * 2 : end * 2],
-                whole.lengths[start * 2 : end * 2],
-            )
 
 
 def invert(chunk_ids: Sequence[int], terms: Sequence[Sequence[str]]) -> Inverted:
-    """Posting lists of chunks whose terms are given; each list is in ascending order of chunk if
-    ``chunk_ids`` is."""
+    """The posting lists of chunks whose terms are given; each in the order of ``chunk_ids``."""
     lengths = list(map(len, terms))
     words = list(chain.from_iterable(terms))
     names = sorted(set(words))
     number = dict(zip(names, range(len(names)), strict=True))
     ids = np.fromiter(map(number.__getitem__, words), np.int64, len(words))
-    chunks = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+    width = max(1, len(lengths))
     # One number per (term, chunk): sorting it groups by term and, inside a term, by chunk.
-    pairs, frequencies = np.unique(ids * max(1, len(lengths)) + chunks, return_counts=True)
-    of_term, of_chunk = np.divmod(pairs, max(1, len(lengths)))
-    bounds = np.searchsorted(of_term, np.arange(len(names) + 1))
-    clipped = np.minimum(np.asarray(lengths, np.int64), MOST).astype(np.uint16)
-    postings = Postings(
-        np.asarray(chunk_ids, np.int64)[of_chunk] if len(pairs) else np.empty(0, np.int64),
+    pairs = ids * width + np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
+    pairs.sort()
+    first = np.flatnonzero(np.diff(pairs, prepend=-1))
+    frequencies = np.diff(first, append=len(pairs))
+    of_term, of_chunk = np.divmod(pairs[first], width)
+    return Inverted(
+        names,
+        np.searchsorted(of_term, np.arange(len(names) + 1)).astype(np.int64, copy=False),
+        of_chunk,
         np.minimum(frequencies, MOST).astype(np.uint16),
-        clipped[of_chunk] if len(pairs) else np.empty(0, np.uint16),
+        np.asarray(chunk_ids, np.int64),
+        lengths,
     )
-    return Inverted(names, bounds, postings, lengths)
+
+
+_COUNTS: Final = struct.Struct("<4I")
+
+
+def pack_block(inverted: Inverted) -> bytes:
+    """Posting lists as one block: what a commit adds to the index.
+
+    Four counts (chunks, terms, postings, bytes of names); chunk ids int64, chunk lengths uint16,
+    bounds uint32, ordinals uint32, frequencies uint16, all little-endian; the names, each between
+    line feeds.
+    """
+    names = "\n".join(("", *inverted.terms, "")).encode()
+    lengths = np.minimum(np.asarray(inverted.lengths, np.int64), MOST)
+    return b"".join(
+        (
+            _COUNTS.pack(
+                len(inverted.chunk_ids), len(inverted.terms), len(inverted.ordinals), len(names)
+            ),
+            inverted.chunk_ids.astype("<i8", copy=False).tobytes(),
+            lengths.astype("<u2").tobytes(),
+            inverted.bounds.astype("<u4").tobytes(),
+            inverted.ordinals.astype("<u4").tobytes(),
+            inverted.frequencies.astype("<u2", copy=False).tobytes(),
+            names,
+        )
+    )
+
+
+class Block:
+    """A packed block, read where it lies."""
+
+    def __init__(self, payload: bytes) -> None:
+        chunks, terms, postings, _ = _COUNTS.unpack_from(payload)
+        at = _COUNTS.size
+        self.chunk_ids: Ids = np.frombuffer(payload, "<i8", chunks, at)
+        at += 8 * chunks
+        self.lengths: Counts = np.frombuffer(payload, "<u2", chunks, at)
+        at += 2 * chunks
+        self.bounds: Ids = np.frombuffer(payload, "<u4", terms + 1, at).astype(np.int64)
+        at += 4 * (terms + 1)
+        self.ordinals = np.frombuffer(payload, "<u4", postings, at)
+        at += 4 * postings
+        self.frequencies: Counts = np.frombuffer(payload, "<u2", postings, at)
+        self._names = payload[at + 2 * postings :]
+
+    def terms(self) -> list[str]:
+        """All terms, in code point order."""
+        return self._names.decode().split("\n")[1:-1] if len(self.bounds) > 1 else []
+
+    def find(self, term: str) -> Postings | None:
+        """The posting list of one term."""
+        place = self._names.find(f"\n{term}\n".encode())
+        if place < 0:
+            return None
+        number = self._names.count(b"\n", 0, place)
+        start, end = int(self.bounds[number]), int(self.bounds[number + 1])
+        ordinals = self.ordinals[start:end]
+        return Postings(
+            self.chunk_ids[ordinals], self.frequencies[start:end], self.lengths[ordinals]
+        )
+
+
+def find_in_blocks(
+    payloads: Iterable[bytes], terms: Iterable[str]
+) -> list[tuple[str, bytes, bytes, bytes]]:
+    """What fresh blocks hold of some terms, in the form of stored posting lists: (term, chunk ids,
+    frequencies, lengths)."""
+    wanted = list(terms)
+    found = []
+    for payload in payloads:
+        block = Block(payload)
+        for term in wanted:
+            postings = block.find(term)
+            if postings is not None:
+                found.append((term, *pack(postings)))
+    return found
+
+
+def merge_blocks(
+    payloads: Sequence[bytes], alive: Callable[[Ids], NDArray[np.bool_]]
+) -> tuple[list[str], Iterator[Packed]]:
+    """Fresh blocks as posting lists by term, without chunks that ``alive`` denies."""
+    blocks = [Block(payload) for payload in payloads]
+    names = sorted(set(chain.from_iterable(block.terms() for block in blocks)))
+    number = dict(zip(names, range(len(names)), strict=True))
+    chunk_ids = np.concatenate([block.chunk_ids for block in blocks])
+    lengths = np.concatenate([block.lengths for block in blocks])
+    of_term, of_chunk, before = [], [], 0
+    for block in blocks:
+        own = np.fromiter(map(number.__getitem__, block.terms()), np.int64)
+        of_term.append(np.repeat(own, block.bounds[1:] - block.bounds[:-1]))
+        of_chunk.append(block.ordinals.astype(np.int64) + before)
+        before += len(block.chunk_ids)
+    terms, chunks = np.concatenate(of_term), np.concatenate(of_chunk)
+    frequencies = np.concatenate([block.frequencies for block in blocks])
+    kept = alive(chunk_ids)[chunks]
+    terms, chunks, frequencies = terms[kept], chunks[kept], frequencies[kept]
+    order = np.argsort(terms, kind="stable")
+    terms, chunks = terms[order], chunks[order]
+    present, starts = np.unique(terms, return_index=True)
+    whole = pack(Postings(chunk_ids[chunks], frequencies[order], lengths[chunks]))
+    bounds = [*starts.tolist(), len(terms)]
+    return [names[term] for term in present.tolist()], (
+        Packed(
+            whole.chunk_ids[start * 8 : end * 8],
+            whole.frequencies[start * 2 : end * 2],
+            whole.lengths[start * 2 : end * 2],
+        )
+        for start, end in pairwise(bounds)
+    )
 
 
 # --------------------------------------------------------------------------- scoring

@@ -1,0 +1,258 @@
+"""Chunks, vectors, postings and document rows on their way into PostgreSQL.
+
+Few go as parameters of statements that are sent in one trip; many go by COPY, while the words of
+the next are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import psycopg
+
+from penstock.database.queries import load_queries
+from penstock.errors import BadRecordError, FatalError
+from penstock.stores.base import ReplaceDocuments, Vectors
+from penstock.stores.postgres.arrays import array_literal
+from penstock.stores.postgres.binary_rows import HEADER, TRAILER, chunk_rows, vector_rows
+from penstock.stores.postgres.lexical import Analyser, Inverted, invert, pack_block
+from penstock.stores.postgres.replacement import NewChunk, Placed
+
+Connection = psycopg.AsyncConnection[Any]
+
+FEW: Final = 64
+"""Up to so many new chunks go as parameters; more go by COPY."""
+
+SQL: Final = load_queries(Path(__file__).with_name("knowledge.sql"))
+
+
+_COPY_VECTORS: Final = (
+    "COPY penstock.vectors (tenant, model, hash, embedding) FROM STDIN (FORMAT binary)"
+)
+_COPY_CHUNKS: Final = (
+    "COPY penstock.chunks (id, document_id, model, terms, tokens, hash, heading, text, tenant) "
+    "FROM STDIN (FORMAT binary)"
+)
+
+
+async def run(
+    connection: Connection, statement: str, /, **parameters: Any
+) -> psycopg.AsyncCursor[Any]:
+    """Execute a named statement, prepared."""
+    return await connection.execute(SQL[statement], parameters, prepare=True)
+
+
+class DocumentWriter:
+    """The writes of one call, in the caller's transaction."""
+
+    def __init__(
+        self, connection: Connection, tenant: str, model: int, analyser: Analyser, writer: str
+    ) -> None:
+        self._connection = connection
+        self._tenant = tenant
+        self._model = model
+        self._analyser = analyser
+        self._writer = writer
+
+    async def write(
+        self,
+        effect: ReplaceDocuments,
+        chunks: Sequence[NewChunk],
+        gone: Sequence[int],
+        added: Sequence[Placed],
+        changed: Sequence[Placed],
+    ) -> None:
+        """Take away chunks and store new ones with vectors and postings, and the documents."""
+        hashes = {chunk.text.hash for chunk in chunks}
+        # Sorted: everybody stores texts in one order, so two writers never wait for each other.
+        given = sorted(hashes & effect.vectors.keys())
+        relied = hashes - effect.vectors.keys()
+        if len(chunks) > FEW:
+            await self._write_many(effect, given, chunks, gone)
+        async with self._connection.pipeline():
+            offered = None
+            if len(chunks) <= FEW:
+                offered = await self._write_few(effect, given, chunks, gone)
+            await self._documents("add_documents", added)
+            await self._documents("change_documents", changed)
+        if offered is not None and offered.rowcount < len(given):
+            relied = hashes
+        if relied:
+            await self._expect_stored(relied)
+
+    # ------------------------------------------------------------------ few
+
+    async def _write_few(
+        self,
+        effect: ReplaceDocuments,
+        given: Sequence[bytes],
+        chunks: Sequence[NewChunk],
+        gone: Sequence[int],
+    ) -> psycopg.AsyncCursor[Any] | None:
+        """Returns the cursor whose row count says how many vectors were not there before."""
+        offered = await self._add_vectors(given, effect) if given else None
+        index = self._index(chunks)
+        if chunks or gone:
+            await self._remove(gone, index)
+        if chunks:
+            await self._add_chunks(chunks, index)
+        return offered
+
+    async def _add_vectors(
+        self, hashes: Sequence[bytes], effect: ReplaceDocuments
+    ) -> psycopg.AsyncCursor[Any]:
+        return await run(
+            self._connection,
+            "add_vectors",
+            tenant=self._tenant,
+            model=self._model,
+            hashes=list(hashes),
+            embeddings=[
+                orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+                for row in _rows(effect, hashes)
+            ],
+        )
+
+    async def _add_chunks(self, chunks: Sequence[NewChunk], index: Inverted) -> None:
+        await run(
+            self._connection,
+            "add_few",
+            tenant=self._tenant,
+            model=self._model,
+            chunk_ids=[chunk.id for chunk in chunks],
+            chunk_documents=[chunk.document for chunk in chunks],
+            chunk_hashes=[chunk.text.hash for chunk in chunks],
+            headings=array_literal([chunk.text.heading for chunk in chunks]),
+            texts=array_literal([chunk.text.text for chunk in chunks]),
+            terms=index.lengths,
+            tokens=[chunk.text.tokens for chunk in chunks],
+            postings=pack_block(index),
+        )
+
+    # ------------------------------------------------------------------ many
+
+    async def _write_many(
+        self,
+        effect: ReplaceDocuments,
+        given: Sequence[bytes],
+        chunks: Sequence[NewChunk],
+        gone: Sequence[int],
+    ) -> None:
+        """While the server works on one table, the next is prepared."""
+        held = await self._held(given)
+        fresh = [hash_ for hash_ in given if hash_ not in held]
+        cursor = self._connection.cursor()
+        if fresh:
+            async with cursor.copy(_COPY_VECTORS) as copy:
+                rows = vector_rows(self._tenant, self._model, fresh, _rows(effect, fresh))
+                await copy.write(HEADER + rows + TRAILER)
+                index = await asyncio.to_thread(self._index, chunks)
+        else:
+            index = await asyncio.to_thread(self._index, chunks)
+        await self._remove(gone, index)
+        async with cursor.copy(_COPY_CHUNKS) as copy:
+            rows = chunk_rows(
+                self._tenant,
+                self._model,
+                (
+                    (c.id, c.document, c.text.hash, c.text.heading, c.text.text, n, c.text.tokens)
+                    for c, n in zip(chunks, index.lengths, strict=True)
+                ),
+            )
+            await copy.write(HEADER + rows + TRAILER)
+            postings = pack_block(index)
+        await run(self._connection, "add_postings", tenant=self._tenant, postings=postings)
+
+    # ------------------------------------------------------------------ both
+
+    def _index(self, chunks: Sequence[NewChunk]) -> Inverted:
+        terms = self._analyser.terms
+        return invert(
+            [chunk.id for chunk in chunks], [terms(chunk.text.embedded) for chunk in chunks]
+        )
+
+    async def _remove(self, gone: Sequence[int], index: Inverted) -> None:
+        """Take chunks away, and keep count. Before new ones come: those may have equal texts."""
+        await run(
+            self._connection,
+            "remove_chunks",
+            tenant=self._tenant,
+            writer=self._writer,
+            gone=list(gone),
+            chunks=len(index.lengths),
+            terms=sum(index.lengths),
+        )
+
+    async def _expect_stored(self, hashes: Iterable[bytes]) -> None:
+        """See that there is a vector for every text, and that it stays."""
+        wanted = sorted(hashes)
+        held = await self._held(wanted)
+        lost = [hash_ for hash_ in wanted if hash_ not in held]
+        if lost:
+            raise FatalError(
+                f"a vector is expected for every chunk, but {len(lost)} have none (the first is "
+                f"{lost[0].hex()}): replay the topic",
+                hashes=[hash_.hex() for hash_ in lost[:10]],
+            )
+
+    async def _held(self, hashes: Sequence[bytes]) -> set[bytes]:
+        cursor = await run(
+            self._connection,
+            "hold_vectors",
+            tenant=self._tenant,
+            model=self._model,
+            hashes=list(hashes),
+        )
+        return {bytes(row[0]) for row in await cursor.fetchall()}
+
+    async def _documents(self, statement: str, placed: Sequence[Placed]) -> None:
+        """Store the rows of documents, new or changed."""
+        if not placed:
+            return
+        versions = [document.version for document in placed]
+        parameters: dict[str, Any] = {
+            "tenant": self._tenant,
+            "sources": array_literal([v.source for v in versions]),
+            "keys": array_literal([v.key for v in versions]),
+            "ids": [document.id for document in placed],
+            "streams": array_literal([v.stream for v in versions]),
+            "row_keys": array_literal(
+                [None if v.row_key is None else _json(list(v.row_key)) for v in versions]
+            ),
+            "titles": array_literal([v.title for v in versions]),
+            "media_types": array_literal([v.media_type for v in versions]),
+            "content_hashes": array_literal([v.content_hash for v in versions]),
+            "metadata": array_literal([_json(v.metadata) for v in versions]),
+            "allow": array_literal(
+                [None if v.allow is None else array_literal(list(v.allow)) for v in versions]
+            ),
+            "deny": array_literal([array_literal(list(v.deny)) for v in versions]),
+            "positions": array_literal([v.position for v in versions]),
+            "committed": [int(v.committed_at) for v in versions],
+            "deleted": [v.chunks is None for v in versions],
+            "layouts": array_literal([_numbers(document.layout) for document in placed]),
+            "starts": array_literal([_numbers(document.starts) for document in placed]),
+            "ends": array_literal([_numbers(document.ends) for document in placed]),
+        }
+        await run(self._connection, statement, **parameters)
+
+
+def _rows(effect: ReplaceDocuments, hashes: Sequence[bytes]) -> Vectors:
+    """The vectors of these hashes, in their order."""
+    vectors = effect.matrix[[effect.vectors[hash_] for hash_ in hashes]]
+    if not np.isfinite(vectors).all():
+        raise BadRecordError("the numbers of a vector are expected to be finite, but some are not")
+    return vectors.astype(np.float32, copy=False)
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"

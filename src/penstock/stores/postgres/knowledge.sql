@@ -1,0 +1,151 @@
+-- The write side of the knowledge base. Everything here runs in the caller's transaction.
+
+-- name: find_model
+SELECT id, dimensions FROM penstock.models WHERE name = %(name)s
+
+-- name: add_model
+-- Waits for a transaction that adds the same name; find_model then finds what that one added.
+INSERT INTO penstock.models (name, dimensions) VALUES (%(name)s, %(dimensions)s)
+ON CONFLICT (name) DO NOTHING
+
+-- name: lock_documents
+-- In one order for everybody, so that two writers never wait for each other.
+SELECT w.place, d.id, d.position, d.content_hash, d.deleted_at IS NOT NULL
+FROM unnest(%(sources)s::text[], %(keys)s::text[]) WITH ORDINALITY w (source, key, place)
+JOIN penstock.documents d ON d.tenant = %(tenant)s AND d.source = w.source AND d.key = w.key
+ORDER BY d.source, d.key
+FOR UPDATE OF d
+
+-- name: stored_chunks
+-- A statement of its own, after the locks: it sees what the lock's former holder did.
+SELECT c.document_id, array_agg(c.id), array_agg(c.hash), array_agg(c.model)
+FROM unnest(%(sources)s::text[], %(keys)s::text[]) w (source, key)
+JOIN penstock.documents d ON d.tenant = %(tenant)s AND d.source = w.source AND d.key = w.key
+JOIN penstock.chunks c ON c.document_id = d.id
+GROUP BY c.document_id
+
+-- name: allocate
+SELECT ARRAY(SELECT nextval('penstock.documents_id_seq') FROM generate_series(1, %(documents)s)),
+       ARRAY(SELECT nextval('penstock.chunks_id_seq') FROM generate_series(1, %(chunks)s))
+
+-- name: hold_vectors
+-- Which of these are stored; they cannot be collected before this transaction ends.
+SELECT hash FROM penstock.vectors
+WHERE tenant = %(tenant)s AND model = %(model)s AND hash = ANY(%(hashes)s)
+ORDER BY hash FOR KEY SHARE
+
+-- name: remove_chunks
+-- Keeps count, of what is added in the same transaction too.
+WITH gone AS (
+    DELETE FROM penstock.chunks WHERE id = ANY(%(gone)s) RETURNING tenant, model, hash, terms
+), loose AS (
+    INSERT INTO penstock.loose_vectors (tenant, model, hash)
+    SELECT DISTINCT tenant, model, hash FROM gone ORDER BY hash
+    ON CONFLICT (tenant, model, hash) DO UPDATE SET since = excluded.since
+)
+INSERT INTO penstock.text_statistics (tenant, writer, chunks, terms)
+SELECT %(tenant)s, %(writer)s, %(chunks)s - count(*), %(terms)s - coalesce(sum(terms), 0) FROM gone
+ON CONFLICT (tenant, writer) DO UPDATE
+SET chunks = text_statistics.chunks + excluded.chunks,
+    terms = text_statistics.terms + excluded.terms
+
+-- name: add_vectors
+INSERT INTO penstock.vectors (tenant, model, hash, embedding)
+SELECT %(tenant)s, %(model)s, w.hash, w.embedding::halfvec
+FROM unnest(%(hashes)s::bytea[], %(embeddings)s::text[]) w (hash, embedding) ORDER BY w.hash
+ON CONFLICT (tenant, model, hash) DO NOTHING
+
+-- name: add_few
+-- All that a small change adds, in one statement.
+WITH chunk AS (
+    INSERT INTO penstock.chunks
+        (id, tenant, document_id, hash, model, heading, text, terms, tokens)
+    SELECT w.id, %(tenant)s, w.document_id, w.hash, %(model)s, w.heading, w.text, w.terms, w.tokens
+    FROM unnest(%(chunk_ids)s::bigint[], %(chunk_documents)s::bigint[], %(chunk_hashes)s::bytea[],
+                %(headings)s::text[], %(texts)s::text[], %(terms)s::int[], %(tokens)s::int[])
+         w (id, document_id, hash, heading, text, terms, tokens)
+)
+INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(postings)s)
+
+-- name: add_postings
+INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(postings)s)
+
+-- name: add_documents
+INSERT INTO penstock.documents
+    (id, tenant, source, key, stream, row_key, title, media_type, content_hash, metadata, allow, deny,
+     position, committed_at, deleted_at, layout, starts, ends)
+SELECT w.id, %(tenant)s, w.source, w.key, w.stream, w.row_key, w.title, w.media_type,
+       w.content_hash, w.metadata, w.allow::text[], w.deny::text[], w.position, w.committed_at,
+       CASE WHEN w.deleted THEN clock_timestamp() END,
+       w.layout::bigint[], w.starts::int[], w.ends::int[]
+FROM unnest(%(ids)s::bigint[], %(sources)s::text[], %(keys)s::text[], %(streams)s::text[],
+            %(row_keys)s::jsonb[], %(titles)s::text[], %(media_types)s::text[],
+            %(content_hashes)s::text[], %(metadata)s::jsonb[], %(allow)s::text[], %(deny)s::text[],
+            %(positions)s::text[], %(committed)s::bigint[], %(deleted)s::bool[],
+            %(layouts)s::text[], %(starts)s::text[], %(ends)s::text[])
+     w (id, source, key, stream, row_key, title, media_type, content_hash, metadata, allow, deny,
+        position, committed_at, deleted, layout, starts, ends)
+
+-- name: change_documents
+UPDATE penstock.documents d
+SET stream = w.stream, row_key = w.row_key, title = w.title, media_type = w.media_type,
+    content_hash = w.content_hash, metadata = w.metadata, allow = w.allow::text[],
+    deny = w.deny::text[], position = w.position, committed_at = w.committed_at,
+    indexed_at = clock_timestamp(), deleted_at = CASE WHEN w.deleted THEN clock_timestamp() END,
+    layout = w.layout::bigint[], starts = w.starts::int[], ends = w.ends::int[]
+FROM unnest(%(ids)s::bigint[], %(streams)s::text[], %(row_keys)s::jsonb[], %(titles)s::text[],
+            %(media_types)s::text[], %(content_hashes)s::text[], %(metadata)s::jsonb[],
+            %(allow)s::text[], %(deny)s::text[], %(positions)s::text[], %(committed)s::bigint[],
+            %(deleted)s::bool[], %(layouts)s::text[], %(starts)s::text[], %(ends)s::text[])
+     w (id, stream, row_key, title, media_type, content_hash, metadata, allow, deny, position,
+        committed_at, deleted, layout, starts, ends)
+WHERE d.id = w.id
+
+-- name: truncate_documents
+-- Tombstones stay, at the position of the truncate: what is older cannot come back.
+WITH truncated AS (
+    UPDATE penstock.documents
+    SET deleted_at = clock_timestamp(), indexed_at = clock_timestamp(), position = %(position)s,
+        layout = '{}', starts = '{}', ends = '{}', metadata = '{}', title = '', content_hash = ''
+    WHERE tenant = %(tenant)s AND source = %(source)s AND stream IS NOT DISTINCT FROM %(stream)s
+      AND deleted_at IS NULL AND position < %(position)s
+    RETURNING id
+)
+SELECT coalesce(array_agg(c.id), '{}') FROM penstock.chunks c
+WHERE c.document_id IN (SELECT id FROM truncated)
+
+-- name: known_vectors
+-- Those that wait to be collected do not count once half of their time is over: whoever was told
+-- that a vector is stored must have time to use it.
+SELECT v.hash FROM penstock.vectors v
+WHERE v.tenant = %(tenant)s AND v.hash = ANY(%(hashes)s)
+  AND v.model = (SELECT id FROM penstock.models WHERE name = %(model)s)
+  AND NOT EXISTS (
+    SELECT FROM penstock.loose_vectors l
+    WHERE l.tenant = v.tenant AND l.model = v.model AND l.hash = v.hash
+      AND l.since < clock_timestamp() - %(keep)s::interval / 2)
+
+-- name: stored_metadata
+SELECT key, position, metadata FROM penstock.documents
+WHERE tenant = %(tenant)s AND source = %(source)s AND key = ANY(%(keys)s)
+
+-- name: lock_loose_vectors
+-- Vectors whose time is over and that nobody holds. The next statement looks, with fresh eyes, which
+-- of them have no chunk.
+SELECT l.tenant, l.model, l.hash FROM penstock.loose_vectors l
+JOIN penstock.vectors v USING (tenant, model, hash)
+WHERE l.since < clock_timestamp() - %(keep)s::interval
+LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+
+-- name: collect_vectors
+WITH candidate AS (
+    SELECT * FROM unnest(%(tenants)s::text[], %(models)s::smallint[], %(hashes)s::bytea[])
+        w (tenant, model, hash)
+), settled AS (
+    DELETE FROM penstock.loose_vectors l USING candidate w
+    WHERE l.tenant = w.tenant AND l.model = w.model AND l.hash = w.hash
+)
+DELETE FROM penstock.vectors v USING candidate w
+WHERE v.tenant = w.tenant AND v.model = w.model AND v.hash = w.hash
+  AND NOT EXISTS (SELECT FROM penstock.chunks c
+                  WHERE c.tenant = w.tenant AND c.model = w.model AND c.hash = w.hash)

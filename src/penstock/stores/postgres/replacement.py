@@ -1,0 +1,135 @@
+"""What replacing documents comes to: which chunks come, go and stay. Pure.
+
+The database is asked what is stored; this module compares and decides; the writer writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from penstock.errors import RetryableError
+from penstock.stores.base import ChunkText, DocumentVersion
+
+
+class Stored(NamedTuple):
+    """A document as it is stored; ``chunks`` maps hash to id, of the model that is written now;
+    ``others`` are ids of chunks of other models."""
+
+    id: int
+    position: str
+    content_hash: str
+    deleted: bool
+    chunks: Mapping[bytes, int]
+    others: Sequence[int]
+
+
+class Placed(NamedTuple):
+    """A document with its id and the ids and offsets of its chunks in reading order."""
+
+    id: int
+    version: DocumentVersion
+    layout: list[int]
+    starts: list[int]
+    ends: list[int]
+
+
+class NewChunk(NamedTuple):
+    """A chunk to be stored, with its ids."""
+
+    id: int
+    document: int
+    text: ChunkText
+
+
+@dataclass(slots=True)
+class Replacement:
+    """What to write. Ids of what is new are given out by `number`."""
+
+    accepted: list[tuple[DocumentVersion, Stored | None]] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    new_documents: int = 0
+    new_chunks: int = 0
+
+
+def newest(documents: Sequence[DocumentVersion]) -> list[DocumentVersion]:
+    """The last version of each document, ordered by source and key as locks are taken."""
+    found: dict[tuple[str, str], DocumentVersion] = {}
+    for version in documents:
+        name = (version.source, version.key)
+        before = found.get(name)
+        if before is None or before.position <= version.position:
+            found[name] = version
+    return [found[name] for name in sorted(found)]
+
+
+def compare(
+    versions: Sequence[DocumentVersion], stored: Mapping[tuple[str, str], Stored]
+) -> Replacement:
+    """Which versions are to be written, and what each changes."""
+    plan = Replacement()
+    for version in versions:
+        before = stored.get((version.source, version.key))
+        if not _is_newer(version, before):
+            continue
+        _expect_base(version, before)
+        plan.accepted.append((version, before))
+        wanted = {chunk.hash for chunk in version.chunks or ()}
+        if before is None:
+            plan.new_documents += 1
+            plan.new_chunks += len(wanted)
+            continue
+        plan.new_chunks += len(wanted - before.chunks.keys())
+        plan.gone.extend(id_ for hash_, id_ in before.chunks.items() if hash_ not in wanted)
+        plan.gone.extend(before.others)
+    return plan
+
+
+def _is_newer(version: DocumentVersion, before: Stored | None) -> bool:
+    if before is None or before.position < version.position:
+        return True
+    # The same version again, cut or embedded in another way since: a replay re-makes its chunks.
+    return (
+        before.position == version.position
+        and not before.deleted
+        and version.chunks is not None
+        and version.content_hash != ""
+        and version.content_hash == before.content_hash
+        and {chunk.hash for chunk in version.chunks} != before.chunks.keys()
+    )
+
+
+def _expect_base(version: DocumentVersion, before: Stored | None) -> None:
+    there = "" if before is None else before.position
+    if version.based_on is not None and version.based_on != there:
+        raise RetryableError(
+            f"the version of {version.key!r} was completed from what was stored at "
+            f"{version.based_on!r}, but {there!r} is stored now: it is made again",
+            key=version.key,
+        )
+
+
+def number(
+    plan: Replacement, document_ids: Sequence[int], chunk_ids: Sequence[int]
+) -> tuple[list[Placed], list[Placed], list[NewChunk]]:
+    """New documents, changed documents and new chunks, with these ids given to what is new."""
+    added: list[Placed] = []
+    changed: list[Placed] = []
+    chunks: list[NewChunk] = []
+    next_document = iter(document_ids)
+    next_chunk = iter(chunk_ids)
+    for version, before in plan.accepted:
+        id_ = next(next_document) if before is None else before.id
+        known = {} if before is None else dict(before.chunks)
+        placed = Placed(id_, version, [], [], [])
+        for chunk in version.chunks or ():
+            chunk_id = known.get(chunk.hash)
+            if chunk_id is None:
+                chunk_id = known[chunk.hash] = next(next_chunk)
+                chunks.append(NewChunk(chunk_id, id_, chunk))
+            placed.layout.append(chunk_id)
+            placed.starts.append(chunk.start)
+            placed.ends.append(chunk.end)
+        (added if before is None else changed).append(placed)
+    return added, changed, chunks
