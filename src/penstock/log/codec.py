@@ -34,9 +34,13 @@ _FRAME: Final = struct.Struct(">BBI")
 _LENGTH: Final = struct.Struct(">I")
 _OPS: Final = {op.value: op for op in Op}
 _TEXTS: Final = frozenset({str, type(None)})
+_VALUES: Final = _TEXTS | {Unchanged}
 _MAX_SCHEMAS: Final = 4096
 
 _Json: TypeAlias = Any  # what a JSON parser returns
+
+
+_Columns: TypeAlias = Sequence[Sequence[Value]]
 
 
 class Encoded(NamedTuple):
@@ -180,16 +184,17 @@ def _corrupt(why: str) -> FatalError:
 
 def _dump_any_text(value: object) -> bytes:
     """Like `orjson.dumps`, for texts with lone surrogates (a file name that is not UTF-8)."""
-    return json.dumps(value, separators=(",", ":")).encode("ascii")
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _load_any_text(data: bytes | memoryview) -> _Json:
-    return json.loads(bytes(data))
+    return json.loads(bytes(data).decode("utf-8", "surrogatepass"))
 
 
 def _schema_text(schema: Schema, dump: Callable[[Any], bytes]) -> str:
     columns = [(column.name, column.type, column.key) for column in schema.columns]
-    return dump([schema.source, schema.stream, columns]).decode()
+    return dump([schema.source, schema.stream, columns]).decode("utf-8", "surrogatepass")
 
 
 # --------------------------------------------------------------------------- groups
@@ -202,12 +207,13 @@ def _grouped(changes: Sequence[Change]) -> tuple[Sequence[Sequence[Change]], lis
         len(set(map(id, schemas))) == 1
         and len(set(map(len, keys))) == 1
         and all(len(set(map(type, column))) == 1 for column in (after, before, old_keys))
+        and (old_keys[0] is None or len(set(map(len, cast("Sequence[Key]", old_keys)))) == 1)
     ):
         return [changes], None
     same: dict[int, Schema] = {id(schema): schema for schema in schemas}
     equal: dict[Schema, int] = {}
     numbers = {known: equal.setdefault(schema, len(equal)) for known, schema in same.items()}
-    groups: dict[tuple[int, int, bool, bool, bool], tuple[int, list[Change]]] = {}
+    groups: dict[tuple[int, int, bool, bool, int], tuple[int, list[Change]]] = {}
     order: list[int] = []
     for change in changes:
         shape = (
@@ -215,7 +221,7 @@ def _grouped(changes: Sequence[Change]) -> tuple[Sequence[Sequence[Change]], lis
             len(change[2]),
             change[5] is None,
             change[6] is None,
-            change[7] is None,
+            -1 if change[7] is None else len(change[7]),
         )
         found = groups.get(shape)
         if found is None:
@@ -238,9 +244,9 @@ def _ordered(groups: Sequence[list[Change] | None], order: Sequence[int] | None)
 
 def _group_columns(schema: Schema, group: Sequence[Change]) -> list[_Json]:
     _, ops, keys, positions, times, after, before, old_keys, transactions = zip(*group, strict=True)
-    rows = after if after[0] is not None else before
-    after_columns = _columns(schema, after)
-    before_columns = _columns(schema, before)
+    after_columns = _transposed(schema, after)
+    before_columns = _transposed(schema, before)
+    rows = after_columns if after_columns is not None else before_columns
     return [
         "".join(ops),
         positions,
@@ -248,47 +254,51 @@ def _group_columns(schema: Schema, group: Sequence[Change]) -> list[_Json]:
         transactions[0] if len(set(transactions)) == 1 else transactions,
         None if _is_derived(schema, keys, rows) else _key_columns(keys),
         _key_columns(old_keys),
-        after_columns,
-        before_columns,
+        None if after_columns is None else [_column(values) for values in after_columns],
+        None if before_columns is None else [_column(values) for values in before_columns],
     ]
 
 
-def _is_derived(schema: Schema, keys: Sequence[Key], rows: Sequence[Row | None]) -> bool:
+def _is_derived(schema: Schema, keys: Sequence[Key], rows: _Columns | None) -> bool:
     """Is every key what the key's columns of the row say? Then it is not stored."""
-    if rows[0] is None or not schema.key_indexes:
+    if rows is None or not schema.key_indexes:
         return False
-    columns = list(zip(*cast("Sequence[Row]", rows), strict=True))
-    return tuple(zip(*(columns[i] for i in schema.key_indexes), strict=True)) == keys
+    return tuple(zip(*(rows[i] for i in schema.key_indexes), strict=True)) == keys
 
 
-def _key_columns(keys: Sequence[Key | None]) -> list[_Json] | None:
+def _key_columns(keys: Sequence[Key | None]) -> _Columns | None:
     if keys[0] is None:
         return None
     columns = list(zip(*cast("Sequence[Key]", keys), strict=True))
-    for column in columns:
-        if not set(map(type, column)) <= _TEXTS:
-            raise _not_storable(column)
+    for values in columns:
+        if not set(map(type, values)) <= _TEXTS:
+            raise _not_storable(values)
     return columns
 
 
-def _columns(schema: Schema, rows: Sequence[Row | None]) -> list[_Json] | None:
+def _transposed(schema: Schema, rows: Sequence[Row | None]) -> _Columns | None:
+    """Rows as columns. Rows of one group are all there or all not."""
     if rows[0] is None:
         return None
-    columns = list(zip(*cast("Sequence[Row]", rows), strict=True))
+    try:
+        columns = list(zip(*cast("Sequence[Row]", rows), strict=True))
+    except ValueError:
+        columns = []
     if len(columns) != len(schema.columns):
         raise FatalError(
             f"expected {len(schema.columns)} values in each row of {schema.stream!r}, got "
-            f"{len(columns)}: the source's schema and its rows differ, which is a fault in it",
+            f"{sorted(set(map(len, cast('Sequence[Row]', rows))))}: the source's schema and its "
+            "rows differ, which is a fault in the source",
             stream=schema.stream,
         )
-    return [_column(column) for column in columns]
+    return columns
 
 
 def _column(values: Sequence[Value]) -> _Json:
     types = set(map(type, values))
     if types <= _TEXTS:
-        return None if str not in types else values
-    if not types <= _TEXTS | {Unchanged}:
+        return values if str in types else None
+    if not types <= _VALUES:
         raise _not_storable(values)
     kept = [None if value is UNCHANGED else value for value in values]
     unchanged = [i for i, value in enumerate(values) if value is UNCHANGED]
@@ -296,9 +306,9 @@ def _column(values: Sequence[Value]) -> _Json:
 
 
 def _not_storable(values: Sequence[object]) -> FatalError:
-    wrong = next(value for value in values if not isinstance(value, str | Unchanged | None))
+    wrong = {type(value).__name__ for value in values if type(value) not in _TEXTS}
     return FatalError(
-        f"expected every value to be text, None or UNCHANGED, got {type(wrong).__name__}: "
+        f"expected values to be text, None or, outside a key, UNCHANGED, got {sorted(wrong)}: "
         "the source must hand values over as the text that its system prints"
     )
 
