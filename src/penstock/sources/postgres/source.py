@@ -17,6 +17,7 @@ import structlog
 
 from penstock.clock import Clock
 from penstock.errors import ConfigError, SourceError
+from penstock.records import Schema
 from penstock.sources.base import Finding, SourceBatch, State, StateChange
 from penstock.sources.postgres.capture import Capture
 from penstock.sources.postgres.catalogue import (
@@ -48,6 +49,7 @@ from penstock.sources.postgres.publication import (
     identify,
 )
 from penstock.sources.postgres.snapshot import TableCopier, snapshot_connection
+from penstock.sources.postgres.verify import HashedTable, RowHash, current_lsn, row_hashes
 
 logger = structlog.get_logger("penstock.sources.postgres")
 
@@ -244,6 +246,33 @@ class PostgresSource:
                 slot.active_pid is not None,
                 slot.wal_status,
             )
+        finally:
+            await connection.close()
+
+    async def current_lsn(self) -> str:
+        """Where the server's log ends now: what committed before lies before it."""
+        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
+        try:
+            return await current_lsn(connection, self._what)
+        finally:
+            await connection.close()
+
+    async def row_hashes(self, schema: Schema) -> AsyncGenerator[RowHash]:
+        """A hash of every row that one of our streams has now, ordered by key; for comparing with
+        the live table. The columns are those of ``schema``, which may be older than the table."""
+        connection = await connect(self._dsn, self._what)
+        try:
+            tables = await fetch_tables(connection, self._what)
+            table = choose_tables([schema.stream], tables, self.name)[0]
+            hashed = HashedTable(
+                (table.namespace, table.name),
+                schema.names,
+                [column.name for column in schema.columns if column.key],
+                only=table.kind == "r",
+            )
+            async with aclosing(row_hashes(connection, self._what, hashed)) as rows:
+                async for row in rows:
+                    yield row
         finally:
             await connection.close()
 
