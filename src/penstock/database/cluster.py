@@ -23,7 +23,7 @@ from penstock.database.account import Account, Handed, identity
 from penstock.database.installation import MAJOR_VERSION, Installation
 from penstock.errors import ConfigError
 
-SUPERUSER = "penstock"
+SUPERUSER = "postgres"
 _FREE_BYTES_NEEDED = 256 * 1024 * 1024
 
 

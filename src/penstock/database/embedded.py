@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +25,7 @@ from psycopg import sql
 from penstock.database.cluster import Cluster
 from penstock.database.connect import translated
 from penstock.database.server import PostgresServer, Running
-from penstock.errors import ConfigError, UnavailableError
+from penstock.errors import ConfigError, PenstockError, UnavailableError
 
 
 class EmbeddedPostgres:
@@ -69,7 +69,8 @@ class EmbeddedPostgres:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
             self._given_up.set()
-            await asyncio.wait([starting])
+            with suppress(PenstockError):
+                await starting
             await self.stop()
             raise
 
@@ -124,11 +125,11 @@ class EmbeddedPostgres:
             try:
                 running = self._server.start()
                 self._make_database(running)
-            except UnavailableError:
-                self._release()  # it may be recovering: whoever comes next waits on
-                raise
-            except BaseException:
-                self._leave()
+            except PenstockError as error:
+                if isinstance(error, UnavailableError) and not self._given_up.is_set():
+                    self._release()  # it may be recovering: whoever comes next waits on
+                else:
+                    self._leave()
                 raise
             return self._server.dsn(running, self.database)
 

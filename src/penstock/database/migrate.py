@@ -77,9 +77,11 @@ async def migrate(dsn: str, *, migrations: Sequence[Migration] | None = None) ->
 async def _applied(
     connection: psycopg.AsyncConnection[Any],
 ) -> Mapping[int, tuple[str, str]]:
-    cursor = await connection.execute("SELECT to_regclass('penstock.migrations') IS NOT NULL")
-    row = await cursor.fetchone()
-    if row is None or not row[0]:
+    # Not to_regclass, which fails in a schema that our user may not look into.
+    cursor = await connection.execute(
+        "SELECT 1 FROM pg_tables WHERE schemaname = 'penstock' AND tablename = 'migrations'"
+    )
+    if await cursor.fetchone() is None:
         return {}
     cursor = await connection.execute(
         "SELECT number, name, sha256 FROM penstock.migrations ORDER BY number"

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -47,6 +48,11 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
     "log_line_prefix": "%m [%p] %a ",
     "cluster_name": "penstock",
 }
+
+# After a crash all files are flushed, on Linux with one call instead of one for each.
+_RECOVERY: Mapping[str, str] = (
+    {"recovery_init_sync_method": "syncfs"} if sys.platform.startswith("linux") else {}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,12 @@ class PostgresServer:
         deadline = time.monotonic() + self._start_timeout_s
         while True:
             child = self._launch(installation, account, port)
-            self._wait_for_launch(child)
+            try:
+                self._wait_for_launch(child)
+            except UnavailableError:
+                child.send_signal(signal.SIGINT)
+                child.wait()
+                raise
             if child.returncode is None:
                 return self._wait_until_ready()
             failure = self._said()
@@ -189,6 +200,7 @@ class PostgresServer:
             # Relative to the data directory: only clients' paths are limited in length.
             "unix_socket_directories": "." if self._socket_fits() else "",
             "dynamic_shared_memory_type": _shared_memory_type(),
+            **_RECOVERY,
             **self._settings,
         }
         log = self.cluster.log
