@@ -20,10 +20,11 @@ from penstock.clock import Clock, SystemClock
 from penstock.config import DEFAULT_FILE, read_settings
 from penstock.database.connect import open_pool
 from penstock.database.migrate import migrate
-from penstock.database.project_lock import hold_project_lock
+from penstock.database.project_lock import ProjectLock, hold_project_lock
 from penstock.errors import FatalError, UnavailableError
 from penstock.models.base import Embedder, Priority
 from penstock.pipelines.base import Tools
+from penstock.runtimes.base import Backoff
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
 from penstock.runtimes.process import Assignment, ProcessSettings
 from penstock.serving.context import Context, ContextBuilder
@@ -170,30 +171,50 @@ class Project:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
-        async with hold_project_lock(self.dsn, self.settings.project):
-            runtime = self._runtime()
-            await self._create_topics()
-            block = asyncio.current_task()
-            ended: list[BaseException] = []
+        lock = await hold_project_lock(self.dsn, self.settings.project)
+        runtime = self._runtime()
+        await self._create_topics()
+        block = asyncio.current_task()
+        ended: list[BaseException] = []
 
-            def on_end(task: asyncio.Task[None]) -> None:
-                if not task.cancelled() and task.exception() is not None:
-                    ended.append(task.exception() or FatalError("the runtime ended"))
-                    if block is not None:
-                        block.cancel()
+        def on_end(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                ended.append(error)
+                if block is not None:
+                    block.cancel()
 
-            task = asyncio.create_task(runtime.run(), name="runtime")
+        tasks = [
+            asyncio.create_task(runtime.run(), name="runtime"),
+            asyncio.create_task(self._keep_lock(lock), name="project lock"),
+        ]
+        for task in tasks:
             task.add_done_callback(on_end)
-            try:
-                yield runtime
-            except asyncio.CancelledError:
-                if ended:
-                    raise ended[0] from None
-                raise
-            finally:
+        try:
+            yield runtime
+        except asyncio.CancelledError:
+            if ended:
+                raise ended[0] from None
+            raise
+        finally:
+            for task in tasks:
                 task.remove_done_callback(on_end)
                 task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_lock(self, lock: ProjectLock) -> None:
+        """Hold the project's lock, and take it anew when the database was restarted."""
+        backoff = Backoff(self.clock)
+        try:
+            while True:
+                await lock.lost.wait()
+                try:
+                    lock = await hold_project_lock(self.dsn, self.settings.project)
+                    backoff.reset()
+                except UnavailableError:
+                    await backoff.wait()
+        finally:
+            await lock.release()
 
     async def _create_topics(self) -> None:
         for course in wiring.courses(self.settings):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from penstock.pipelines.base import Pipeline
     from penstock.serving.answer import Answerer
     from penstock.serving.context import ContextBuilder, RowView
-    from penstock.sources.files import FilesSource
+    from penstock.sources.files.source import FilesSource
     from penstock.sources.postgres.source import PostgresSource
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
@@ -88,13 +88,14 @@ def source(settings: Settings, name: str, clock: Clock) -> PostgresSource | File
             clock=clock,
             heartbeat_s=chosen.heartbeat,
         )
-    from penstock.sources.files import FilesSource
+    from penstock.sources.files.patterns import HIDDEN_AND_TEMPORARY
+    from penstock.sources.files.source import FilesSource
 
     return FilesSource(
         name,
         settings.path(chosen.path),
         include=chosen.include,
-        exclude=chosen.exclude,
+        exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
         max_bytes=chosen.max_size,
         clock=clock,
         heartbeat_s=chosen.heartbeat,

@@ -10,7 +10,6 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import click
 import structlog
 import typer
 
@@ -110,10 +109,10 @@ def run_program(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("stopped; what was committed stays, the rest is taken up next time", file=sys.stderr)  # noqa: T201
         sys.exit(130)
-    except click.exceptions.Abort:
+    except typer.Abort:
         sys.exit(130)
-    except click.ClickException as error:
-        error.show()
+    except typer.TyperException as error:
+        say_error(f"{error.format_message()} (see `{_usage(error)} --help`)")
         sys.exit(2)
     except PenstockError as error:
         if os.environ.get("PENSTOCK_DEBUG"):
@@ -131,6 +130,12 @@ def run_program(arguments: list[str] | None = None) -> None:
         )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: typer.TyperException) -> str:
+    """The command whose use was wrong."""
+    context = getattr(error, "ctx", None)
+    return str(context.command_path) if context is not None else "penstock"
 
 
 def say_error(message: str) -> None:

@@ -13,11 +13,12 @@ from penstock.config import json_schema, parse_settings
 from penstock.errors import ConfigError
 
 TEMPLATE = """\
-# A Penstock project. `penstock check` says whether everything in it is well, `penstock run` keeps the
-# stores in step, `penstock ask "..."` answers. All settings: docs/reference/settings.md
+# A Penstock project. `penstock check` says whether everything in it is well, `penstock run` keeps
+# the stores in step, `penstock ask "..."` answers. All settings: docs/reference/settings.md
 project: {project}
 
-# `embedded` starts a PostgreSQL of its own in .penstock; a DSN uses yours (15 or later, pgvector 0.8).
+# `embedded` starts a PostgreSQL of its own in .penstock; a DSN uses yours (15 or later, with
+# pgvector 0.8 or later).
 database: embedded
 
 sources:
@@ -26,9 +27,9 @@ sources:
     type: files
     path: {documents}
 {postgres}
-# How documents are cut and embedded. These are the defaults.
+# How documents are cut and embedded.
 # knowledge:
-#   embedder: minilm            # all-MiniLM-L6-v2 on this machine; or {{type: openai, model: ..., ...}}
+#   embedder: minilm     # on this machine (the default); or {{type: openai, model: ..., ...}}
 #   chunks: {{size: 1000, overlap: 100, unit: characters}}
 #   language: english
 
@@ -47,8 +48,8 @@ POSTGRES = """
 """
 
 POSTGRES_EXAMPLE = """
-  # A PostgreSQL database, captured by logical replication (wal_level = logical). Fill in and uncomment,
-  # or run `penstock init --postgres DSN`.
+  # A PostgreSQL database, captured by logical replication (wal_level = logical). Fill in and
+  # uncomment, or run `penstock init --postgres DSN`.
   # shop:
   #   type: postgres
   #   dsn: ${SHOP_DSN:-postgresql://user:password@localhost:5432/shop}
@@ -121,8 +122,8 @@ def init(
 WELCOME = """\
 # Welcome
 
-Penstock brings fresh context to generative AI: it carries every change of your databases and documents
-into live tables and a knowledge base, and answers questions with citations as of now.
+Penstock brings fresh context to generative AI: it carries every change of your databases and
+documents into live tables and a knowledge base, and answers questions with citations as of now.
 
 Put your own documents into this folder. Edit them, rename them, delete them: the next answer knows.
 """

@@ -76,9 +76,9 @@ def bench(
 ) -> None:
     """Measure on this machine, beside what the machine itself can do.
 
-    freshness: from commit to visible while 100 changes a second flow. load: documents to searchable.
-    query: question to context. change: one sentence, one column, one delete. rows: source to live
-    table.
+    freshness: from commit to visible while 100 changes a second flow. load: documents to
+    searchable. query: question to context. change: one sentence, one column, one delete.
+    rows: source to live table.
 
     Example: penstock bench query --json
     """

@@ -51,13 +51,13 @@ async def _run(file: Any, *, once: bool, quiet: bool, json: bool) -> None:
         address = ""
         if not once:
             address = await stack.enter_async_context(
-            serve(
-                project.meters,
-                host=project.settings.server.host,
-                port=project.settings.server.port,
-                problems=project.problems,
+                serve(
+                    project.meters,
+                    host=project.settings.server.host,
+                    port=project.settings.server.port,
+                    problems=project.problems,
+                )
             )
-        )
         if not quiet and not json:
             console.print(
                 f"[bold]{project.settings.project}[/] is running"

@@ -29,7 +29,7 @@ def demo(
 ) -> None:
     """Watch a database and a folder become live context, change, and be right again.
 
-    Starts two small PostgreSQL servers in a temporary folder; needs nothing else and leaves nothing.
+    Starts two small PostgreSQL servers in a temporary folder and leaves nothing behind.
 
     Examples:
       penstock demo

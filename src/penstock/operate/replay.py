@@ -33,7 +33,7 @@ async def replay(
 ) -> list[dict[str, Any]]:
     """Set the consumer's positions; only while the project does not run."""
     moved = []
-    async with hold_project_lock(project.dsn, project.settings.project):
+    async with await hold_project_lock(project.dsn, project.settings.project):
         async with project.pool.connection() as connection, connection.transaction():
             cursor = await connection.execute(_PLACES, [pipeline, topic, topic])
             places = await cursor.fetchall()

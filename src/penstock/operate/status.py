@@ -151,9 +151,10 @@ async def _retained(project: Project, name: str) -> int | None:
 
     source = project.source(name)
     try:
-        if not hasattr(source, "retained_wal_bytes"):
+        if not hasattr(source, "status"):
             return None
-        return int(await source.retained_wal_bytes())
+        slot = await source.status()
+        return None if slot is None else int(slot.retained_wal_bytes)
     except PenstockError:
         return None
     finally:
