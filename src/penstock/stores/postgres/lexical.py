@@ -12,7 +12,7 @@ import re
 import struct
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise, repeat
 from typing import Final, NamedTuple
@@ -77,13 +77,12 @@ class Analyser:
     def terms(self, text: str) -> list[str]:
         """The terms of a text in reading order, repeated as often as they occur."""
         words = text.encode("utf-8", "replace").translate(_FOLD).decode().split()
-        stems = self._stems
         try:
-            found = [stems[word] for word in words]
+            found = list(map(self._stems.__getitem__, words))
         except KeyError:
-            stems = self._learn(words)
-            found = [stems[word] for word in words]
-        return " ".join(found).split()
+            found = list(map(self._learn(words).__getitem__, words))
+        # An ASCII word is one term or, if it is a stop word, none.
+        return list(filter(None, found)) if text.isascii() else " ".join(found).split()
 
     def _learn(self, words: Iterable[str]) -> dict[str, str]:
         """Remember the stems of new words. A stemmer is not thread-safe, hence the lock."""
@@ -308,11 +307,8 @@ def find_in_blocks(
     return found
 
 
-def merge_blocks(
-    payloads: Sequence[bytes], alive: Callable[[Ids], NDArray[np.bool_]]
-) -> tuple[list[str], Iterator[Packed]]:
-    """Fresh blocks as posting lists by term, without chunks that ``alive`` denies."""
-    blocks = [Block(payload) for payload in payloads]
+def merge_blocks(blocks: Sequence[Block], alive: Ids) -> tuple[list[str], Iterator[Packed]]:
+    """Fresh blocks as posting lists by term, of those chunks that are alive."""
     names = sorted(set(chain.from_iterable(block.terms() for block in blocks)))
     number = dict(zip(names, range(len(names)), strict=True))
     chunk_ids = np.concatenate([block.chunk_ids for block in blocks])
@@ -325,7 +321,7 @@ def merge_blocks(
         before += len(block.chunk_ids)
     terms, chunks = np.concatenate(of_term), np.concatenate(of_chunk)
     frequencies = np.concatenate([block.frequencies for block in blocks])
-    kept = alive(chunk_ids)[chunks]
+    kept = np.isin(chunk_ids, alive)[chunks]
     terms, chunks, frequencies = terms[kept], chunks[kept], frequencies[kept]
     order = np.argsort(terms, kind="stable")
     terms, chunks = terms[order], chunks[order]
