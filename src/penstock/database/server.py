@@ -29,6 +29,7 @@ _SOCKET_PATH_LIMIT = 100  # sun_path holds 104 bytes on macOS and 108 on Linux
 _SHARED_MEMORY_WANTED = 256 * 1024 * 1024
 _LOG_LIMIT = 10 * 1024 * 1024
 _PAUSE_S = 0.01
+_TELLING = ("FATAL", "PANIC", "HINT", "could not", "error while loading")
 
 # A setting that means nothing to PostgreSQL: it tells in the list of processes whose server it is.
 _MARK = "penstock.data_dir="
@@ -304,8 +305,9 @@ class PostgresServer:
 
     def _sentence(self, said: str, port: int | None) -> PenstockError:
         data = self.cluster.data
-        lines = [line for line in said.splitlines() if line.strip()][-4:]
-        last = " / ".join(lines) or "nothing"
+        lines = [line for line in said.splitlines() if line.strip()]
+        telling = [line for line in lines if any(word in line for word in _TELLING)]
+        last = " / ".join((telling or lines)[-4:]) or "nothing"
         if "Address already in use" in said:
             return ConfigError(
                 f"port {port} on 127.0.0.1 is taken: choose another one, or leave it out so that a "
