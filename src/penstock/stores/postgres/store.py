@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -108,6 +108,20 @@ class PostgresStore:
         with translated():
             async with self._pool.connection() as connection:
                 return await knowledge.known_vectors(connection, model, hashes, tenant=self._tenant)
+
+    async def stored_metadata(
+        self, source: str, keys: Sequence[str]
+    ) -> Mapping[str, tuple[Position, Mapping[str, Any]]]:
+        """The position and metadata of stored documents by key."""
+        from penstock.stores.postgres import knowledge
+
+        if not keys:
+            return {}
+        with translated():
+            async with self._pool.connection() as connection:
+                return await knowledge.stored_metadata(
+                    connection, source, keys, tenant=self._tenant
+                )
 
     async def prepare_tables(self, schemas: Sequence[Schema]) -> None:
         """Make the live tables that do not exist yet. Columns of those that do are changed by the
