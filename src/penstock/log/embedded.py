@@ -385,10 +385,10 @@ class EmbeddedProducer:
         try:
             return await self._log.append(self.name, self._epoch, topic, parts, state, as_of)
         except (BadRecordError, UnicodeEncodeError) as error:
-            # The changes are bytes by now: only names can be refused.
+            # The changes are bytes by now: what is refused is in the state.
             raise FatalError(
-                f"expected names and texts of the state of {self.name!r} that the database can "
-                f"store, it refused them: {error}",
+                f"expected an append of {self.name!r} that the database can store, it refused: "
+                f"{error} (the state must be text without NUL and broken Unicode)",
                 producer=self.name,
             ) from error
 
