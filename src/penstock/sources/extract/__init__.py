@@ -1,7 +1,16 @@
 """Documents become text: plain text here, everything else in a child process."""
 
-from penstock.sources.extract.base import Extracted, Extractor, Limits
+from penstock.sources.extract.base import VERSION, Extracted, Extractor, Limits
 from penstock.sources.extract.pool import ChildExtractor
-from penstock.sources.extract.sniff import Kind, without_text
+from penstock.sources.extract.sniff import Kind, needs_child, without_text
 
-__all__ = ["ChildExtractor", "Extracted", "Extractor", "Kind", "Limits", "without_text"]
+__all__ = [
+    "VERSION",
+    "ChildExtractor",
+    "Extracted",
+    "Extractor",
+    "Kind",
+    "Limits",
+    "needs_child",
+    "without_text",
+]

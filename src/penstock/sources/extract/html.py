@@ -12,13 +12,13 @@ from penstock.sources.extract.sniff import UTF16_MARKS, Kind
 from penstock.sources.extract.tables import markdown_row
 
 _SKIPPED: Final = frozenset(
-    (  # one name after the other, for the eye
+    (  # noqa: SIM905 - a list of these words would be a page long
         "script style template noscript svg math iframe object canvas audio video select button "
         "textarea "
     ).split()
 )
 _BLOCKS: Final = frozenset(
-    (  # one name after the other, for the eye
+    (  # noqa: SIM905 - a list of these words would be a page long
         "address article aside blockquote body center dd details dialog div dl dt fieldset "
         "figcaption figure footer form header hgroup hr html legend main nav p section summary ul "
         "ol li table caption thead tbody tfoot tr pre h1 h2 h3 h4 h5 h6 title "
@@ -26,7 +26,7 @@ _BLOCKS: Final = frozenset(
 )
 _HEADINGS: Final = {f"h{level}": level for level in range(1, 7)}
 _VOID: Final = frozenset(
-    (  # one name after the other, for the eye
+    (  # noqa: SIM905 - a list of these words would be a page long
         "area base br col embed hr img input link meta param source track wbr "
     ).split()
 )
@@ -64,14 +64,11 @@ def _decode(data: bytes) -> tuple[str, str]:
         match = _CHARSET.search(data[:4096])
         encoding = match[1].decode("ascii").lower() if match else "windows-1252"
         try:
-            known = codecs.lookup(encoding)
-            if known.name in {"utf-8", "undefined"} or not getattr(
-                known, "_is_text_encoding", True
-            ):
+            if codecs.lookup(encoding).name == "utf-8":
                 encoding = "windows-1252"
-        except LookupError:
-            encoding = "windows-1252"
-        return data.decode(encoding, "replace"), encoding
+            return data.decode(encoding, "replace"), encoding
+        except (LookupError, UnicodeError):  # unknown, or no encoding of text
+            return data.decode("windows-1252", "replace"), "windows-1252"
 
 
 class _Parser(HTMLParser):
@@ -110,7 +107,7 @@ class _Parser(HTMLParser):
         elif tag in _BLOCKS:
             self._open(tag)
 
-    def _open(self, tag: str) -> None:
+    def _open(self, tag: str) -> None:  # noqa: C901 - a flat list of tags
         if not (self._tables and tag != "table"):
             self._flush()
         if tag in _HEADINGS:
@@ -142,12 +139,10 @@ class _Parser(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if self._skipping is not None:
-            if tag == self._skipping:
-                self._skip_depth -= 1
-                if self._skip_depth == 0:
-                    self._skipping = None
-            return
-        if tag == "table":
+            self._skip_depth -= tag == self._skipping
+            if self._skip_depth == 0:
+                self._skipping = None
+        elif tag == "table":
             self._end_table()
         elif tag in {"td", "th"}:
             self._end_cell()

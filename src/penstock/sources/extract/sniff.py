@@ -44,7 +44,7 @@ _BY_SUFFIX: Final = {
 }
 
 _WITHOUT_TEXT: Final = frozenset(
-    (  # one name after the other, for the eye
+    (  # noqa: SIM905 - a list of these words would be a page long
         "7z aac aif avi avif bin bmp bz2 class cur db deb dll dmg dylib ear eot exe flac flv gif "
         "gz heic icns ico img iso jar jpeg jpg lib m4a m4v mkv mov mp3 mp4 mpeg mpg o obj ogg ogv "
         "opus otf pkl png psd pyc pyd pyo rar rpm so sqlite sqlite3 svgz tar tgz tif tiff ttf "
@@ -86,6 +86,11 @@ def suffix(name: str) -> str:
 def without_text(name: str) -> bool:
     """True for names of images, sounds, archives, programs: files that nobody means as text."""
     return suffix(name) in _WITHOUT_TEXT
+
+
+def needs_child(name: str) -> bool:
+    """Does the name promise a document that is parsed in a process of its own?"""
+    return _BY_SUFFIX.get(suffix(name), Kind.TEXT) not in PLAIN
 
 
 def sniff(name: str, data: bytes) -> Kind:

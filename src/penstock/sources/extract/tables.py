@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from penstock.errors import BadRecordError, MissingExtraError
-from penstock.sources.extract.base import Extracted, Limits, Writer
+from penstock.sources.extract.base import Extracted, Limits, MetadataValue, Writer
 from penstock.sources.extract.sniff import Kind
 from penstock.sources.extract.text import decode
 
@@ -62,14 +62,14 @@ def extract_json(kind: Kind, data: bytes, limits: Limits) -> Extracted:
 def extract_parquet(data: bytes, limits: Limits) -> Extracted:
     """A Parquet file, all columns as text."""
     try:
-        import polars
+        import polars as pl
     except ImportError as error:
         raise MissingExtraError("reading Parquet files", "parquet") from error
     try:
-        frame = polars.scan_parquet(io.BytesIO(data))
-        _check_rows(int(frame.select(polars.len()).collect().item()), limits)
+        frame = pl.scan_parquet(io.BytesIO(data))
+        _check_rows(int(frame.select(pl.len()).collect().item()), limits)
         table = frame.collect()
-    except polars.exceptions.PolarsError as error:
+    except pl.exceptions.PolarsError as error:
         raise BadRecordError(f"expected a Parquet file, found a broken one: {error}") from error
     rows = ([_cell(value) for value in row] for row in table.iter_rows())
     return _table(Kind.PARQUET, table.columns, rows, limits)
@@ -98,7 +98,11 @@ def _table(
             msg = f"expected at most {limits.output_bytes:,} characters of text: split the file"
             raise BadRecordError(msg)
         lines.append(line)
-    facts = {"rows": count, "columns": list(header), "row_limit": limits.rows}
+    facts: dict[str, MetadataValue] = {
+        "rows": count,
+        "columns": list(header),
+        "row_limit": limits.rows,
+    }
     return Extracted("\n".join(lines), None, kind.value, facts)
 
 

@@ -1,0 +1,97 @@
+"""A file that was read, as a row of the stream of documents."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+from penstock.errors import BadRecordError, MissingExtraError
+from penstock.records import Microseconds, Row
+from penstock.sources.extract import Extracted, Extractor
+from penstock.sources.files.folder import Found
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Document(NamedTuple):
+    """What a change of a document will say. ``base`` is the fingerprint that was known when the
+    file was read: another one by now means that something newer was found since."""
+
+    key: str
+    fingerprint: str
+    base: str | None
+    changed_at: Microseconds
+    row: Row
+
+
+def timestamp(nanoseconds: int) -> str | None:
+    """A time as PostgreSQL prints it; None for one that no calendar has."""
+    try:
+        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        return None
+    return moment.isoformat(" ")
+
+
+def readable(found: Found, base: str | None, extracted: Extracted) -> Document:
+    """The document with its text."""
+    metadata = extracted.metadata
+    row = (
+        found.key,
+        extracted.title,
+        extracted.media_type,
+        extracted.text,
+        found.digest,
+        str(found.size),
+        timestamp(found.modified_ns),
+        json.dumps(metadata, ensure_ascii=False) if metadata else "{}",
+        None,
+    )
+    return Document(found.key, found.fingerprint, base, found.changed_at, row)
+
+
+def broken(found: Found, base: str | None, reason: str, *, again: bool = False) -> Document:
+    """The document with the reason why it has no text. ``again``: the reason may pass."""
+    digest = None if found.digest.startswith("-") else found.digest
+    row = (
+        found.key,
+        None,
+        None,
+        None,
+        digest,
+        str(found.size),
+        timestamp(found.modified_ns),
+        "{}",
+        reason,
+    )
+    fingerprint = found.fingerprint
+    if again and not fingerprint.startswith("?"):
+        fingerprint = f"?{fingerprint.lstrip('~')}"
+    if digest is not None:
+        before, _, end = fingerprint.rpartition(" ")
+        fingerprint = f"{before} !{end}"
+    return Document(found.key, fingerprint, base, found.changed_at, row)
+
+
+def document_of(found: Found, base: str | None, extractor: Extractor) -> Document | None:
+    """The document, if it needs no child process; None if it does."""
+    if found.error is not None:
+        return broken(found, base, found.error)
+    assert found.data is not None
+    try:
+        extracted = extractor.extract_plain(found.key, found.data)
+    except BadRecordError as error:
+        return broken(found, base, error.reason)
+    return None if extracted is None else readable(found, base, extracted)
+
+
+async def extracted_document(found: Found, base: str | None, extractor: Extractor) -> Document:
+    """The document, read in a child process if need be. `UnavailableError` passes through."""
+    assert found.data is not None
+    try:
+        return readable(found, base, await extractor.extract(found.key, found.data))
+    except BadRecordError as error:
+        return broken(found, base, error.reason)
+    except MissingExtraError as error:
+        return broken(found, base, str(error), again=True)
