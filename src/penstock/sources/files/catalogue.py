@@ -61,6 +61,7 @@ class Catalogue:
         known = self.known
         schema = self._schema
         number = self._sequence
+        created = Op.CREATE if lane == "live" else Op.READ
         for document in documents:
             key = document.key
             before = known.get(key)
@@ -68,10 +69,7 @@ class Catalogue:
                 continue
             known[key] = state[f"{_FILE}{key}"] = document.fingerprint
             number += 1
-            if before is not None:
-                op = Op.UPDATE
-            else:
-                op = Op.CREATE if lane == "live" else Op.READ
+            op = Op.UPDATE if before is not None else created
             position = Position(f"{number:016d}")
             changes.append(Change(schema, op, (key,), position, document.changed_at, document.row))
         for key in gone:

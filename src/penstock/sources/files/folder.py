@@ -98,7 +98,7 @@ class Folder:
     def identity(self) -> str:
         """Device and inode of the root; `UnavailableError` when it is not there."""
         try:
-            found = os.stat(self._root)
+            found = self.root.stat()
             if not stat.S_ISDIR(found.st_mode):
                 msg = f"expected a folder at {self._root!r}, found a file: correct the path"
                 raise UnavailableError(msg)
@@ -185,12 +185,17 @@ class Folder:
                 target = os.path.realpath(target, strict=True)
                 if not target.startswith(f"{os.path.realpath(self._root)}/"):
                     return Verdict.GONE
-                found = os.stat(target)
+                found = Path(target).stat()
                 if known is not None and known.startswith(_signature(found)):
                     return Verdict.SAME
         except OSError as error:
             # Not to be seen is not to be gone: the folder above may be locked for a moment.
             return Verdict.GONE if error.errno in {*_ABSENT, errno.ELOOP} else Verdict.SAME
+        return self._read_found(path, target, found, known)
+
+    def _read_found(
+        self, path: str, target: str, found: os.stat_result, known: str | None
+    ) -> Found | Verdict:
         if not stat.S_ISREG(found.st_mode):
             return Verdict.GONE
         key = key_of(path)

@@ -153,8 +153,10 @@ class Reading:
             self._look_at(gone)
 
     def _look_at(self, paths: Iterable[str]) -> None:
-        self._hints.update(dict.fromkeys(paths))
-        self._wake.set()
+        looked = dict.fromkeys(paths)
+        if looked:
+            self._hints.update(looked)
+            self._wake.set()
 
     def _settle(self, writing: dict[str, float]) -> None:
         """Wait for those who write to close, or to pause for a while."""
