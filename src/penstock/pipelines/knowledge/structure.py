@@ -129,6 +129,8 @@ class _Reader:
 
     def _special(self, line: str, stripped: str, start: int, end: int) -> bool:
         """A line that begins with a mark; False when the mark is only text."""
+        if stripped[0] in _UNDERLINES and self._underlines(stripped, end):
+            return True
         if stripped.startswith(("```", "~~~")):
             self._start(start, "code")
             self._fence = stripped[:3]
@@ -142,8 +144,6 @@ class _Reader:
                 self._close(start)
                 self._heading(len(match[1]), match[2].rstrip("# \t"), start, end)
                 return True
-        if stripped[0] in _UNDERLINES and self._underlines(stripped, start, end):
-            return True
         if _ITEM.match(line):
             self._start(start, "item")
         return False
@@ -160,11 +160,11 @@ class _Reader:
             self._header = end
         self._lines += 1
 
-    def _underlines(self, stripped: str, start: int, end: int) -> bool:
+    def _underlines(self, stripped: str, end: int) -> bool:
         """Whether this line makes a heading of the one before."""
         if self._open is None or self._open[1] != "paragraph" or self._lines != 1:
             return False
-        above = self._text[self._open[0] : start].strip()
+        above = self._text[self._open[0] : end].partition("\n")[0].strip()
         if stripped.strip(stripped[0]) or len(stripped) < max(3, min(len(above), 8)):
             return False
         if len(above) > LONGEST_HEADING:
