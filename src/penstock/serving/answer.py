@@ -1,0 +1,292 @@
+"""Answers: text with numbered citations, or an honest "not in here"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from penstock.clock import Clock, SystemClock
+from penstock.models.base import Embedder, Generator
+from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
+from penstock.models.sentences import sentences
+from penstock.records import Microseconds, Position
+from penstock.serving.context import Context, ContextBuilder, ContextRow, Item
+from penstock.serving.prompt import BUDGET, Template, messages, read_template
+from penstock.serving.retrieval import Mode
+from penstock.serving.values import iso, jsonable, plain
+from penstock.stores.base import DEFAULT_TENANT, Filter, Passage
+
+ABSTAINED: Final = "The context does not answer this."
+LONGEST_ANSWER: Final = 20_000
+"""Characters; a model that does not stop is stopped."""
+_MARK: Final = re.compile(r"\s?\[(\d+(?:\s*[,;]\s*\d+)*)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """What a statement rests on: a span of a document's text, or columns of a row.
+
+    ``start`` and ``end`` are character offsets into the document (of a row: None). ``quote`` is the
+    text there; of a row, what was cited of it. ``age_ms`` is the age of the source's part.
+    """
+
+    number: int
+    kind: str
+    source: str
+    key: str
+    title: str
+    quote: str
+    start: int | None
+    end: int | None
+    columns: tuple[str, ...]
+    version: Position
+    committed_at: Microseconds
+    age_ms: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {**jsonable(asdict(self)), "committed_at": iso(self.committed_at)}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back. ``score`` (0 to 1) says how well the context fits the question; a language
+    model's answer carries the context's."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    abstained: bool
+    score: float
+    context: Context
+    generator: str
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def question(self) -> str:
+        """What was asked."""
+        return self.context.question
+
+    @property
+    def age_ms(self) -> float | None:
+        """The age of the oldest source that is cited; without citations, of the oldest of all."""
+        ages = [c.age_ms for c in self.citations] or [s.age_ms for s in self.context.sources]
+        known = [age for age in ages if age is not None]
+        return max(known) if known and len(known) == len(ages) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        context = self.context.to_dict()
+        return {
+            "question": self.question,
+            "text": self.text,
+            "citations": [citation.to_dict() for citation in self.citations],
+            "abstained": self.abstained,
+            "score": round(self.score, 4),
+            "age_ms": self.age_ms,
+            "taken_at": context["taken_at"],
+            "sources": context["sources"],
+            "generator": self.generator,
+            "timings_ms": dict(self.timings_ms),
+        }
+
+
+class Answerer:
+    """Answers from contexts: with ``generator``, or by extraction when that is None."""
+
+    def __init__(
+        self,
+        builder: ContextBuilder,
+        *,
+        embedder: Embedder,
+        generator: Generator | None = None,
+        template: Template | None = None,
+        reader: ExtractiveReader | None = None,
+        clock: Clock | None = None,
+        budget: int = BUDGET,
+        count: Callable[[str], int] | None = None,
+    ) -> None:
+        self._builder = builder
+        self._generator = generator
+        self._template = template or read_template()
+        self._reader = reader or ExtractiveReader(embedder)
+        self._clock = clock or SystemClock()
+        self._budget = budget
+        self._count = count
+
+    async def answer(
+        self,
+        question: str,
+        *,
+        where: Filter | None = None,
+        limit: int = 8,
+        mode: Mode = "hybrid",
+        tenant: str = DEFAULT_TENANT,
+        principals: Sequence[str] = (),
+    ) -> Answer:
+        """An answer from what is known now to those who ask. Errors are those of `ContextBuilder`
+        and of the generator."""
+        last: str | Answer = ""
+        async for last in self.stream(
+            question, where=where, limit=limit, mode=mode, tenant=tenant, principals=principals
+        ):
+            pass
+        assert isinstance(last, Answer)
+        return last
+
+    async def stream(
+        self,
+        question: str,
+        *,
+        where: Filter | None = None,
+        limit: int = 8,
+        mode: Mode = "hybrid",
+        tenant: str = DEFAULT_TENANT,
+        principals: Sequence[str] = (),
+    ) -> AsyncIterator[str | Answer]:
+        """The pieces of the answer's text as they come, and at the end the whole `Answer` (whose
+        text may lack marks that cited nothing)."""
+        began = self._clock.monotonic()
+        context = await self._builder.context(
+            question, where=where, limit=limit, mode=mode, tenant=tenant, principals=principals
+        )
+        assembled = self._clock.monotonic()
+        if self._generator is None:
+            reading = await self._reader.read(context.question, evidence_of(context))
+            text, citations = extracted(context, reading)
+            yield text
+        else:
+            reading = Reading((), top_score(context))
+            pieces: list[str] = []
+            prompt = messages(self._template, context, budget=self._budget, count=self._count)
+            async for piece in self._generator.stream(prompt):
+                pieces.append(piece)
+                yield piece
+                if sum(map(len, pieces)) > LONGEST_ANSWER:
+                    break
+            text, citations = cited(context, "".join(pieces))
+        ended = self._clock.monotonic()
+        yield Answer(
+            text=text,
+            citations=citations,
+            abstained=not citations or ABSTAINED.rstrip(".") in text,
+            score=reading.score,
+            context=context,
+            generator=self._generator.name if self._generator else self._reader.name,
+            timings_ms={
+                **context.timings_ms,
+                "answer": round((ended - assembled) * 1e3, 3),
+                "total": round((ended - began) * 1e3, 3),
+            },
+        )
+
+    async def close(self) -> None:
+        """Release the generator."""
+        if self._generator is not None:
+            await self._generator.close()
+
+
+# --------------------------------------------------------------------------- by extraction
+
+
+def evidence_of(context: Context) -> list[Evidence]:
+    """What the extractive reader reads, in the order of the context's items."""
+    return [
+        Evidence(
+            item.title,
+            item.score,
+            facts=tuple(
+                Fact(name, plain(value), name in item.searched)
+                for name, value in item.values.items()
+            ),
+        )
+        if isinstance(item, ContextRow)
+        else Evidence(f"{item.title} {item.heading}".strip(), item.score, item.text)
+        for item in context.items
+    ]
+
+
+def extracted(context: Context, reading: Reading) -> tuple[str, tuple[Citation, ...]]:
+    """The text of what was found, each part with its number, and the citations."""
+    if not reading.found:
+        return ABSTAINED, ()
+    citations = tuple(
+        _citation(number, context, context.items[found.evidence], found)
+        for number, found in enumerate(reading.found, 1)
+    )
+    parts = [
+        f"{re.sub(r'\s+', ' ', found.text)} [{citation.number}]"
+        for found, citation in zip(reading.found, citations, strict=True)
+    ]
+    return ("\n" if any(c.kind == "row" for c in citations) else " ").join(parts), citations
+
+
+def _citation(number: int, context: Context, item: Item, found: Found) -> Citation:
+    passage = isinstance(item, Passage)
+    return Citation(
+        number=number,
+        kind="passage" if passage else "row",
+        source=item.source,
+        key=item.key,
+        title=item.title,
+        quote=found.text,
+        start=item.start + found.start if isinstance(item, Passage) else None,
+        end=item.start + found.end if isinstance(item, Passage) else None,
+        columns=found.columns,
+        version=item.version,
+        committed_at=item.committed_at,
+        age_ms=context.age_ms(item.source),
+    )
+
+
+# --------------------------------------------------------------------------- by a language model
+
+
+def top_score(context: Context) -> float:
+    """How well the best item fits, 0 to 1."""
+    return max((min(1.0, max(0.0, score / 2)) for score in context.scores), default=0.0)
+
+
+def cited(context: Context, text: str) -> tuple[str, tuple[Citation, ...]]:
+    """A model's text with its marks checked: those of items that there are become citations in the
+    order of first use, numbered anew; all others are removed."""
+    order: dict[int, int] = {}
+    before: dict[int, str] = {}
+
+    def replaced(match: re.Match[str]) -> str:
+        items = [int(part) for part in re.split(r"\s*[,;]\s*", match[1]) if len(part) < 6]
+        items = [item for item in items if 1 <= item <= len(context.items)]
+        for item in items:
+            before.setdefault(item, text[: match.start()])
+            order.setdefault(item, len(order) + 1)
+        space = " " if match[0][0].isspace() else ""
+        return space + "".join(f"[{order[item]}]" for item in items) if items else ""
+
+    written = _MARK.sub(replaced, text).strip()
+    return written, tuple(
+        _citation(number, context, context.items[item - 1], _support(context, item, before[item]))
+        for item, number in order.items()
+    )
+
+
+def _support(context: Context, item: int, before: str) -> Found:
+    """The sentence of the cited passage that has most words in common with the statement."""
+    cited_item = context.items[item - 1]
+    if isinstance(cited_item, ContextRow):
+        row = evidence_of(context)[item - 1]
+        said = before.lower()
+        columns = tuple(f.name for f in row.facts if f.value and f.value.lower() in said)
+        quote = ", ".join(f"{f.words} {f.value}" for f in row.facts if f.name in columns)
+        return Found(item - 1, quote or cited_item.title, 0, 0, columns, 0.0)
+    spans = sentences(before)
+    stated = set(re.findall(r"\w+", before[spans[-1].start :].lower())) if spans else set()
+    best = max(
+        sentences(cited_item.text),
+        key=lambda s: len(
+            stated & set(re.findall(r"\w+", cited_item.text[s.start : s.end].lower()))
+        ),
+        default=None,
+    )
+    start, end = best or (0, len(cited_item.text))
+    return Found(item - 1, cited_item.text[start:end], start, end, (), 0.0)
