@@ -9,6 +9,7 @@ import psycopg
 from psycopg import errors, sql
 from psycopg.abc import Buffer
 from psycopg.types.datetime import DateLoader, TimestampLoader, TimestamptzLoader
+from psycopg.types.json import Jsonb
 
 from penstock.errors import RetryableError
 from penstock.records import Column, Key, Position
@@ -29,9 +30,11 @@ FROM unnest(%s::text[], %s::text[]) w (source, stream)
 JOIN penstock.live_tables l USING (source, stream)
 WHERE l.tenant = penstock.tenant()
 """
+# The record of the table gives each text of a key the type of its column.
 _ROWS: Final = """
-SELECT w.place, t.{version}, t.{committed}, {shown}
-FROM unnest(%s::text[]) WITH ORDINALITY w (key, place) JOIN {table} t ON t.{key} = w.key
+SELECT w.ordinality, t.{version}, t.{committed}, {shown}
+FROM jsonb_populate_recordset(NULL::{table}, %s::jsonb) WITH ORDINALITY w
+JOIN {table} t ON {same_key}
 """
 
 
@@ -89,10 +92,21 @@ async def _ask(
     connection: psycopg.AsyncConnection[Any], table: _Table, keys: Sequence[Key]
 ) -> psycopg.AsyncCursor[Any]:
     columns = live_columns([Column(*column) for column in table.registered])
+    key_names = [
+        name for name, (_, _, of_key) in zip(columns, table.registered, strict=True) if of_key
+    ]
+    records: list[dict[str, str | None]]
+    if len(key_names) == len(columns):  # then a digest of the row stands for the key
+        records = [{KEY: text} for text in key_texts(keys)]
+        key_names = [KEY]
+    else:
+        records = [dict(zip(key_names, key, strict=True)) for key in keys]
     statement = sql.SQL(_ROWS).format(
         version=sql.Identifier(POSITION),
         committed=sql.Identifier(COMMITTED_AT),
-        key=sql.Identifier(KEY),
+        same_key=sql.SQL(" AND ").join(
+            sql.SQL("t.{name} = w.{name}").format(name=sql.Identifier(name)) for name in key_names
+        ),
         shown=sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
         table=sql.Identifier(table.schema, table.name),
     )
@@ -103,7 +117,7 @@ async def _ask(
         ("timestamptz", _TimestamptzLoader),
     ):
         cursor.adapters.register_loader(kind, loader)
-    return await cursor.execute(statement, [key_texts(keys)], prepare=True)
+    return await cursor.execute(statement, [Jsonb(records)], prepare=True)
 
 
 def _live(table: _Table, keys: Sequence[Key], row: Sequence[Any]) -> tuple[_Place, LiveRow]:
