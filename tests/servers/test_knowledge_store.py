@@ -332,6 +332,28 @@ async def test_two_lanes_store_the_same_texts_at_the_same_time(
     await expect_whole(connection)
 
 
+async def test_two_versions_of_one_document_wait_for_each_other(
+    connection: Connection, database_url: str
+) -> None:
+    """The second compares with what the first has stored, not with what was there before."""
+    await apply(connection, replacing(version("a", 1, ["one", "two"])))
+    async with (
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as other,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as watching,
+    ):
+        async with connection.transaction():
+            await replace_documents(connection, replacing(version("a", 3, ["one", "three"])))
+            second = asyncio.create_task(apply(other, replacing(version("a", 2, ["two", "four"]))))
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            async with asyncio.timeout(10):
+                while await rows(watching, waits) == [(0,)] and not second.done():
+                    await asyncio.sleep(0)
+            assert not second.done()
+        await second
+    assert await visible(connection) == {("docs", "a"): ["one", "three"]}
+    await expect_whole(connection)
+
+
 async def test_a_version_whose_base_has_changed_is_made_again(connection: Connection) -> None:
     """Values taken from a stored version must be those of the version that is replaced."""
     await apply(connection, replacing(version("a", 1, ["one"], metadata={"notes": "n"})))
