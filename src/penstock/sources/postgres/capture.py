@@ -8,7 +8,7 @@ themselves and a single change waits for nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
@@ -25,7 +25,7 @@ from penstock.sources.postgres.catalogue import (
     fetch_primary_key,
     fetch_types,
 )
-from penstock.sources.postgres.changes import Assembler, TablePlan, table_schema
+from penstock.sources.postgres.changes import Assembler, TablePlan, commits_after, table_schema
 from penstock.sources.postgres.decoder import RELATION, Relation, decode
 from penstock.sources.postgres.positions import format_lsn, parse_lsn
 from penstock.sources.postgres.stream import DATA, DATA_START, ReplicationStream, wal_end
@@ -79,7 +79,7 @@ class Capture:
         self._what = f"source {source!r}"
         self._source = source
         self._publication = publication
-        self._tables = tables
+        self._tables = dict(tables)
         self._clock = clock
         self._batch_changes = batch_changes
         self._heartbeat_s = heartbeat_s
@@ -97,6 +97,8 @@ class Capture:
         self._confirmed_at = 0.0
         self._progress = 0
         self._split = False
+        self._until: int | None = None
+        self._pieces: list[bytes] = []
         self._assembler = Assembler(source)
 
     async def start(self, slot: str, resume_lsn: int, position: str | None, durable: int) -> None:
@@ -117,27 +119,43 @@ class Capture:
             asyncio.create_task(self._beat(), name=f"heartbeat {self._source}"),
         ]
 
-    async def batches(self) -> AsyncGenerator[SourceBatch]:
-        """Batches until `close`; raises what ends the stream."""
+    async def batches(self, until: int | None = None) -> AsyncGenerator[SourceBatch]:
+        """Batches until `close`; raises what ends the stream.
+
+        With ``until``, ends when all that committed before that LSN was given, and nothing that
+        committed later; call again to go on. Such batches do not speak of time.
+        """
         stream, assembler = self._stream, self._assembler
-        while True:
-            await stream.wait()
-            pieces = stream.take()
-            if not pieces and stream.ended:
-                return
+        self._until = until
+        while until is None or self._reach() < until:
+            if not self._pieces:
+                await stream.wait()
+                self._pieces = stream.take()
+                if not self._pieces and stream.ended:
+                    return
             gather_until = self._loop.time() + _GATHER_S
-            while pieces:
-                for begin in range(0, len(pieces), _SLICE):
-                    await self._feed(pieces[begin : begin + _SLICE])
-                    while len(assembler.changes) > self._batch_changes:
-                        yield self._whole_batch() if assembler.complete else self._part_batch()
-                    await asyncio.sleep(0)
+            held = False
+            while self._pieces and not held:
+                held = await self._feed()
+                while len(assembler.changes) > self._batch_changes:
+                    yield self._whole_batch() if assembler.complete else self._part_batch()
+                await asyncio.sleep(0)
                 if assembler.complete and self._loop.time() > gather_until:
                     break
-                stream.poll()
-                pieces = stream.take()
+                if not self._pieces:
+                    stream.poll()
+                    self._pieces = stream.take()
             if assembler.complete or self._is_news():
                 yield self._whole_batch()
+            if held:
+                return
+
+    def begin_tables(self, streams: Collection[str], starts_at: int) -> None:
+        """A copy of these tables as of this LSN was begun: changes from then on are wanted."""
+        for stream in streams:
+            oid = self._tables[stream][0]
+            self._tables[stream] = (oid, starts_at)
+            self._assembler.begin_table(oid, starts_at)
 
     def confirm(self, lsn: int) -> None:
         """All until ``lsn`` is durable here: tell the server, soon."""
@@ -165,18 +183,24 @@ class Capture:
         self._confirmed_at = self._loop.time()
         self._stream.confirm(self._stream.durable)
 
-    async def _feed(self, pieces: list[bytes]) -> None:
-        assembler = self._assembler
-        for piece in pieces:
-            if piece[0] == DATA:
-                if piece[DATA_START] == RELATION:
-                    relation = decode(piece, DATA_START)
-                    assert isinstance(relation, Relation)
-                    assembler.define(relation.oid, await self._plan(relation))
-                else:
-                    assembler.feed(piece, DATA_START)
-            else:
+    async def _feed(self) -> bool:
+        """Decode a slice of what has come; True when it stopped before a transaction that
+        committed too late."""
+        assembler, until = self._assembler, self._until
+        pieces, self._pieces = self._pieces[:_SLICE], self._pieces[_SLICE:]
+        for place, piece in enumerate(pieces):
+            if piece[0] != DATA:
                 self._progress = max(self._progress, wal_end(piece))
+            elif piece[DATA_START] == RELATION:
+                relation = decode(piece, DATA_START)
+                assert isinstance(relation, Relation)
+                assembler.define(relation.oid, await self._plan(relation))
+            elif until is not None and commits_after(piece, DATA_START, until):
+                self._pieces = pieces[place:] + self._pieces
+                return True
+            else:
+                assembler.feed(piece, DATA_START)
+        return False
 
     async def _plan(self, relation: Relation) -> TablePlan | None:
         known = self._tables.get(f"{relation.namespace}.{relation.name}")
@@ -194,6 +218,8 @@ class Capture:
 
     def _is_news(self) -> bool:
         """Whether there is something to report though no change is complete."""
+        if self._until is not None:
+            return False
         if self._split and not self._assembler.changes:
             return self._assembler.end_lsn > self._reported_lsn
         moment = self._moment
@@ -225,6 +251,8 @@ class Capture:
 
     def _time(self) -> Microseconds | None:
         """The latest time up to which everything is included; None if it is not news."""
+        if self._until is not None:
+            return None
         times = [self._as_of]
         if self._assembler.committed_at is not None:
             times.append(self._assembler.committed_at)

@@ -8,7 +8,7 @@ copy contains, and knows how far complete transactions go.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -24,6 +24,7 @@ from penstock.records import (
     Schema,
 )
 from penstock.sources.postgres.decoder import (
+    BEGIN,
     Begin,
     Commit,
     Delete,
@@ -37,8 +38,18 @@ from penstock.sources.postgres.decoder import (
 )
 from penstock.sources.postgres.positions import parse_position, position_prefix
 
+NEVER: Final = 1 << 64
+"""Where a table starts whose copy is yet to be made: after every LSN."""
 _EVERYTHING: Final = 1 << 62
 _new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
+
+
+def commits_after(data: bytes, start: int, lsn: int) -> bool:
+    """Whether this message begins a transaction that committed at or after ``lsn``."""
+    if data[start] != BEGIN:
+        return False
+    message = decode(data, start)
+    return isinstance(message, Begin) and message.commit_lsn >= lsn
 
 
 def _key_maker(indexes: tuple[int, ...]) -> Callable[[Row], Key]:
@@ -118,6 +129,12 @@ class Assembler:
     def define(self, oid: int, plan: TablePlan | None) -> None:
         """Changes of this relation look so from here on; None leaves them out."""
         self._plans[oid] = plan
+
+    def begin_table(self, oid: int, starts_at: int) -> None:
+        """Changes of this relation that commit from this LSN on are wanted."""
+        plan = self._plans.get(oid)
+        if plan is not None:
+            self._plans[oid] = replace(plan, starts_at=starts_at)
 
     def take_complete(self) -> list[Change]:
         """Remove the changes of complete transactions."""

@@ -8,7 +8,7 @@ table's copy and the table's oid, once it is complete).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ import structlog
 
 from penstock.clock import Clock
 from penstock.errors import ConfigError, SourceError
-from penstock.records import Schema
+from penstock.records import Microseconds, Schema
 from penstock.sources.base import Finding, SourceBatch, State, StateChange
 from penstock.sources.postgres.capture import Capture
 from penstock.sources.postgres.catalogue import (
@@ -31,11 +31,12 @@ from penstock.sources.postgres.catalogue import (
     fetch_tables,
     fetch_types,
 )
-from penstock.sources.postgres.changes import TablePlan, table_schema
+from penstock.sources.postgres.changes import NEVER, TablePlan, table_schema
 from penstock.sources.postgres.checks import check_source
 from penstock.sources.postgres.connections import connect
 from penstock.sources.postgres.positions import format_lsn, parse_lsn, parse_position
 from penstock.sources.postgres.publication import (
+    Export,
     Identity,
     Published,
     check_identity,
@@ -138,7 +139,7 @@ class PostgresSource:
     async def read(self, state: State) -> AsyncIterator[SourceBatch]:
         """See `penstock.sources.base.Source.read`. May be called again after it has ended."""
         await self.close()
-        self._durable = parse_lsn(state["lsn"]) if "lsn" in state else 0
+        self._durable = 0  # only what is acknowledged is confirmed, not what reading begins with
         try:
             async with aclosing(self._read(state)) as batches:
                 async for batch in batches:
@@ -160,23 +161,25 @@ class PostgresSource:
         )
         copied = _copied_tables(state, tables, published)
         facts = _changed_facts(state, tables, identity)
-        missing = [table for table in tables if table.oid not in copied]
-        if missing:
-            load = self._load(catalogue, missing, resume_lsn, published, facts)
-            async with aclosing(load) as batches:
+        if resume_lsn is None:
+            first = self._first_load(catalogue, tables, published, facts)
+            async with aclosing(first) as batches:
                 async for batch in batches:
                     resume_lsn = _lsn_in(batch.state, resume_lsn)
                     copied |= _copied_in(batch.state)
                     yield batch
-        elif facts:
-            yield SourceBatch(state=facts)
+        else:
+            facts |= {} if "lsn" in state else {"lsn": format_lsn(resume_lsn)}
+            if facts:
+                yield SourceBatch(state=facts)
         assert resume_lsn is not None
+        starts = {table.stream: (table.oid, copied.get(table.oid, NEVER)) for table in tables}
         self._capture = capture = Capture(
             catalogue,
             replication,
             self.name,
             self.publication,
-            {table.stream: (table.oid, copied[table.oid]) for table in tables},
+            starts,
             clock=self._clock,
             server=server,
             batch_changes=self._batch_changes,
@@ -184,9 +187,12 @@ class PostgresSource:
             heartbeat_s=self._heartbeat_s,
         )
         await capture.start(self.slot, resume_lsn, state.get("position"), self._durable)
-        async with aclosing(capture.batches()) as batches:
-            async for batch in batches:
-                yield batch
+        missing = [table for table in tables if table.oid not in copied]
+        later = self._later_load(catalogue, capture, missing, published)
+        for part in (later, capture.batches()):
+            async with aclosing(part) as batches:
+                async for batch in batches:
+                    yield batch
 
     async def acknowledge(self, state: StateChange) -> None:
         """See `penstock.sources.base.Source.acknowledge`."""
@@ -310,36 +316,73 @@ class PostgresSource:
             return None
         return None if slot is None else slot.confirmed_lsn
 
-    async def _load(
+    async def _first_load(
         self,
         catalogue: psycopg.AsyncConnection,
         tables: Sequence[Table],
-        resume_lsn: int | None,
         published: Published,
         facts: StateChange,
     ) -> AsyncGenerator[SourceBatch]:
-        """Copy tables at one consistent moment: that of the new slot, or, when there is one
-        already, that of a temporary slot beside it."""
+        """Make the slot and copy all tables as of the moment where it begins."""
         before = (await fetch(catalogue, self._what, _NOW))[0][0]
-        async with AsyncExitStack() as stack:
-            export = await stack.enter_async_context(
-                exported_snapshot(
-                    self._dsn,
-                    self._what,
-                    self.slot if resume_lsn is None else f"{self.slot[:57]}_copy",
-                    temporary=resume_lsn is not None,
-                    patience_s=self._limits.consistent_point_s,
-                    watch=catalogue,
-                )
-            )
+        async with self._export(catalogue, temporary=False) as export:
+            yield SourceBatch(state={**facts, "lsn": format_lsn(export.consistent_point)})
+            copies = self._copy(export, tables, published, before)
+            async with aclosing(copies) as batches:
+                async for batch in batches:
+                    yield batch
+        yield SourceBatch(as_of=before)
+
+    async def _later_load(
+        self,
+        catalogue: psycopg.AsyncConnection,
+        capture: Capture,
+        missing: Sequence[Table],
+        published: Published,
+    ) -> AsyncGenerator[SourceBatch]:
+        """Copy tables that came later (or whose first copy was interrupted) in between: first all
+        that committed before their copy, then the copy, so that positions keep their order."""
+        if not missing:
+            return
+        caught_up = parse_lsn(await current_lsn(catalogue, self._what))
+        async with aclosing(capture.batches(until=caught_up)) as batches:
+            async for batch in batches:
+                yield batch
+        before = (await fetch(catalogue, self._what, _NOW))[0][0]
+        async with self._export(catalogue, temporary=True) as export:
             point = export.consistent_point
-            lsn = point if resume_lsn is None else resume_lsn
-            yield SourceBatch(state={**facts, "lsn": format_lsn(lsn)})
-            connection = await stack.enter_async_context(
-                snapshot_connection(self._dsn, self._what, export.snapshot, tables)
-            )
+            capture.begin_tables([table.stream for table in missing], point)
+            copies = self._copy(export, missing, published, before)
+            for part in (capture.batches(until=point), copies):
+                async with aclosing(part) as batches:
+                    async for batch in batches:
+                        yield batch
+
+    def _export(
+        self, catalogue: psycopg.AsyncConnection, *, temporary: bool
+    ) -> AbstractAsyncContextManager[Export]:
+        return exported_snapshot(
+            self._dsn,
+            self._what,
+            f"{self.slot[:57]}_copy" if temporary else self.slot,
+            temporary=temporary,
+            patience_s=self._limits.consistent_point_s,
+            watch=catalogue,
+        )
+
+    async def _copy(
+        self,
+        export: Export,
+        tables: Sequence[Table],
+        published: Published,
+        committed_at: Microseconds,
+    ) -> AsyncGenerator[SourceBatch]:
+        point = export.consistent_point
+        async with snapshot_connection(
+            self._dsn, self._what, export.snapshot, tables
+        ) as connection:
             copier = TableCopier(
-                connection, self._what, point, before, batch_rows=self._batch_changes
+                connection, self._what, point, committed_at, batch_rows=self._batch_changes
             )
             for table in tables:
                 plan = await self._plan(connection, table)
@@ -349,8 +392,6 @@ class PostgresSource:
                 async with aclosing(copy) as batches:
                     async for batch in batches:
                         yield batch
-        if resume_lsn is None:
-            yield SourceBatch(as_of=before)
 
     async def _plan(self, connection: psycopg.AsyncConnection, table: Table) -> TablePlan:
         relation = await fetch_relation(connection, self._what, self.publication, table)

@@ -65,6 +65,8 @@ class CopyReader:
         self._pgconn.nonblocking = 1
         self._descriptor = self._pgconn.socket
         self._resume()
+        # What came together with the answer is read already: the socket will not tell of it.
+        self._readable()
 
     def take(self) -> list[bytes]:
         """All that was read; raises what ended the stream once nothing is left before it."""
