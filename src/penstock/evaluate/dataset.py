@@ -1,0 +1,123 @@
+"""Datasets in the BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/*.tsv``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from penstock.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusDocument:
+    """One document of the corpus."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One question. ``title`` restricts it to documents with that title; ``answers`` are texts that
+    answer it; ``answerable`` is None where nobody says."""
+
+    id: str
+    text: str
+    gains: Mapping[str, int]
+    title: str | None = None
+    answers: tuple[str, ...] = ()
+    answerable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A corpus with judged questions."""
+
+    documents: Sequence[CorpusDocument]
+    queries: Sequence[Query]
+
+
+def read_dataset(folder: Path, *, queries: int | None = None) -> Dataset:
+    """Read a dataset; with ``queries``, only the first so many. `ConfigError` names what is amiss
+    with file and line."""
+    documents = [
+        CorpusDocument(_id(line, where), str(line.get("title") or ""), str(line.get("text") or ""))
+        for where, line in _lines(folder / "corpus.jsonl")
+    ]
+    if not documents:
+        raise ConfigError(f"expected documents in {str(folder / 'corpus.jsonl')!r}, found none")
+    gains = _gains(folder)
+    asked = [
+        _query(line, where, gains) for where, line in _lines(folder / "queries.jsonl", most=queries)
+    ]
+    if not asked:
+        raise ConfigError(f"expected questions in {str(folder / 'queries.jsonl')!r}, found none")
+    return Dataset(documents, asked)
+
+
+def _query(line: Mapping[str, Any], where: str, gains: Mapping[str, dict[str, int]]) -> Query:
+    metadata = line.get("metadata") or {}
+    answers = tuple(str(answer) for answer in metadata.get("answers") or ())
+    answerable = metadata.get("answerable")
+    return Query(
+        _id(line, where),
+        str(line.get("text") or ""),
+        gains.get(str(line["_id"]), {}),
+        metadata.get("title"),
+        answers,
+        bool(answers) or None if answerable is None else bool(answerable),
+    )
+
+
+def _gains(folder: Path) -> dict[str, dict[str, int]]:
+    """Judgements of all files in ``qrels``; ``test.tsv`` alone where there is one."""
+    files = sorted((folder / "qrels").glob("*.tsv"))
+    files = [file for file in files if file.name == "test.tsv"] or files
+    if not files:
+        raise ConfigError(f"expected judgements in {str(folder / 'qrels')!r}, found no .tsv file")
+    gains: dict[str, dict[str, int]] = {}
+    for file in files:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            parts = line.split("\t")
+            if number == 1 and not parts[-1].lstrip("-").isdigit():
+                continue
+            if len(parts) < 3 or not parts[-1].lstrip("-").isdigit():
+                raise ConfigError(
+                    f"{file}:{number}: expected query, document and score between tabs, "
+                    f"got {line[:80]!r}"
+                )
+            gains.setdefault(parts[0], {})[parts[-2]] = int(parts[-1])
+    return gains
+
+
+def _lines(path: Path, *, most: int | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if most is not None and number > most:
+                    return
+                if line.strip():
+                    yield f"{path}:{number}", _object(path, number, line)
+    except OSError as error:
+        raise ConfigError(f"expected to read {str(path)!r}, got: {error}") from error
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise ConfigError(f"{path}:{number}: expected a JSON object, got: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}:{number}: expected a JSON object, got {line[:40]!r}")
+    return value
+
+
+def _id(line: Mapping[str, Any], where: str) -> str:
+    if "_id" not in line:
+        raise ConfigError(f"{where}: expected a field '_id', got {sorted(line)}")
+    return str(line["_id"])

@@ -1,0 +1,168 @@
+"""How well questions find their documents, how quickly, and how honest the answers are."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from penstock.clock import Clock
+from penstock.evaluate.dataset import CorpusDocument, Dataset, Query
+from penstock.evaluate.metrics import Gains, best_per_document, summary
+from penstock.models.base import Embedder
+from penstock.records import Change, Microseconds, Op, Position, document_schema
+from penstock.serving.answer import Answer, Answerer
+from penstock.serving.context import ContextBuilder
+from penstock.serving.retrieval import Mode, fuse
+from penstock.stores.base import DEFAULT_TENANT, Filter, Snapshot, SnapshotStore
+from penstock.telemetry import percentiles
+
+SOURCE: Final = "corpus"
+MODES: Final[tuple[Mode, ...]] = ("vector", "text", "hybrid")
+CANDIDATES: Final = 50
+TIMED: Final = 300
+"""Questions that are timed one by one on the full path, embedding included."""
+ANSWERED: Final = 400
+"""Questions that are answered, of each kind (answerable, not answerable)."""
+_BATCH: Final = 256
+
+Load = Callable[[Sequence[Change]], Awaitable[None]]
+"""Brings changes of documents through the pipeline into the store."""
+
+
+async def load_corpus(
+    documents: Sequence[CorpusDocument], load: Load, tell: Callable[[str], None]
+) -> None:
+    """Load a corpus as the documents of one source, whose keys are the ids of the corpus."""
+    for start in range(0, len(documents), _BATCH):
+        batch = documents[start : start + _BATCH]
+        await load([_change(start + i, document) for i, document in enumerate(batch)])
+        tell(f"loaded {start + len(batch):,} of {len(documents):,} documents")
+
+
+def _change(number: int, document: CorpusDocument) -> Change:
+    text = document.text
+    row = (document.id, document.title, "text/plain", text, "", str(len(text)), None, "{}", None)
+    return Change(
+        document_schema(SOURCE),
+        Op.READ,
+        (document.id,),
+        Position(f"{number:016x}"),
+        Microseconds(1),
+        after=row,
+    )
+
+
+async def rank(
+    dataset: Dataset,
+    snapshots: SnapshotStore,
+    embedder: Embedder,
+    tell: Callable[[str], None],
+    *,
+    tenant: str = DEFAULT_TENANT,
+) -> dict[str, dict[str, float]]:
+    """The four measures by vector, by words and by both, over all judged questions."""
+    judged = [query for query in dataset.queries if any(g > 0 for g in query.gains.values())]
+    rankings: dict[Mode, list[tuple[list[str], Gains]]] = {mode: [] for mode in MODES}
+    async with snapshots.snapshot(tenant=tenant) as snapshot:
+        keys = _Keys(snapshot)
+        for start in range(0, len(judged), _BATCH):
+            batch = judged[start : start + _BATCH]
+            vectors = await embedder.embed([query.text for query in batch], priority="bulk")
+            for query, vector in zip(batch, vectors, strict=True):
+                hits = await snapshot.candidates(
+                    vector,
+                    query.text,
+                    limit=CANDIDATES,
+                    where=Filter(title=query.title),
+                    model=embedder.name,
+                )
+                names = await keys.of([hit.chunk for hit in hits])
+                for mode in MODES:
+                    ranked = [(names[hit.chunk], score) for hit, score in fuse(hits, mode)]
+                    rankings[mode].append((best_per_document(ranked), query.gains))
+            tell(f"asked {start + len(batch):,} of {len(judged):,} questions")
+    return {mode: summary(rankings[mode]) for mode in MODES}
+
+
+class _Keys:
+    """The documents of chunks, each looked up once."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._known: dict[int, str] = {}
+
+    async def of(self, chunks: Sequence[int]) -> dict[int, str]:
+        missing = [chunk for chunk in chunks if chunk not in self._known]
+        for passage in await self._snapshot.passages(missing):
+            self._known[passage.chunk] = passage.key
+        return {chunk: self._known[chunk] for chunk in chunks}
+
+
+async def time_contexts(
+    queries: Sequence[Query], builder: ContextBuilder, clock: Clock, *, tenant: str = DEFAULT_TENANT
+) -> dict[str, float | None]:
+    """Milliseconds from a question to its assembled context, embedding included."""
+    sample = _sample(queries, TIMED + 20)
+    times = []
+    for query in sample:
+        began = clock.monotonic()
+        await builder.context(query.text, where=Filter(title=query.title), tenant=tenant)
+        times.append((clock.monotonic() - began) * 1000)
+    found = percentiles(times[20:] or times)
+    return {"p50": found.p50, "p95": found.p95, "p99": found.p99}
+
+
+async def judge_answers(
+    queries: Sequence[Query], answerer: Answerer, *, tenant: str = DEFAULT_TENANT
+) -> dict[str, Any]:
+    """How often the cited text contains an answer, and how often it rightly answers or abstains."""
+    with_answer = _sample([q for q in queries if q.answerable and q.answers], ANSWERED)
+    without = _sample([q for q in queries if q.answerable is False], ANSWERED)
+    report: dict[str, Any] = {}
+    if with_answer:
+        answers = [await _ask(query, answerer, tenant) for query in with_answer]
+        given = [not answer.abstained for answer in answers]
+        right = [
+            _contains(answer, query) for query, answer in zip(with_answer, answers, strict=True)
+        ]
+        report |= {
+            "answerable_questions": len(with_answer),
+            "answered_when_answerable": _share(given),
+            "cited_text_contains_answer": _share(right),
+            "contains_answer_when_answered": _share(
+                [ok for ok, was_given in zip(right, given, strict=True) if was_given]
+            ),
+        }
+    if without:
+        answers = [await _ask(query, answerer, tenant) for query in without]
+        report |= {
+            "unanswerable_questions": len(without),
+            "abstained_when_unanswerable": _share([answer.abstained for answer in answers]),
+        }
+    return report
+
+
+async def _ask(query: Query, answerer: Answerer, tenant: str) -> Answer:
+    return await answerer.answer(query.text, where=Filter(title=query.title), tenant=tenant)
+
+
+def _contains(answer: Answer, query: Query) -> bool:
+    cited = _plain(" ".join(citation.quote for citation in answer.citations))
+    return any(_plain(text) in cited for text in query.answers if _plain(text).strip())
+
+
+def _plain(text: str) -> str:
+    return " " + " ".join(re.findall(r"[^\W_]+", text.lower())) + " "
+
+
+def _share(values: Sequence[bool]) -> float:
+    return round(sum(values) / len(values), 4) if values else 0.0
+
+
+def _sample(queries: Sequence[Query], most: int) -> list[Query]:
+    """A fixed random choice, so that two runs ask the same."""
+    if len(queries) <= most:
+        return list(queries)
+    return random.Random(1).sample(list(queries), most)
