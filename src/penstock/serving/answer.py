@@ -127,13 +127,15 @@ class Answerer:
     ) -> Answer:
         """An answer from what is known now to those who ask. Errors are those of `ContextBuilder`
         and of the generator."""
-        last: str | Answer = ""
-        async for last in self.stream(
-            question, where=where, limit=limit, mode=mode, tenant=tenant, principals=principals
-        ):
-            pass
-        assert isinstance(last, Answer)
-        return last
+        pieces = [
+            piece
+            async for piece in self.stream(
+                question, where=where, limit=limit, mode=mode, tenant=tenant, principals=principals
+            )
+        ]
+        answer = pieces[-1]
+        assert isinstance(answer, Answer)
+        return answer
 
     async def stream(
         self,
@@ -216,7 +218,7 @@ def extracted(context: Context, reading: Reading) -> tuple[str, tuple[Citation, 
         for number, found in enumerate(reading.found, 1)
     )
     parts = [
-        f"{re.sub(r'\s+', ' ', found.text)} [{citation.number}]"
+        f"{' '.join(found.text.split())} [{citation.number}]"
         for found, citation in zip(reading.found, citations, strict=True)
     ]
     return ("\n" if any(c.kind == "row" for c in citations) else " ").join(parts), citations
