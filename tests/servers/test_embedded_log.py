@@ -20,7 +20,9 @@ from penstock.clock import SystemClock
 from penstock.database.connect import open_pool
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.database.migrate import migrate
+from penstock.database.queries import load_queries
 from penstock.errors import FatalError, FencedError, UnavailableError
+from penstock.log import embedded
 from penstock.log.embedded import EmbeddedLog
 from penstock.records import BEGINNING, LogPosition
 from penstock.testing.logs import change, changes_of, keys, read_all
@@ -258,6 +260,64 @@ async def test_a_lost_listener_is_replaced(database_url: str) -> None:
             await producer.append("t", [change(i)])
         async with asyncio.timeout(20):
             assert await reading == ["1", "2", "3"]
+
+
+async def test_what_is_too_large_is_refused_before_anything_is_written(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The producer goes on: it knows that nothing happened."""
+    monkeypatch.setattr("penstock.log.embedded.MAX_PAYLOAD", 1000)
+    async with opened(database_url) as log:
+        await log.create_topic("t")
+        producer = await log.open_producer("p")
+        noise = random.Random(1).randbytes(2000).hex()
+        with pytest.raises(FatalError, match="at most 1000 bytes"):
+            await producer.append("t", [change(1, noise)], state={"at": "1"})
+        await producer.append("t", [change(2)])
+        assert keys(await changes_of(log, "t")) == ["2"]
+        assert dict((await log.open_producer("p")).state) == {}
+
+
+async def test_a_state_that_cannot_be_stored_stops_the_source(database_url: str) -> None:
+    """With a sentence, and without its changes."""
+    async with opened(database_url) as log:
+        await log.create_topic("t")
+        for value in ("with \x00", "\udcff"):
+            producer = await log.open_producer("p")
+            with pytest.raises(FatalError, match="state must be text"):
+                await producer.append("t", [change(1)], state={"at": value})
+        assert await changes_of(log, "t") == []
+
+
+async def test_reading_finds_its_rows_in_the_index(database_url: str) -> None:
+    """However long the backlog: both ends of a read, the place of a time, the head."""
+    async with opened(database_url) as log:
+        await log.create_topic("t")
+        queries = load_queries(Path(embedded.__file__).with_suffix(".sql"))
+    values = {
+        "topic": "t",
+        "partition": 0,
+        "after": 50_000,
+        "max_changes": 100,
+        "streams": ["a"],
+        "time": 2**60,
+    }
+    async with await psycopg.AsyncConnection.connect(
+        database_url, autocommit=True, cursor_factory=psycopg.AsyncClientCursor
+    ) as connection:
+        await connection.execute(
+            "INSERT INTO penstock.log_batches (topic, partition, last_position, first_position,"
+            " changes, streams) SELECT 't', 0, n, n, 1, '{a}' FROM generate_series(1, 100000) AS n"
+        )
+        await connection.execute("UPDATE penstock.log_partitions SET last = 100000")
+        await connection.execute("ANALYZE penstock.log_batches")
+        for name in ("read", "seek"):
+            query = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) " + queries[name]
+            cursor = await connection.execute(query, values)
+            plan = "\n".join(line for (line,) in await cursor.fetchall())
+            assert "Seq Scan on log_batches" not in plan, plan
+        cursor = await connection.execute(queries["read"], values)
+        assert len(await cursor.fetchall()) == 100
 
 
 async def follow(log: EmbeddedLog, count: int) -> list[str]:

@@ -6,7 +6,8 @@ L1. Records of one partition have the positions 1, 2, 3, ... in the order of app
 L2. A position becomes visible only after all before it: a reader at N never misses one below.
 L3. An append, the producer's new state and its time are one step: all of it or nothing.
 L4. An append by a producer that was opened again elsewhere is refused (`FencedError`).
-L5. All changes with one key are in one partition, in the order of appending. A truncate is in all.
+L5. All changes with one key are in one partition, in the order of appending. A truncate is in all
+    partitions; a change that moves a row to another key is in those of both keys.
 L6. Reading is repeatable: the same position gives the same records until retention removes them.
 """
 
@@ -50,10 +51,14 @@ class Producer(Protocol):
         """Make changes, state and time durable in one step and wake the readers.
 
         Returns only when the step is on disk. ``state`` is merged into what is stored; None removes
-        a name. With no changes, only state and time are stored (and readers see the time).
+        a name. With no changes, only state and time are stored. Readers of all partitions see the
+        time, and it uses up a position where there are no changes. Appends of one producer happen
+        in the order of calling.
+
         Raises `FencedError` when another process has opened this producer, `UnavailableError` when
         the log cannot be reached: then the step has happened wholly or not at all, and opening the
-        producer again tells which.
+        producer again tells which. Until it is opened again, more appends are refused (the same
+        after a cancelled one).
         """
 
 

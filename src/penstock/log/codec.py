@@ -19,12 +19,13 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import orjson
 
 from penstock.errors import FatalError
-from penstock.records import UNCHANGED, Change, Column, Key, Op, Row, Schema, Unchanged, Value
+from penstock.records import UNCHANGED, Change, Column, Op, Row, Schema, Unchanged, Value
 
 VERSION: Final = 1
 COMPRESSED: Final = 1
@@ -40,7 +41,8 @@ _MAX_SCHEMAS: Final = 4096
 _Json: TypeAlias = Any  # what a JSON parser returns
 
 
-_Columns: TypeAlias = Sequence[Sequence[Value]]
+_Columns: TypeAlias = list[list[Value]]
+_Fields: TypeAlias = list[list[Any]]  # the nine fields of some changes
 
 
 class Encoded(NamedTuple):
@@ -86,7 +88,7 @@ class Codec:
 
     def _encode(
         self,
-        groups: Sequence[Sequence[Change]],
+        groups: Sequence[_Fields],
         order: Sequence[int] | None,
         dump: Callable[[Any], bytes],
         flags: int,
@@ -95,11 +97,11 @@ class Codec:
         heads: list[tuple[int, int, int]] = []
         pieces: list[bytes] = []
         for group in groups:
-            schema = group[0].schema
+            schema = group[0][0]
             piece = dump(_group_columns(schema, group))
             pieces.append(piece)
             number = schemas.setdefault(schema, len(schemas))
-            heads.append((number, len(group), len(piece)))
+            heads.append((number, len(group[0]), len(piece)))
         texts = [_schema_text(schema, dump) for schema in schemas]
         for text, schema in zip(texts, schemas, strict=True):
             self._remember(text, schema)
@@ -200,16 +202,18 @@ def _schema_text(schema: Schema, dump: Callable[[Any], bytes]) -> str:
 # --------------------------------------------------------------------------- groups
 
 
-def _grouped(changes: Sequence[Change]) -> tuple[Sequence[Sequence[Change]], list[int] | None]:
-    """Groups of one schema and shape, and for each change the number of its group (None: one)."""
-    schemas, _, keys, _, _, after, before, old_keys, _ = zip(*changes, strict=True)
+def _grouped(changes: Sequence[Change]) -> tuple[Sequence[_Fields], list[int] | None]:
+    """The fields of groups of one schema and shape, and for each change the number of its group
+    (None: there is one)."""
+    fields = _transposed(changes)
+    schemas, _, keys, _, _, after, before, old_keys, _ = fields
     if (
         len(set(map(id, schemas))) == 1
         and len(set(map(len, keys))) == 1
         and all(len(set(map(type, column))) == 1 for column in (after, before, old_keys))
-        and (old_keys[0] is None or len(set(map(len, cast("Sequence[Key]", old_keys)))) == 1)
+        and (old_keys[0] is None or len(set(map(len, old_keys))) == 1)
     ):
-        return [changes], None
+        return [fields], None
     same: dict[int, Schema] = {id(schema): schema for schema in schemas}
     equal: dict[Schema, int] = {}
     numbers = {known: equal.setdefault(schema, len(equal)) for known, schema in same.items()}
@@ -228,7 +232,7 @@ def _grouped(changes: Sequence[Change]) -> tuple[Sequence[Sequence[Change]], lis
             found = groups[shape] = (len(groups), [])
         found[1].append(change)
         order.append(found[0])
-    return [group for _, group in groups.values()], order
+    return [_transposed(group) for _, group in groups.values()], order
 
 
 def _ordered(groups: Sequence[list[Change] | None], order: Sequence[int] | None) -> list[Change]:
@@ -242,56 +246,57 @@ def _ordered(groups: Sequence[list[Change] | None], order: Sequence[int] | None)
     return [next(found) for found in map(wanted.__getitem__, order) if found is not None]
 
 
-def _group_columns(schema: Schema, group: Sequence[Change]) -> list[_Json]:
-    _, ops, keys, positions, times, after, before, old_keys, transactions = zip(*group, strict=True)
-    after_columns = _transposed(schema, after)
-    before_columns = _transposed(schema, before)
+def _group_columns(schema: Schema, fields: _Fields) -> list[_Json]:
+    _, ops, keys, positions, times, after, before, old_keys, transactions = fields
+    after_columns = _row_columns(schema, after)
+    before_columns = _row_columns(schema, before)
+    key_columns = _transposed(keys)
     rows = after_columns if after_columns is not None else before_columns
     return [
         "".join(ops),
         positions,
         times[0] if len(set(times)) == 1 else times,
         transactions[0] if len(set(transactions)) == 1 else transactions,
-        None if _is_derived(schema, keys, rows) else _key_columns(keys),
-        _key_columns(old_keys),
+        None if _is_derived(schema, key_columns, rows) else _key_columns(key_columns),
+        None if old_keys[0] is None else _key_columns(_transposed(old_keys)),
         None if after_columns is None else [_column(values) for values in after_columns],
         None if before_columns is None else [_column(values) for values in before_columns],
     ]
 
 
-def _is_derived(schema: Schema, keys: Sequence[Key], rows: _Columns | None) -> bool:
+def _transposed(rows: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    """Rows of one length as columns. Many small iterators, as ``zip(*rows)`` makes them, would set
+    off the garbage collector."""
+    return [list(map(itemgetter(i), rows)) for i in range(len(rows[0]))]
+
+
+def _is_derived(schema: Schema, keys: _Columns, rows: _Columns | None) -> bool:
     """Is every key what the key's columns of the row say? Then it is not stored."""
     if rows is None or not schema.key_indexes:
         return False
-    return tuple(zip(*(rows[i] for i in schema.key_indexes), strict=True)) == keys
+    return keys == [rows[i] for i in schema.key_indexes]
 
 
-def _key_columns(keys: Sequence[Key | None]) -> _Columns | None:
-    if keys[0] is None:
-        return None
-    columns = list(zip(*cast("Sequence[Key]", keys), strict=True))
+def _key_columns(columns: _Columns) -> _Columns:
     for values in columns:
         if not set(map(type, values)) <= _TEXTS:
             raise _not_storable(values)
     return columns
 
 
-def _transposed(schema: Schema, rows: Sequence[Row | None]) -> _Columns | None:
-    """Rows as columns. Rows of one group are all there or all not."""
+def _row_columns(schema: Schema, rows: Sequence[Row | None]) -> _Columns | None:
+    """Rows of one group as columns: they are all there or all not."""
     if rows[0] is None:
         return None
-    try:
-        columns = list(zip(*cast("Sequence[Row]", rows), strict=True))
-    except ValueError:
-        columns = []
-    if len(columns) != len(schema.columns):
+    there = cast("Sequence[Row]", rows)
+    lengths = set(map(len, there))
+    if lengths != {len(schema.columns)}:
         raise FatalError(
             f"expected {len(schema.columns)} values in each row of {schema.stream!r}, got "
-            f"{sorted(set(map(len, cast('Sequence[Row]', rows))))}: the source's schema and its "
-            "rows differ, which is a fault in the source",
+            f"{sorted(lengths)}: the source's schema and its rows differ, which is a fault in it",
             stream=schema.stream,
         )
-    return columns
+    return _transposed(there)
 
 
 def _column(values: Sequence[Value]) -> _Json:
