@@ -26,6 +26,11 @@ class Kind(StrEnum):
 PLAIN: Final = frozenset({Kind.TEXT, Kind.MARKDOWN})
 
 _BY_SUFFIX: Final = {
+    "txt": Kind.TEXT,
+    "text": Kind.TEXT,
+    "log": Kind.TEXT,
+    "rst": Kind.TEXT,
+    "adoc": Kind.TEXT,
     "md": Kind.MARKDOWN,
     "markdown": Kind.MARKDOWN,
     "mdx": Kind.MARKDOWN,

@@ -4,6 +4,7 @@ come of it. `FilesSource.read` makes one and throws it away."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -163,7 +164,7 @@ class Reading:
         self._writing = writing
         if not writing:
             return
-        now = self._clock.monotonic()
+        now = time.monotonic()
         quiet = [path for path, since in writing.items() if now - since >= _QUIET_S]
         for path in quiet:
             del writing[path]
