@@ -1,0 +1,176 @@
+"""all-MiniLM-L6-v2 on this machine's processor, without torch and without a download."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.errors import FatalError
+from penstock.models.base import Priority, Vectors
+from penstock.models.lanes import Lanes
+from penstock.models.minilm_weights import Precision, graph, load_weights, model_folder, verify
+from penstock.models.wordpiece import WordPiece
+
+_READS = 254
+"""Tokens, beside the two special ones: what the model was trained on."""
+_DIMENSIONS = 384
+
+
+class MiniLMEmbedder:
+    """Vectors from all-MiniLM-L6-v2, one text at a time on every core.
+
+    ``precision`` is ``fp32``, ``int8`` (about three times as fast, mean cosine with fp32 0.998) or
+    ``auto``: int8 where the processor multiplies bytes quickly. ``threads`` work on bulk and as
+    many on live texts; default: the cores that this process may use. The vectors of the last
+    ``cached_queries`` questions are kept.
+
+    The model is loaded on first use, or by `load`: about half a second.
+    """
+
+    dimensions = _DIMENSIONS
+    max_tokens = _READS
+
+    def __init__(
+        self,
+        *,
+        precision: Literal["auto", "fp32", "int8"] = "auto",
+        threads: int | None = None,
+        cached_queries: int = 1024,
+        folder: Path | None = None,
+    ) -> None:
+        self.precision: Precision = best_precision() if precision == "auto" else precision
+        self.name = f"all-MiniLM-L6-v2/{self.precision}-1"
+        self._wanted_threads = threads or _cores()
+        self._cached = cached_queries
+        self._folder = folder
+        self._queries: OrderedDict[str, Vectors] = OrderedDict()
+        self._loading = threading.Lock()
+        self._session: Any = None
+        self._words: WordPiece | None = None
+        self._lanes: Lanes[Vectors] | None = None
+        self._closed = False
+
+    def load(self) -> None:
+        """Verify the weights and make the model ready; `ConfigError` when they are wrong.
+
+        Blocks for about half a second, once; safe to call from any thread.
+        """
+        with self._loading:
+            if self._closed:
+                raise FatalError("expected an open embedder, got one that was closed")
+            if self._lanes is not None:
+                return
+            weights = self._model_folder() / "model.safetensors"
+            verify(weights)
+            self._session = _session(weights, self.precision)
+            self._words = self._words or self._tokenizer()
+            self._lanes = Lanes(self._vector, threads=self._wanted_threads)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        if self._words is None:
+            with self._loading:
+                self._words = self._words or self._tokenizer()
+        return self._words.count(texts)
+
+    async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
+        if not len(texts):
+            return np.empty((0, _DIMENSIONS), np.float32)
+        single = texts[0] if priority == "query" and len(texts) == 1 else None
+        if single is not None and (known := self._queries.get(single)) is not None:
+            self._queries.move_to_end(single)
+            return known.copy()
+        if self._lanes is None or self._closed:
+            await asyncio.to_thread(self.load)
+        assert self._lanes is not None
+        vectors = np.concatenate(await self._lanes.map(texts, priority))
+        if single is not None:
+            self._remember(single, vectors.copy())
+        return vectors
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._loading:
+            self._closed = True
+            lanes, self._lanes, self._session = self._lanes, None, None
+            self._queries.clear()
+        if lanes is not None:
+            lanes.close()
+
+    def _vector(self, text: str) -> Vectors:
+        """One text, in a thread of a lane; the session allows any number of them at a time."""
+        words, session = self._words, self._session
+        if words is None or session is None:
+            raise FatalError("expected an open embedder, got one that was closed")
+        vector: Vectors = session.run(None, {"tokens": words.encode(text)})[0]
+        return vector
+
+    def _remember(self, text: str, vectors: Vectors) -> None:
+        self._queries[text] = vectors
+        while len(self._queries) > self._cached:
+            self._queries.popitem(last=False)
+
+    def _tokenizer(self) -> WordPiece:
+        return WordPiece(self._model_folder() / "tokenizer.json", max_tokens=_READS)
+
+    def _model_folder(self) -> Path:
+        return self._folder or model_folder()
+
+
+def best_precision(flags: frozenset[str] | None = None) -> Precision:
+    """int8 where the processor has instructions for sums of products of bytes: elsewhere the
+    kernels are hardly faster than fp32, or saturate."""
+    if platform.machine() in ("arm64", "aarch64") and platform.system() == "Darwin":
+        return "int8"
+    known = _processor_flags() if flags is None else flags
+    return "int8" if known & {"avx512_vnni", "avx_vnni", "asimddp"} else "fp32"
+
+
+def _processor_flags() -> frozenset[str]:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return frozenset()
+    lines = (line for line in text.splitlines() if line.lower().startswith(("flags", "features")))
+    return frozenset(next(lines, "").split())
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _session(weights: Path, precision: Precision) -> Any:
+    """The graph with its weights; it runs in the thread that calls it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # every length has its own: they would be kept for ever
+    options.log_severity_level = 3
+    # The higher levels fuse sums with norms into an operator that is six times slower than the two.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    given = load_weights(weights, precision)
+    names = sorted(given)
+    arrays: list[NDArray[Any]] = [np.ascontiguousarray(given.pop(name)) for name in names]
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+    options.add_external_initializers(names, values)
+    session = onnxruntime.InferenceSession(
+        graph(precision), options, providers=["CPUExecutionProvider"]
+    )
+    # The options borrow the memory of these until the session exists; it has its own copy then.
+    del values, arrays
+    return session
