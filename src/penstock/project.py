@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
@@ -30,7 +30,7 @@ from penstock.runtimes.process import Assignment, ProcessSettings
 from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
 from penstock.stores.base import Filter
-from penstock.telemetry import Meters
+from penstock.telemetry import Meters, PipelineMeter, SourceMeter
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from penstock.serving.answer import Answer, Answerer
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
+    from penstock.stores.postgres.upkeep import Upkeep
+
+T = TypeVar("T")
 
 logger = structlog.get_logger("penstock.project")
 
@@ -261,9 +264,22 @@ class Project:
             Chore("report", 2.0, lambda: store_report(self)),
             Chore("report when idle", 15.0, lambda: store_report(self), when_idle=True),
         ]
+        upkeep = wiring.upkeep(self.settings, self.pool)
+        chores += [
+            Chore("statistics", 0.5, lambda: self._statistics(upkeep)),
+            Chore("posting lists", 5.0, upkeep.merge),
+            Chore("vector index", 5.0, upkeep.index),
+        ]
         if self.server is not None:
             chores.append(Chore("database", 1.0, self._keep_database, when_idle=True))
         return chores
+
+    async def _statistics(self, upkeep: Upkeep) -> None:
+        await upkeep.statistics(sum(self.embedding_counts()))
+
+    async def upkeep(self) -> None:
+        """Bring statistics and indexes of the stores up to date now, instead of by and by."""
+        await wiring.upkeep(self.settings, self.pool).everything(1)
 
     async def _keep_database(self) -> None:
         if self.server is not None:
@@ -306,7 +322,10 @@ class Project:
 
     def problems(self) -> list[str]:
         """Why this process is not ready, if it is not."""
-        meters = (*self.meters.sources.values(), *self.meters.pipelines.values())
+        meters: list[SourceMeter | PipelineMeter] = [
+            *self.meters.sources.values(),
+            *self.meters.pipelines.values(),
+        ]
         found = [f"{m.name} is {m.state}: {m.last_error}" for m in meters if m.state != "running"]
         return found or ([] if meters else ["nothing runs yet"])
 
@@ -337,7 +356,7 @@ class Project:
         return sum(m.embedded for m in meters), sum(m.reused for m in meters)
 
 
-def _opened(part: Any) -> Any:
+def _opened(part: T | None) -> T:
     if part is None:
         raise FatalError("expected an open project: use `async with penstock.open(...)`")
     return part

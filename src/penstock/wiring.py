@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from penstock.sources.postgres.source import PostgresSource
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
+    from penstock.stores.postgres.upkeep import Upkeep
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,13 @@ def snapshots(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresSna
     from penstock.stores.postgres.search import PostgresSnapshotStore
 
     return PostgresSnapshotStore(pool, language=settings.knowledge.language)
+
+
+def upkeep(settings: Settings, pool: AsyncConnectionPool[Any]) -> Upkeep:
+    """What keeps the stores' statistics and indexes in shape."""
+    from penstock.stores.postgres.upkeep import Upkeep
+
+    return Upkeep(pool, tenant=settings.tenant)
 
 
 def source(settings: Settings, name: str, clock: Clock) -> PostgresSource | FilesSource:

@@ -157,7 +157,7 @@ async def _steady(scene: World, report: Report, rows: int) -> None:
         script.flush()
         Path(script.name).chmod(0o644)
         command = [
-            str(find_installation().binaries / "pgbench"),
+            str(find_installation().program("pgbench")),
             "-n", "-c", "4", "-j", "1", "-M", "prepared", "-f", script.name,
             "-R", str(STEADY), "-T", str(STEADY_S), scene.source_dsn,
         ]  # fmt: skip

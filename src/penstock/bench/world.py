@@ -31,8 +31,8 @@ CREATE TABLE accounts (
 """
 FILL_ACCOUNTS = """
 INSERT INTO accounts
-SELECT n, 'name ' || n, 'user' || n || '@example.org', n % 1000,
-       (ARRAY['Paris', 'Istanbul', 'Jakarta', 'Lagos'])[1 + n % 4], clock_timestamp(),
+SELECT n, 'name ' || n, 'user' || n || '@example.org', n %% 1000,
+       (ARRAY['Paris', 'Istanbul', 'Jakarta', 'Lagos'])[1 + n %% 4], clock_timestamp(),
        repeat('x', 60)
 FROM generate_series(1, %s) n
 """

@@ -1,0 +1,76 @@
+"""What the stores need now and then: statistics for the planner, merged posting lists, an index of
+the vectors behind a load, and unused vectors thrown away.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool
+
+from penstock.database.connect import translated
+from penstock.stores.base import DEFAULT_TENANT
+from penstock.stores.postgres import vector_index
+from penstock.stores.postgres.knowledge import collect_garbage
+from penstock.stores.postgres.merging import merge_postings
+
+MOST_MERGES: Final = 20
+"""How many pieces of the text index one call merges at most."""
+
+# Autovacuum looks once a minute; a first load must not be planned for with empty tables till then.
+_ANALYZE: Final = (
+    "ANALYZE penstock.documents, penstock.chunks, penstock.vectors, penstock.postings, "
+    "penstock.fresh_postings"
+)
+
+
+class Upkeep:
+    """Runs on one connection of the pool at a time; calls must not overlap."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]],
+        *,
+        tenant: str = DEFAULT_TENANT,
+    ) -> None:
+        self._pool = pool
+        self._tenant = tenant
+        self._after = ""
+        self._analyzed_at = 0
+
+    async def statistics(self, chunks: int) -> bool:
+        """Tell the planner how large the tables are, each time that ``chunks`` has doubled."""
+        if chunks < 2 * self._analyzed_at or chunks == 0:
+            return False
+        async with self._pool.connection() as connection:
+            with translated():
+                await connection.execute(_ANALYZE)
+        self._analyzed_at = chunks
+        return True
+
+    async def merge(self) -> None:
+        """Merge posting lists and throw away what nothing uses."""
+        async with self._pool.connection() as connection:
+            with translated():
+                for _ in range(MOST_MERGES):
+                    merged = await merge_postings(
+                        connection, tenant=self._tenant, after=self._after
+                    )
+                    self._after = merged.after
+                    if merged.idle or not (merged.blocks or merged.after):
+                        break
+                await collect_garbage(connection)
+
+    async def index(self) -> None:
+        """Build or mend the index of the vectors, if that is due; may take a while."""
+        async with self._pool.connection() as connection:
+            await vector_index.maintain(connection)
+
+    async def everything(self, chunks: int) -> None:
+        """All of it, now."""
+        await self.statistics(chunks)
+        await self.merge()
+        await self.index()
+        self._analyzed_at = 0
+        await self.statistics(max(chunks, 1))
