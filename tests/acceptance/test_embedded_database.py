@@ -30,7 +30,7 @@ QUICK = {"fsync": "off", "shared_buffers": "16MB", "max_connections": "20"}
 
 # A process that uses the database until its input ends (or a signal comes).
 USER = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from penstock.database.embedded import EmbeddedPostgres
 
@@ -41,6 +41,7 @@ async def main():
         print(database.server_pid(), flush=True)
         await over.wait()
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 asyncio.run(main())
 """
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -153,8 +154,7 @@ class PostgresServer:
             try:
                 self._wait_for_launch(child)
             except UnavailableError:
-                child.send_signal(signal.SIGINT)
-                child.wait()
+                _interrupt(child)
                 raise
             if child.returncode is None:
                 return self._wait_until_ready()
@@ -325,6 +325,15 @@ class PostgresServer:
             f"{self.cluster.log})",
             path=str(data),
         )
+
+
+def _interrupt(child: subprocess.Popen[bytes]) -> None:
+    """End a server that is just starting. A signal before it listens to signals may be lost: a
+    shell starts what it runs in the background with SIGINT ignored."""
+    while child.poll() is None:
+        child.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(_PAUSE_S * 10)
 
 
 def _is_free(port: int) -> bool:
