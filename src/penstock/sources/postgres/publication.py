@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Final, LiteralString, NamedTuple
 
 import psycopg
@@ -22,7 +21,7 @@ from penstock.sources.postgres.catalogue import (
     fetch_published,
     fetch_slot,
 )
-from penstock.sources.postgres.connections import connect, one_line, translate
+from penstock.sources.postgres.connections import one_line, translate
 from penstock.sources.postgres.positions import format_lsn, parse_lsn
 
 _MARK: Final = "made by Penstock"
@@ -202,37 +201,33 @@ class Export(NamedTuple):
     snapshot: str
 
 
-@asynccontextmanager
-async def exported_snapshot(
-    dsn: str,
+async def export_snapshot(
+    replication: psycopg.AsyncConnection,
     what: str,
     slot: str,
     *,
     temporary: bool,
     patience_s: float,
     watch: psycopg.AsyncConnection,
-) -> AsyncIterator[Export]:
+) -> Export:
     """Create a slot and export what the database holds at its consistent point.
 
-    The snapshot can be taken over until the context ends. The server first waits for the end of
-    all transactions that are writing; after ``patience_s`` that is a `RetryableError`.
+    The snapshot can be taken over while the connection is open and not used for anything else. The
+    server first waits for the end of all transactions that are writing; after ``patience_s`` that
+    is a `RetryableError`.
     """
-    replication = await connect(dsn, what, replication=True)
+    kind = "TEMPORARY LOGICAL" if temporary else "LOGICAL"
+    command = f'CREATE_REPLICATION_SLOT "{slot}" {kind} pgoutput EXPORT_SNAPSHOT'
     try:
-        kind = "TEMPORARY LOGICAL" if temporary else "LOGICAL"
-        command = f'CREATE_REPLICATION_SLOT "{slot}" {kind} pgoutput EXPORT_SNAPSHOT'
-        try:
-            async with asyncio.timeout(patience_s):
-                rows = await fetch(replication, what, command)
-        except TimeoutError as error:
-            writers = (await fetch(watch, what, _WRITERS))[0][0] or "none that we may see"
-            raise RetryableError(
-                f"expected a consistent moment of {what} within {patience_s:g} s, but transactions "
-                f"that write are still open ({writers}): end them; it is tried again"
-            ) from error
-        yield Export(parse_lsn(rows[0][1]), rows[0][2])
-    finally:
-        await replication.close()
+        async with asyncio.timeout(patience_s):
+            rows = await fetch(replication, what, command)
+    except TimeoutError as error:
+        writers = (await fetch(watch, what, _WRITERS))[0][0] or "none that we may see"
+        raise RetryableError(
+            f"expected a consistent moment of {what} within {patience_s:g} s, but transactions "
+            f"that write are still open ({writers}): end them; it is tried again"
+        ) from error
+    return Export(parse_lsn(rows[0][1]), rows[0][2])
 
 
 async def claim_slot(

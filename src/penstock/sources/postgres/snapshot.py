@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -15,7 +14,7 @@ from penstock.records import Change, Microseconds, Op, Schema
 from penstock.sources.base import SourceBatch, StateChange
 from penstock.sources.postgres.catalogue import Table, fetch
 from penstock.sources.postgres.changes import TablePlan
-from penstock.sources.postgres.connections import connect, translate
+from penstock.sources.postgres.connections import translate
 from penstock.sources.postgres.copy_text import parse_copy_row
 from penstock.sources.postgres.positions import snapshot_position
 from penstock.sources.postgres.stream import CopyReader
@@ -36,37 +35,29 @@ WHERE c.relkind = 'r' AND c.relfilenode IS DISTINCT FROM pg_relation_filenode(c.
 """
 
 
-@asynccontextmanager
-async def snapshot_connection(
-    dsn: str, what: str, snapshot: str, tables: Sequence[Table]
-) -> AsyncIterator[psycopg.AsyncConnection]:
-    """A connection that sees the exported snapshot and keeps the tables' shapes from changing."""
-    connection = await connect(dsn, what)
+async def enter_snapshot(
+    connection: psycopg.AsyncConnection, what: str, snapshot: str, tables: Sequence[Table]
+) -> None:
+    """Let the connection see the exported snapshot, and keep the tables' shapes from changing for
+    as long as it is open."""
+    names = [sql.Identifier(table.namespace, table.name) for table in tables]
     try:
-        try:
-            await connection.execute("SET lock_timeout = '30s'")
-            await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            await connection.execute(
-                sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot))
-            )
-            await connection.execute(
-                sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(
-                    sql.SQL(", ").join(
-                        sql.Identifier(table.namespace, table.name) for table in tables
-                    )
-                )
-            )
-        except psycopg.Error as error:
-            raise translate(error, what) from error
-        rewritten = await fetch(connection, what, _REWRITTEN, ([table.oid for table in tables],))
-        if rewritten:
-            raise RetryableError(
-                f"table {rewritten[0][0]} of {what} was rewritten or truncated while its copy "
-                "began: it is begun again"
-            )
-        yield connection
-    finally:
-        await connection.close()
+        await connection.execute("SET lock_timeout = '30s'")
+        await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        await connection.execute(
+            sql.SQL("SET TRANSACTION SNAPSHOT {}").format(sql.Literal(snapshot))
+        )
+        await connection.execute(
+            sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(sql.SQL(", ").join(names))
+        )
+    except psycopg.Error as error:
+        raise translate(error, what) from error
+    rewritten = await fetch(connection, what, _REWRITTEN, ([table.oid for table in tables],))
+    if rewritten:
+        raise RetryableError(
+            f"table {rewritten[0][0]} of {what} was rewritten or truncated while its copy began: "
+            "it is begun again"
+        )
 
 
 class TableCopier:

@@ -8,7 +8,7 @@ table's copy and the table's oid, once it is complete).
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -46,10 +46,10 @@ from penstock.sources.postgres.publication import (
     drop_publication,
     drop_slot,
     ensure_publication,
-    exported_snapshot,
+    export_snapshot,
     identify,
 )
-from penstock.sources.postgres.snapshot import TableCopier, snapshot_connection
+from penstock.sources.postgres.snapshot import TableCopier, enter_snapshot
 from penstock.sources.postgres.verify import HashedTable, RowHash, current_lsn, row_hashes
 
 logger = structlog.get_logger("penstock.sources.postgres")
@@ -358,17 +358,22 @@ class PostgresSource:
                     async for batch in batches:
                         yield batch
 
-    def _export(
+    @asynccontextmanager
+    async def _export(
         self, catalogue: psycopg.AsyncConnection, *, temporary: bool
-    ) -> AbstractAsyncContextManager[Export]:
-        return exported_snapshot(
-            self._dsn,
-            self._what,
-            f"{self.slot[:57]}_copy" if temporary else self.slot,
-            temporary=temporary,
-            patience_s=self._limits.consistent_point_s,
-            watch=catalogue,
-        )
+    ) -> AsyncIterator[Export]:
+        replication = await self._open_replication()
+        try:
+            yield await export_snapshot(
+                replication,
+                self._what,
+                f"{self.slot[:57]}_copy" if temporary else self.slot,
+                temporary=temporary,
+                patience_s=self._limits.consistent_point_s,
+                watch=catalogue,
+            )
+        finally:
+            await replication.close()
 
     async def _copy(
         self,
@@ -377,21 +382,44 @@ class PostgresSource:
         published: Published,
         committed_at: Microseconds,
     ) -> AsyncGenerator[SourceBatch]:
-        point = export.consistent_point
-        async with snapshot_connection(
-            self._dsn, self._what, export.snapshot, tables
-        ) as connection:
+        last = SourceBatch()
+        connection = await connect(self._dsn, self._what)
+        self._resources.push_async_callback(connection.close)
+        try:
+            await enter_snapshot(connection, self._what, export.snapshot, tables)
             copier = TableCopier(
-                connection, self._what, point, committed_at, batch_rows=self._batch_changes
+                connection,
+                self._what,
+                export.consistent_point,
+                committed_at,
+                batch_rows=self._batch_changes,
             )
             for table in tables:
-                plan = await self._plan(connection, table)
-                finished = {_TABLE + table.stream: _Copied(point, table.oid).format()}
-                logger.info("source.copying", source=self.name, table=table.stream)
-                copy = copier.copy(table, plan, published.filters.get(table.oid), finished)
-                async with aclosing(copy) as batches:
-                    async for batch in batches:
-                        yield batch
+                async for batch in self._copy_table(connection, copier, export, table, published):
+                    if last.changes:
+                        yield last
+                    last = batch
+        finally:
+            await connection.close()
+        # Only now, when no lock is left in the source: whoever sees the end of the copy may
+        # take long, or alter the table.
+        yield last
+
+    async def _copy_table(
+        self,
+        connection: psycopg.AsyncConnection,
+        copier: TableCopier,
+        export: Export,
+        table: Table,
+        published: Published,
+    ) -> AsyncGenerator[SourceBatch]:
+        logger.info("source.copying", source=self.name, table=table.stream)
+        plan = await self._plan(connection, table)
+        finished = {_TABLE + table.stream: _Copied(export.consistent_point, table.oid).format()}
+        copy = copier.copy(table, plan, published.filters.get(table.oid), finished)
+        async with aclosing(copy) as batches:
+            async for batch in batches:
+                yield batch
 
     async def _plan(self, connection: psycopg.AsyncConnection, table: Table) -> TablePlan:
         relation = await fetch_relation(connection, self._what, self.publication, table)
