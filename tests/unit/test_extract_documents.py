@@ -95,7 +95,8 @@ def test_docx_keeps_structure() -> None:
     assert found.title == "Rules"
     assert found.metadata == {"author": "Ann"}
     assert found.text == (
-        "# Fares & rules\n\nAll fares.\n\n- one\n  - deep\n\n| a | b |\n|---|---|\n| 1 |  |\n\nshown"
+        "# Fares & rules\n\nAll fares.\n\n- one\n  - deep\n\n"
+        "| a | b |\n|---|---|\n| 1 |  |\n\nshown"
     )
 
 

@@ -84,6 +84,28 @@ class FilesSource:
         """End the processes that read documents."""
         await self._extractor.close()
 
+    async def digests(self) -> dict[str, str | None]:
+        """The SHA-256 of every document that the folder holds now (None: it cannot be read), by
+        path; for comparing with what is stored."""
+        return await asyncio.to_thread(self._digests)
+
+    def _digests(self) -> dict[str, str | None]:
+        folder = self._folder()
+        found: dict[str, str | None] = {}
+        for path, _ in folder.scan("", {}, lambda _: None).changed:
+            file = folder.read(path, None)
+            if isinstance(file, Found):
+                found[file.key] = None if file.error is not None else file.digest
+        return found
+
+    async def reread(self, key: str) -> Row | None:
+        """What a change of this document would say if it were read now; None when it is gone."""
+        file = await asyncio.to_thread(self._folder().read, key, None)
+        if not isinstance(file, Found):
+            return None
+        document = document_of(file, None, self._extractor)
+        return (document or await extracted_document(file, None, self._extractor)).row
+
     async def check(self) -> Sequence[Finding]:
         """List the folder and say what is in the way."""
         folder = await asyncio.to_thread(self._folder)
