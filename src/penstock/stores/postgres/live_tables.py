@@ -78,7 +78,7 @@ class LiveTable:
 
 
 class Registered(NamedTuple):
-    """One row of the registry, and the transaction that wrote it (a version number of the row)."""
+    """One row of the registry, and what names this version of it."""
 
     version: str
     row: Mapping[str, Any]

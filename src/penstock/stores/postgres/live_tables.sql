@@ -16,8 +16,8 @@ SELECT pg_advisory_xact_lock(number) FROM (
 SELECT pg_advisory_xact_lock(hashtextextended('live table names ' || %s, 0))
 
 -- name: registered
--- xmin numbers the versions of a row: what was read of one version need not be read again.
-SELECT l.xmin::text, l.source, l.stream, to_jsonb(l)
+-- Transaction and place name the version of a row: what was read of one need not be read again.
+SELECT l.xmin || ' ' || l.ctid, l.source, l.stream, to_jsonb(l)
 FROM unnest(%s::text[], %s::text[]) w (source, stream)
 JOIN penstock.live_tables l USING (source, stream)
 
