@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from penstock.database.embedded import EmbeddedPostgres
     from penstock.log.embedded import EmbeddedLog
+    from penstock.operate.verify import Report
     from penstock.serving.answer import Answer, Answerer
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
@@ -319,6 +320,12 @@ class Project:
     def source(self, name: str) -> Any:
         """A source of the project, beside those that run: for looking at it."""
         return wiring.source(self.settings, name, self.clock)
+
+    async def verify(self, *, limit: int = 100) -> Report:
+        """Compare sources with stores; see `penstock.operate.verify`."""
+        from penstock.operate.verify import verify
+
+        return await verify(self, limit=limit)
 
     def problems(self) -> list[str]:
         """Why this process is not ready, if it is not."""

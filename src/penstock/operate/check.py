@@ -123,14 +123,16 @@ async def _source(settings: Settings, name: str) -> list[Finding]:
         settings.path(settings.data)
     ):
         return [
-            Finding(subject, "error", "the folder is inside the project's own data", "choose another")
+            Finding(
+                subject, "error", "the folder is inside the project's own data", "choose another"
+            )
         ]
     source = wiring.source(settings, name, SystemClock())
     try:
         found = await source.check() if isinstance(source, CheckableSource) else []
-        return [
-            Finding(f"{subject}: {f.subject}", f.level, f.message, f.mend) for f in found
-        ] or [Finding(subject, "ok", "nothing to say")]
+        return [Finding(f"{subject}: {f.subject}", f.level, f.message, f.mend) for f in found] or [
+            Finding(subject, "ok", "nothing to say")
+        ]
     except PenstockError as error:
         return [Finding(subject, "error", str(error))]
     finally:

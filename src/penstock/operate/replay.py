@@ -33,36 +33,39 @@ async def replay(
 ) -> list[dict[str, Any]]:
     """Set the consumer's positions; only while the project does not run."""
     moved = []
-    async with await hold_project_lock(project.dsn, project.settings.project):
-        async with project.pool.connection() as connection, connection.transaction():
-            cursor = await connection.execute(_PLACES, [pipeline, topic, topic])
-            places = await cursor.fetchall()
-            if not places:
+    async with (
+        await hold_project_lock(project.dsn, project.settings.project),
+        project.pool.connection() as connection,
+        connection.transaction(),
+    ):
+        cursor = await connection.execute(_PLACES, [pipeline, topic, topic])
+        places = await cursor.fetchall()
+        if not places:
+            raise ConfigError(
+                f"expected a pipeline (tables or knowledge) that has read "
+                f"{topic or 'a topic'!r}, got {pipeline!r}: see `penstock status`"
+            )
+        for found_topic, partition, stood, first, last in places:
+            if time is not None:
+                to = int(await project.log.seek(found_topic, partition, Microseconds(time)))
+            else:
+                to = int(position or 0)
+            oldest = int(first) - 1
+            if to < oldest and position != 0:
                 raise ConfigError(
-                    f"expected a pipeline (tables or knowledge) that has read "
-                    f"{topic or 'a topic'!r}, got {pipeline!r}: see `penstock status`"
+                    f"expected a position of at least {oldest} on {found_topic!r}: what was "
+                    f"before is no longer in the log, got {to}"
                 )
-            for found_topic, partition, stood, first, last in places:
-                if time is not None:
-                    to = int(await project.log.seek(found_topic, partition, Microseconds(time)))
-                else:
-                    to = int(position or 0)
-                oldest = int(first) - 1
-                if to < oldest and position != 0:
-                    raise ConfigError(
-                        f"expected a position of at least {oldest} on {found_topic!r}: what was "
-                        f"before is no longer in the log, got {to}"
-                    )
-                to = min(max(to, oldest), int(last))
-                await connection.execute(_MOVE, [LogPosition(to), pipeline, found_topic, partition])
-                moved.append(
-                    {
-                        "pipeline": pipeline,
-                        "topic": found_topic,
-                        "partition": partition,
-                        "from": stood,
-                        "to": to,
-                        "end": last,
-                    }
-                )
+            to = min(max(to, oldest), int(last))
+            await connection.execute(_MOVE, [LogPosition(to), pipeline, found_topic, partition])
+            moved.append(
+                {
+                    "pipeline": pipeline,
+                    "topic": found_topic,
+                    "partition": partition,
+                    "from": stood,
+                    "to": to,
+                    "end": last,
+                }
+            )
     return moved

@@ -90,13 +90,15 @@ async def status(project: Project) -> dict[str, Any]:
         counts = await (await cursor.execute(_COUNTS)).fetchone()
         stored = await (await cursor.execute(_REPORT)).fetchone()
     running = stored is not None and stored["seconds"] < REPORT_FRESH_S
-    report = stored["report"] if stored is not None and running else {}
+    report: dict[str, Any] = stored["report"] if stored is not None and running else {}
     now = project.clock.now()
     async with project.snapshots.snapshot(tenant=project.settings.tenant) as snapshot:
         ages = {age.source: age for age in await snapshot.ages()}
     sources = []
     for name, settings in project.settings.sources.items():
-        live = next((s for s in report.get("sources", []) if s["source"] == name), {})
+        live: dict[str, Any] = next(
+            (s for s in report.get("sources", []) if s["source"] == name), {}
+        )
         known = ages.get(name)
         sources.append(
             {
@@ -143,6 +145,15 @@ async def status(project: Project) -> dict[str, Any]:
         "pipelines": pipelines,
         **(counts or {}),
     }
+
+
+async def is_running(project: Project) -> bool:
+    """Does a process carry this project's changes at the moment?"""
+    if project.meters.sources:
+        return True
+    async with project.pool.connection() as connection:
+        row = await (await connection.execute(_REPORT)).fetchone()
+    return row is not None and row[1] < REPORT_FRESH_S
 
 
 async def _retained(project: Project, name: str) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from penstock.records import Change, Microseconds
 
@@ -68,6 +68,7 @@ class Finding:
     mend: str = ""
 
 
+@runtime_checkable
 class CheckableSource(Protocol):
     """A source that can say what would go wrong before it starts."""
 
@@ -75,6 +76,7 @@ class CheckableSource(Protocol):
         """Look at reachability, rights and settings without changing anything."""
 
 
+@runtime_checkable
 class DroppableSource(Protocol):
     """A source that leaves things in the system it reads."""
 

@@ -263,6 +263,15 @@ class PostgresSource:
         finally:
             await connection.close()
 
+    async def streams(self) -> list[str]:
+        """The streams that the project's names mean at the source now."""
+        connection = await connect(self._dsn, self._what)
+        try:
+            found = await fetch_tables(connection, self._what)
+            return [table.stream for table in choose_tables(self._patterns, found, self.name)]
+        finally:
+            await connection.close()
+
     async def row_hashes(self, schema: Schema) -> AsyncGenerator[RowHash]:
         """A hash of every row that one of our streams has now, ordered by key; for comparing with
         the live table. The columns are those of ``schema``, which may be older than the table."""

@@ -1,0 +1,133 @@
+"""Dead letters: look at them, try them again, throw them away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from penstock import wiring
+from penstock.errors import BadRecordError, ConfigError
+from penstock.pipelines.base import Pipeline, Tools
+from penstock.records import DOCUMENTS, Change, Op
+from penstock.sources.files.source import FilesSource
+
+if TYPE_CHECKING:
+    from penstock.project import Project
+    from penstock.stores.postgres.dead_letters import BuriedLetter
+
+
+async def listed(project: Project, *, limit: int = 50) -> list[dict[str, Any]]:
+    """The newest dead letters, a line each."""
+    return [_line(buried) for buried in await project.store.dead_letters(limit=limit)]
+
+
+async def shown(project: Project, number: int) -> dict[str, Any]:
+    """One dead letter with the change that it holds."""
+    found = await project.store.dead_letters([number])
+    if not found:
+        raise ConfigError(_none([number]))
+    change = found[0].letter.change
+    after = None
+    if change.after is not None:
+        after = {n: str(v) for n, v in zip(change.schema.names, change.after, strict=True)}
+    return {
+        **_line(found[0]),
+        "op": change.op.name.lower(),
+        "stream": change.schema.stream,
+        "position": change.position,
+        "topic": found[0].letter.topic,
+        "log_position": found[0].letter.log_position,
+        "after": after,
+    }
+
+
+async def drop(project: Project, numbers: Sequence[int] | None) -> dict[str, int]:
+    """Throw some away, or all."""
+    dropped = await project.store.drop_letters(numbers)
+    if numbers and not dropped:
+        raise ConfigError(_none(numbers))
+    return {"dropped": dropped}
+
+
+async def retry(project: Project, numbers: Sequence[int] | None) -> dict[str, int]:
+    """Process some again, or all, oldest first; those that succeed are no dead letters any more.
+
+    A document is read from its folder once more. The position stays that of the letter, so what has
+    come since is never overwritten. Safe beside a running project.
+    """
+    found = await project.store.dead_letters(numbers)
+    if numbers and not found:
+        raise ConfigError(_none(numbers))
+    counts = {"processed": 0, "failed again": 0}
+    for buried in reversed(found):
+        done = await _retry_one(project, buried)
+        counts["processed" if done else "failed again"] += 1
+    return counts
+
+
+async def _retry_one(project: Project, buried: BuriedLetter) -> bool:
+    letter = buried.letter
+    pipeline = _pipeline(project, letter.pipeline, letter.change.schema.source)
+    change = await _again(project, letter.change)
+    outcome = await pipeline.compute([change], Tools(project.embedder(), project.store, "live"))
+    try:
+        if outcome.rejected:
+            return False
+        async with project.store.transaction() as transaction:
+            for effect in outcome.effects:
+                await transaction.apply(effect)
+    except BadRecordError:
+        return False
+    await project.store.drop_letters([buried.id])
+    return True
+
+
+async def _again(project: Project, change: Change) -> Change:
+    """The change as it would be now: a document is read again."""
+    if change.schema.stream != DOCUMENTS or change.op is Op.DELETE:
+        return change
+    source = project.source(change.schema.source)
+    try:
+        if not isinstance(source, FilesSource):
+            return change
+        row = await source.reread(str(change.key[0]))
+    finally:
+        await source.close()
+    return change._replace(after=row, op=change.op if row is not None else Op.DELETE)
+
+
+def _pipeline(project: Project, name: str, source: str) -> Pipeline:
+    for course in wiring.courses(project.settings):
+        if (course.pipeline.name, course.source) == (name, source):
+            return course.pipeline
+    raise ConfigError(
+        f"expected the source {source!r} of a dead letter to be in the project file, it is not: "
+        "put it back, or drop the letter"
+    )
+
+
+def _line(buried: BuriedLetter) -> dict[str, Any]:
+    letter = buried.letter
+    return {
+        "id": buried.id,
+        "buried_at": _moment(buried.buried_at),
+        "pipeline": letter.pipeline,
+        "source": letter.change.schema.source,
+        "key": "/".join(str(part) for part in letter.change.key),
+        "attempts": buried.attempts,
+        "reason": letter.reason,
+    }
+
+
+def _moment(microseconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")
+
+
+def _none(numbers: Sequence[int]) -> str:
+    wanted = ", ".join(map(str, numbers))
+    return (
+        f"expected a dead letter with the number {wanted}, found none: "
+        "see `penstock dead-letters list`"
+    )
