@@ -18,6 +18,7 @@ import pytest
 from penstock.errors import UnavailableError
 from penstock.records import Change, Op
 from penstock.sources.base import SourceBatch
+from penstock.sources.extract import Extracted
 from penstock.sources.files import FilesSource
 from penstock.sources.files.folder import Folder
 from penstock.sources.files.inotify import InotifyWatcher
@@ -96,6 +97,12 @@ class Reader:
                     self._task.result()
                 self._news.clear()
                 await self._news.wait()
+
+    async def until_true(self, condition: Callable[[], bool]) -> None:
+        """Until something is so that no batch tells of."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                await asyncio.sleep(0)
 
     async def in_step(self) -> None:
         """Until it says that it has seen everything up to now."""
@@ -558,3 +565,90 @@ async def test_check_names_what_is_in_the_way(tmp_path: Path) -> None:
     assert [finding.level for finding in findings] == ["ok", "warning", "warning"]
     assert "'large.md'" in findings[1].message
     assert "not UTF-8" in findings[2].message
+
+
+async def test_g2_what_the_load_has_read_before_a_change_does_not_undo_it(tmp_path: Path) -> None:
+    """Batches of the load wait while files in them change and go: they bring nothing old."""
+    for number in range(1500):
+        (tmp_path / f"{number:04d}.md").write_text("old")
+    source = FilesSource("docs", tmp_path)
+    reading = source._open({})
+    newest: dict[str, Change] = {}
+    async with asyncio.timeout(DEADLINE_S):
+        async for batch in reading.batches(600.0, 600.0):
+            newest |= {str(change.key[0]): change for change in batch.changes}
+            load = reading._load
+            if len(newest) == 500 and load is not None:
+                while len(load.ready) < 2:
+                    await asyncio.sleep(0)
+                (tmp_path / "0600.md").write_text("new")
+                (tmp_path / "0700.md").unlink()
+            if batch.as_of is not None:
+                break
+    await reading.close()
+    assert newest["0600.md"].value("text") == "new"
+    assert "0700.md" not in newest or newest["0700.md"].op is Op.DELETE
+    assert len(newest.keys() - {"0700.md"}) == 1499
+
+
+class SlowExtractor:
+    """Reads documents when it is allowed to, and counts."""
+
+    def __init__(self) -> None:
+        self.allowed = asyncio.Event()
+        self.started = 0
+
+    def extract_plain(self, name: str, data: bytes) -> Extracted | None:
+        return Extracted(data.decode(), None, "text/plain", {}) if name.endswith(".md") else None
+
+    async def extract(self, name: str, data: bytes) -> Extracted:
+        self.started += 1
+        await self.allowed.wait()
+        return Extracted(data.decode(), None, "application/pdf", {})
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+async def test_g1_an_extraction_that_was_overtaken_says_nothing(tmp_path: Path) -> None:
+    """A file that changed again, changed back or went while it was read: only the last counts."""
+    extractor = SlowExtractor()
+    extractor.allowed.set()
+    async with Reader(tmp_path, extractor=extractor) as reader:
+        await reader.in_step()
+        for name in ("back.pdf", "again.pdf", "gone.pdf"):
+            (tmp_path / name).write_text("1")
+        await reader.until(lambda: len(reader.documents) == 3)
+        extractor.allowed.clear()
+        for name in ("back.pdf", "again.pdf", "gone.pdf"):
+            (tmp_path / name).write_text("2")
+        await reader.until_true(lambda: extractor.started == 6)
+        (tmp_path / "back.pdf").write_text("1")
+        (tmp_path / "again.pdf").write_text("3")
+        (tmp_path / "gone.pdf").unlink()
+        await reader.until_true(lambda: extractor.started == 7)
+        await reader.until(lambda: reader.gone("gone.pdf"))
+        extractor.allowed.set()
+        await reader.in_step()
+        assert reader.text("back.pdf") == "1"
+        assert reader.text("again.pdf") == "3"
+        assert "2" not in [change.value("text") for change in reader.changes]
+
+
+async def test_g12_few_extractions_at_a_time_and_time_does_not_pass_over_them(
+    tmp_path: Path,
+) -> None:
+    """The others wait as names; nothing is said to be complete before they are read."""
+    extractor = SlowExtractor()
+    async with Reader(tmp_path, extractor=extractor) as reader:
+        await reader.in_step()
+        for number in range(30):
+            (tmp_path / f"{number}.pdf").write_text("x")
+        await reader.until_true(lambda: extractor.started == 8)
+        (tmp_path / "quick.md").write_text("quick")
+        written = reader.source._clock.now()
+        await reader.until(lambda: reader.text("quick.md") == "quick")
+        assert all((batch.as_of or 0) < written for batch in reader.batches)
+        extractor.allowed.set()
+        await reader.in_step()
+        assert len(reader.documents) == 31
