@@ -126,7 +126,7 @@ class Processor:
                 batch = await self._read(at)
                 if batch is None:
                     if committing is not None:
-                        await committing
+                        await asyncio.shield(committing)
                         committing = None
                         continue  # more may have come during the commit
                     await self._log.wait(self._assignment.topic, self._assignment.partition, at)
@@ -134,7 +134,7 @@ class Processor:
                 for step in self._steps(at, batch):
                     outcome = await self._compute(step.changes)
                     if committing is not None:
-                        await committing
+                        await asyncio.shield(committing)
                     committing = asyncio.create_task(self._commit(step, batch, outcome))
                 at = batch.last
         finally:
