@@ -224,8 +224,8 @@ class ExtractiveReader:
         return tuple(found[: self._settings.most])
 
     async def _columns(self, question: str, row: Evidence) -> tuple[str, ...]:
-        """For each clause of the question, the column that is most like it. Columns whose value the
-        question names say which row is meant, not what is asked of it."""
+        """For each clause of the question, the column that is most like it or is named by it.
+        Columns whose value the question names say which row is meant, not what is asked of it."""
         asked = question.lower()
         open_facts = [f for f in row.facts if f.value and f.value.lower() not in asked]
         clauses = [part.strip() for part in _CLAUSE.split(question) if len(part.split()) > 1]
@@ -243,6 +243,10 @@ class ExtractiveReader:
         clause_vectors, rest = vectors[: len(clauses)], vectors[len(clauses) :]
         likeness = clause_vectors @ rest.T
         likeness = likeness[:, : len(open_facts)] + likeness[:, len(open_facts) :]
+        for i, clause in enumerate(clauses):
+            said = set(self._stems(clause))
+            for k, fact in enumerate(open_facts):
+                likeness[i, k] += 0.5 * bool(said & set(self._stems(fact.words)))
         best = likeness.argmax(axis=1).tolist()
         chosen = {place for i, place in enumerate(best) if likeness[i, place] >= 0.45}
         return tuple(fact.name for i, fact in enumerate(open_facts) if i in chosen)

@@ -1,0 +1,127 @@
+"""A snapshot store that says what a test tells it to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import numpy as np
+
+from penstock.models.base import Priority
+from penstock.records import Microseconds, Position
+from penstock.stores.base import (
+    DEFAULT_TENANT,
+    Filter,
+    Hit,
+    LiveRow,
+    Passage,
+    SourceAge,
+    Vectors,
+)
+
+
+def passage(chunk: int, text: str, **other: Any) -> Passage:
+    """A passage of the document ``docs/CHUNK.md`` unless told otherwise."""
+    values: dict[str, Any] = {
+        "chunk": chunk,
+        "document": chunk,
+        "source": "docs",
+        "key": f"docs/{chunk}.md",
+        "title": "",
+        "heading": "",
+        "text": text,
+        "start": 0,
+        "end": len(text),
+        "version": Position("1"),
+        "committed_at": Microseconds(1),
+        "metadata": {},
+        "stream": None,
+        "row_key": None,
+    }
+    return Passage(**{**values, **other})
+
+
+class ScriptedSnapshots:
+    """Both the store and its only snapshot. ``events`` records what was done in which order,
+    ``asked`` what candidates were asked for: whether with a vector, and which text."""
+
+    vector: Vectors = np.full(4, 0.5, np.float32)
+
+    def __init__(
+        self,
+        *,
+        passages: Sequence[Passage] = (),
+        hits: Sequence[Hit] | None = None,
+        rows: Sequence[LiveRow] = (),
+        ages: Sequence[SourceAge] = (),
+    ) -> None:
+        self._passages = {p.chunk: p for p in passages}
+        self._hits = list(hits or [Hit(p.chunk, 0.5, 0.5) for p in passages])
+        self._rows = list(rows)
+        self._ages = list(ages)
+        self.events: list[str] = []
+        self.asked: list[tuple[bool, str | None]] = []
+
+    @asynccontextmanager
+    async def snapshot(
+        self, *, tenant: str = DEFAULT_TENANT, principals: Sequence[str] = ()
+    ) -> AsyncIterator[ScriptedSnapshots]:
+        """Open it; whose it is goes into ``events``."""
+        self.events.append(f"open {tenant} {','.join(principals)}")
+        yield self
+        self.events.append("close")
+
+    async def candidates(
+        self,
+        vector: Vectors | None,
+        text: str | None,
+        *,
+        limit: int,
+        where: Filter,
+        model: str | None = None,
+    ) -> list[Hit]:
+        del where, model
+        self.events.append("candidates")
+        self.asked.append((vector is not None, text))
+        return self._hits[:limit]
+
+    async def passages(self, chunks: Sequence[int]) -> list[Passage]:
+        self.events.append("passages")
+        return [self._passages[chunk] for chunk in chunks if chunk in self._passages]
+
+    async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
+        self.events.append("rows")
+        keys = {(p.source, p.stream, tuple(p.row_key or ())) for p in wanted}
+        return [row for row in self._rows if (row.source, row.table, tuple(row.key)) in keys]
+
+    async def ages(self) -> list[SourceAge]:
+        self.events.append("ages")
+        return self._ages
+
+
+class WordEmbedder:
+    """Vectors of words: texts that share words are near. Records its calls in ``events``."""
+
+    name = "words"
+    dimensions = 256
+    max_tokens = 256
+
+    def __init__(self, events: list[str] | None = None) -> None:
+        self.events = events if events is not None else []
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
+        self.events.append(f"embed {priority}")
+        matrix = np.zeros((len(texts), self.dimensions), np.float32)
+        for row, text in zip(matrix, texts, strict=True):
+            for word in text.lower().replace("?", " ").replace(".", " ").split():
+                row[sum(word.encode()) % self.dimensions] += 1
+        lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+        found: Vectors = matrix / np.maximum(lengths, 1e-9)
+        return found
+
+    async def close(self) -> None:
+        self.events.append("closed")
