@@ -6,7 +6,7 @@ stores them. That is quicker than COPY into a staging table and needs no table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from penstock.errors import BadRecordError
 
@@ -45,3 +45,14 @@ def _expect_utf8(literal: str) -> None:
             f"expected text that can be written as UTF-8, got {error.object[error.start]!r} (half "
             "of a character); mend the text at the source"
         ) from error
+
+
+def numbers_literal(values: Iterable[int]) -> str:
+    """``{1,2,3}``."""
+    return f"{{{','.join(map(str, values))}}}"
+
+
+def bytes_literal(values: Iterable[bytes]) -> str:
+    """Bytes in hexadecimal, as the type ``bytea[]`` reads them."""
+    quoted = ['"\\\\x' + value.hex() + '"' for value in values]
+    return f"{{{','.join(quoted)}}}"

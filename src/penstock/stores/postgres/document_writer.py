@@ -18,7 +18,7 @@ import psycopg
 from penstock.database.queries import load_queries
 from penstock.errors import BadRecordError, FatalError
 from penstock.stores.base import ReplaceDocuments, Vectors
-from penstock.stores.postgres.arrays import array_literal
+from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.binary_rows import HEADER, TRAILER, chunk_rows, vector_rows
 from penstock.stores.postgres.lexical import Analyser, Inverted, invert, pack_block
 from penstock.stores.postgres.replacement import NewChunk, Placed
@@ -111,7 +111,7 @@ class DocumentWriter:
             "add_vectors",
             tenant=self._tenant,
             model=self._model,
-            hashes=list(hashes),
+            hashes=bytes_literal(hashes),
             embeddings=[
                 orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY).decode()
                 for row in _rows(effect, hashes)
@@ -124,13 +124,13 @@ class DocumentWriter:
             "add_few",
             tenant=self._tenant,
             model=self._model,
-            chunk_ids=[chunk.id for chunk in chunks],
-            chunk_documents=[chunk.document for chunk in chunks],
-            chunk_hashes=[chunk.text.hash for chunk in chunks],
+            chunk_ids=numbers_literal(chunk.id for chunk in chunks),
+            chunk_documents=numbers_literal(chunk.document for chunk in chunks),
+            chunk_hashes=bytes_literal(chunk.text.hash for chunk in chunks),
             headings=array_literal([chunk.text.heading for chunk in chunks]),
             texts=array_literal([chunk.text.text for chunk in chunks]),
-            terms=index.lengths,
-            tokens=[chunk.text.tokens for chunk in chunks],
+            terms=numbers_literal(index.lengths),
+            tokens=numbers_literal(chunk.text.tokens for chunk in chunks),
             postings=pack_block(index),
         )
 
@@ -143,17 +143,13 @@ class DocumentWriter:
         chunks: Sequence[NewChunk],
         gone: Sequence[int],
     ) -> None:
-        """While the server works on one table, the next is prepared."""
-        held = await self._held(given)
-        fresh = [hash_ for hash_ in given if hash_ not in held]
+        # The words are found while the server stores the vectors.
+        indexing = asyncio.create_task(asyncio.to_thread(self._index, chunks))
+        try:
+            await self._copy_vectors(effect, given)
+        finally:
+            index = await indexing  # a thread cannot be stopped: never leave it behind
         cursor = self._connection.cursor()
-        if fresh:
-            async with cursor.copy(_COPY_VECTORS) as copy:
-                rows = vector_rows(self._tenant, self._model, fresh, _rows(effect, fresh))
-                await copy.write(HEADER + rows + TRAILER)
-                index = await asyncio.to_thread(self._index, chunks)
-        else:
-            index = await asyncio.to_thread(self._index, chunks)
         await self._remove(gone, index)
         async with cursor.copy(_COPY_CHUNKS) as copy:
             rows = chunk_rows(
@@ -167,6 +163,14 @@ class DocumentWriter:
             await copy.write(HEADER + rows + TRAILER)
             postings = pack_block(index)
         await run(self._connection, "add_postings", tenant=self._tenant, postings=postings)
+
+    async def _copy_vectors(self, effect: ReplaceDocuments, given: Sequence[bytes]) -> None:
+        held = await self._held(given)
+        fresh = [hash_ for hash_ in given if hash_ not in held]
+        if fresh:
+            rows = vector_rows(self._tenant, self._model, fresh, _rows(effect, fresh))
+            async with self._connection.cursor().copy(_COPY_VECTORS) as copy:
+                await copy.write(HEADER + rows + TRAILER)
 
     # ------------------------------------------------------------------ both
 
@@ -183,7 +187,7 @@ class DocumentWriter:
             "remove_chunks",
             tenant=self._tenant,
             writer=self._writer,
-            gone=list(gone),
+            gone=numbers_literal(gone),
             chunks=len(index.lengths),
             terms=sum(index.lengths),
         )
@@ -206,7 +210,7 @@ class DocumentWriter:
             "hold_vectors",
             tenant=self._tenant,
             model=self._model,
-            hashes=list(hashes),
+            hashes=bytes_literal(hashes),
         )
         return {bytes(row[0]) for row in await cursor.fetchall()}
 
@@ -219,7 +223,7 @@ class DocumentWriter:
             "tenant": self._tenant,
             "sources": array_literal([v.source for v in versions]),
             "keys": array_literal([v.key for v in versions]),
-            "ids": [document.id for document in placed],
+            "ids": numbers_literal(document.id for document in placed),
             "streams": array_literal([v.stream for v in versions]),
             "row_keys": array_literal(
                 [None if v.row_key is None else _json(list(v.row_key)) for v in versions]
@@ -233,11 +237,11 @@ class DocumentWriter:
             ),
             "deny": array_literal([array_literal(list(v.deny)) for v in versions]),
             "positions": array_literal([v.position for v in versions]),
-            "committed": [int(v.committed_at) for v in versions],
-            "deleted": [v.chunks is None for v in versions],
-            "layouts": array_literal([_numbers(document.layout) for document in placed]),
-            "starts": array_literal([_numbers(document.starts) for document in placed]),
-            "ends": array_literal([_numbers(document.ends) for document in placed]),
+            "committed": numbers_literal(v.committed_at for v in versions),
+            "deleted": array_literal(["t" if v.chunks is None else "f" for v in versions]),
+            "layouts": array_literal([numbers_literal(document.layout) for document in placed]),
+            "starts": array_literal([numbers_literal(document.starts) for document in placed]),
+            "ends": array_literal([numbers_literal(document.ends) for document in placed]),
         }
         await run(self._connection, statement, **parameters)
 
@@ -252,7 +256,3 @@ def _rows(effect: ReplaceDocuments, hashes: Sequence[bytes]) -> Vectors:
 
 def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
-
-
-def _numbers(values: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"

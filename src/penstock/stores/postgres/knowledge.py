@@ -21,7 +21,7 @@ from penstock.stores.base import (
     ReplaceDocuments,
     TruncateDocuments,
 )
-from penstock.stores.postgres.arrays import array_literal
+from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.document_writer import FEW, SQL, DocumentWriter, run
 from penstock.stores.postgres.lexical import analyser
 from penstock.stores.postgres.replacement import Replacement, Stored, compare, newest, number
@@ -89,7 +89,7 @@ async def truncate_documents(
             "remove_chunks",
             tenant=tenant,
             writer=writer,
-            gone=ids,
+            gone=numbers_literal(ids),
             chunks=0,
             terms=0,
         )
@@ -104,7 +104,7 @@ async def known_vectors(
         "known_vectors",
         tenant=tenant,
         model=model,
-        hashes=list(hashes),
+        hashes=bytes_literal(hashes),
         keep=KEEP_LOOSE_VECTORS,
     )
     return {bytes(row[0]) for row in await cursor.fetchall()}
@@ -114,7 +114,9 @@ async def stored_metadata(
     connection: Connection, source: str, keys: Sequence[str], *, tenant: str = DEFAULT_TENANT
 ) -> dict[str, tuple[Position, Mapping[str, Any]]]:
     """The position and metadata of stored documents by key."""
-    cursor = await run(connection, "stored_metadata", tenant=tenant, source=source, keys=list(keys))
+    cursor = await run(
+        connection, "stored_metadata", tenant=tenant, source=source, keys=array_literal(keys)
+    )
     return {key: (position, metadata) for key, position, metadata in await cursor.fetchall()}
 
 

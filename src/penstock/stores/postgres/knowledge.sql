@@ -31,13 +31,13 @@ SELECT ARRAY(SELECT nextval('penstock.documents_id_seq') FROM generate_series(1,
 -- name: hold_vectors
 -- Which of these are stored; they cannot be collected before this transaction ends.
 SELECT hash FROM penstock.vectors
-WHERE tenant = %(tenant)s AND model = %(model)s AND hash = ANY(%(hashes)s)
+WHERE tenant = %(tenant)s AND model = %(model)s AND hash = ANY(%(hashes)s::bytea[])
 ORDER BY hash FOR KEY SHARE
 
 -- name: remove_chunks
 -- Keeps count, of what is added in the same transaction too.
 WITH gone AS (
-    DELETE FROM penstock.chunks WHERE id = ANY(%(gone)s) RETURNING tenant, model, hash, terms
+    DELETE FROM penstock.chunks WHERE id = ANY(%(gone)s::bigint[]) RETURNING tenant, model, hash, terms
 ), loose AS (
     INSERT INTO penstock.loose_vectors (tenant, model, hash)
     SELECT DISTINCT tenant, model, hash FROM gone ORDER BY hash
@@ -118,7 +118,7 @@ WHERE c.document_id IN (SELECT id FROM truncated)
 -- Those that wait to be collected do not count once half of their time is over: whoever was told
 -- that a vector is stored must have time to use it.
 SELECT v.hash FROM penstock.vectors v
-WHERE v.tenant = %(tenant)s AND v.hash = ANY(%(hashes)s)
+WHERE v.tenant = %(tenant)s AND v.hash = ANY(%(hashes)s::bytea[])
   AND v.model = (SELECT id FROM penstock.models WHERE name = %(model)s)
   AND NOT EXISTS (
     SELECT FROM penstock.loose_vectors l
@@ -127,7 +127,7 @@ WHERE v.tenant = %(tenant)s AND v.hash = ANY(%(hashes)s)
 
 -- name: stored_metadata
 SELECT key, position, metadata FROM penstock.documents
-WHERE tenant = %(tenant)s AND source = %(source)s AND key = ANY(%(keys)s)
+WHERE tenant = %(tenant)s AND source = %(source)s AND key = ANY(%(keys)s::text[])
 
 -- name: lock_loose_vectors
 -- Vectors whose time is over and that nobody holds. The next statement looks, with fresh eyes, which
