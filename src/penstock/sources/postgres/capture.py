@@ -36,12 +36,14 @@ _GATHER_S: Final = 0.01
 """How long complete transactions may wait for more while the socket has more."""
 _SILENCE_S: Final = 60.0
 """How long the server may leave our questions on the stream unanswered."""
+_MOMENTS: Final = 20
+"""How many moments are remembered that the stream has not reached."""
 _CONFIRM_S: Final = 0.05
 """Confirmations closer together than this are joined."""
 
-# Time first: what committed by then lies before the LSN that is read after.
+# Time first: what committed by then lies before the LSNs that are read after.
 _PROBE: Final[LiteralString] = """
-SELECT t.now, pg_current_wal_insert_lsn()::text,
+SELECT t.now, pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text,
        ARRAY(SELECT c.oid::bigint FROM pg_publication_tables p
              JOIN pg_namespace n ON n.nspname = p.schemaname
              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -90,7 +92,8 @@ class Capture:
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self._types: dict[tuple[int, int], str] = {}
-        self._moment: _Moment | None = None
+        self._moments: list[_Moment] = []
+        self._flush_delay_us = 3000 * server.wal_writer_delay_ms
         self._as_of = Microseconds(0)
         self._reported_lsn = 0
         self._confirming: asyncio.TimerHandle | None = None
@@ -125,16 +128,12 @@ class Capture:
         With ``until``, ends when all that committed before that LSN was given, and nothing that
         committed later; call again to go on. Such batches do not speak of time.
         """
-        stream, assembler = self._stream, self._assembler
+        assembler, held = self._assembler, False
         self._until = until
-        while until is None or self._reach() < until:
-            if not self._pieces:
-                await stream.wait()
-                self._pieces = stream.take()
-                if not self._pieces and stream.ended:
-                    return
+        while not held and (until is None or self._reach() < until):
+            if not await self._arrived():
+                return
             gather_until = self._loop.time() + _GATHER_S
-            held = False
             while self._pieces and not held:
                 held = await self._feed()
                 while len(assembler.changes) > self._batch_changes:
@@ -143,12 +142,26 @@ class Capture:
                 if assembler.complete and self._loop.time() > gather_until:
                     break
                 if not self._pieces:
-                    stream.poll()
-                    self._pieces = stream.take()
-            if assembler.complete or self._is_news():
-                yield self._whole_batch()
-            if held:
-                return
+                    self._stream.poll()
+                    self._pieces = self._stream.take()
+            batch = self._report()
+            if batch is not None:
+                yield batch
+
+    async def _arrived(self) -> bool:
+        """Wait for something to do; False when there will be nothing more."""
+        if self._pieces:
+            return True
+        await self._stream.wait()
+        self._pieces = self._stream.take()
+        return bool(self._pieces) or not self._stream.ended
+
+    def _report(self) -> SourceBatch | None:
+        """What is complete, or that time has passed; None when there is nothing to say."""
+        if not self._assembler.complete and not self._is_news():
+            return None
+        batch = self._whole_batch()
+        return batch if batch.changes or batch.state or batch.as_of else None
 
     def begin_tables(self, streams: Collection[str], starts_at: int) -> None:
         """A copy of these tables as of this LSN was begun: changes from then on are wanted."""
@@ -222,8 +235,8 @@ class Capture:
             return False
         if self._split and not self._assembler.changes:
             return self._assembler.end_lsn > self._reported_lsn
-        moment = self._moment
-        return moment is not None and moment.lsn <= self._reach()
+        reach = self._reach()
+        return any(moment.lsn <= reach for moment in self._moments)
 
     def _reach(self) -> int:
         """All transactions that end by this LSN are decoded."""
@@ -256,9 +269,9 @@ class Capture:
         times = [self._as_of]
         if self._assembler.committed_at is not None:
             times.append(self._assembler.committed_at)
-        if self._moment is not None and self._moment.lsn <= self._reach():
-            times.append(self._moment.time)
-            self._moment = None
+        reach = self._reach()
+        times += [moment.time for moment in self._moments if moment.lsn <= reach]
+        self._moments = [moment for moment in self._moments if moment.lsn > reach]
         latest = max(times)
         if latest == self._as_of:
             return None
@@ -289,7 +302,7 @@ class Capture:
             raise UnavailableError(
                 f"expected an answer from {self._what} within 10 s, got none: reconnecting"
             ) from error
-        time, lsn, oids = rows[0]
+        time, inserted, flushed, oids = rows[0]
         for stream, (oid, _) in self._tables.items():
             if oid not in oids:
                 raise RetryableError(
@@ -302,10 +315,19 @@ class Capture:
                 f"expected a sign of life on the replication stream of {self._what}, got none for "
                 f"{silent_s:.0f} s: reconnecting"
             )
-        moment = _Moment(time, self._end_of_record(parse_lsn(lsn)))
-        if self._moment is None or self._moment.lsn <= self._reach():
-            self._moment = moment
+        self._remember(time, parse_lsn(inserted), parse_lsn(flushed))
         self._stream.wake()
+
+    def _remember(self, time: int, inserted: int, flushed: int) -> None:
+        """What has been committed is in what the server has inserted into its log. The stream only
+        has what is flushed too: a commit that does not wait for that is flushed a little later, and
+        other things may stay unflushed for long, so the flushed end tells of a time before that."""
+        if len(self._moments) > _MOMENTS:
+            return  # the stream is far behind: the earlier ones are reached first
+        self._moments += [
+            _Moment(Microseconds(time), self._end_of_record(inserted)),
+            _Moment(Microseconds(time - self._flush_delay_us), self._end_of_record(flushed)),
+        ]
 
     def _end_of_record(self, lsn: int) -> int:
         """Just after a page's header is the same place as just before it, where streams end."""

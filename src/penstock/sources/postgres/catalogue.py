@@ -36,6 +36,7 @@ class Server:
     max_senders: int
     used_senders: int
     wal_sender_timeout_ms: int
+    wal_writer_delay_ms: int
     max_slot_wal_keep_mb: int
     segment_bytes: int
 
@@ -58,6 +59,8 @@ SELECT current_setting('server_version_num')::integer AS version,
        (SELECT count(*)::integer FROM pg_stat_replication) AS used_senders,
        (SELECT setting::integer FROM pg_settings WHERE name = 'wal_sender_timeout')
            AS wal_sender_timeout_ms,
+       (SELECT setting::integer FROM pg_settings WHERE name = 'wal_writer_delay')
+           AS wal_writer_delay_ms,
        (SELECT setting::integer FROM pg_settings WHERE name = 'max_slot_wal_keep_size')
            AS max_slot_wal_keep_mb,
        (SELECT setting::integer FROM pg_settings WHERE name = 'wal_segment_size')

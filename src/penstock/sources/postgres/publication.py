@@ -174,24 +174,24 @@ async def check_identity(
         )
     if timeline is None or int(timeline) == identity.timeline:
         return
-    rows = await fetch(
-        replication,
-        what,
-        sql.SQL("TIMELINE_HISTORY {}").format(identity.timeline).as_string(),
-    )
-    history = rows[0][1]
-    text = history.decode() if isinstance(history, bytes) else str(history)
-    for line in text.splitlines():
-        parts = line.split("\t")
-        if parts[0].strip() == timeline:
-            if parse_lsn(parts[1]) >= seen_lsn:
-                return
-            break
+    if int(timeline) < identity.timeline:
+        command = f"TIMELINE_HISTORY {identity.timeline}"
+        if _left_after(bytes((await fetch(replication, what, command))[0][1]), timeline, seen_lsn):
+            return
     raise SourceError(
         f"expected {what} to continue from {format_lsn(seen_lsn)} on timeline {timeline}, but the "
         f"server is on timeline {identity.timeline}, which left that history earlier: changes that "
         "are in our tables do not exist there; drop the source and begin again"
     )
+
+
+def _left_after(history: bytes, timeline: str, lsn: int) -> bool:
+    """Whether a timeline's history passed through another one until that LSN or later."""
+    for line in history.decode(errors="replace").splitlines():
+        parts = line.split("\t")
+        if parts[0].strip() == timeline:
+            return parse_lsn(parts[1]) >= lsn
+    return False
 
 
 class Export(NamedTuple):

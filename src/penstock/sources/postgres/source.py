@@ -136,7 +136,7 @@ class PostgresSource:
         self._capture: Capture | None = None
         self._resources = AsyncExitStack()
 
-    async def read(self, state: State) -> AsyncIterator[SourceBatch]:
+    async def read(self, state: State) -> AsyncGenerator[SourceBatch]:
         """See `penstock.sources.base.Source.read`. May be called again after it has ended."""
         await self.close()
         self._durable = 0  # only what is acknowledged is confirmed, not what reading begins with

@@ -36,8 +36,8 @@ class HashedTable:
 
 
 async def current_lsn(connection: psycopg.AsyncConnection, what: str) -> str:
-    """Where the server's log ends now."""
-    rows = await fetch(connection, what, "SELECT pg_current_wal_insert_lsn()::text")
+    """Where the server's log ends now, as far as it is on disk: the stream will come to here."""
+    rows = await fetch(connection, what, "SELECT pg_current_wal_flush_lsn()::text")
     return str(rows[0][0])
 
 
