@@ -17,10 +17,11 @@ from penstock.clock import SystemClock
 from penstock.errors import PenstockError, RetryableError, SourceError, UnavailableError
 from penstock.records import Change
 from penstock.sources.base import SourceBatch
-from penstock.sources.postgres.catalogue import Slot, fetch_server
+from penstock.sources.postgres.catalogue import Slot, fetch_server, fetch_tables
 from penstock.sources.postgres.connections import connect
 from penstock.sources.postgres.positions import parse_lsn
-from penstock.sources.postgres.publication import check_slot
+from penstock.sources.postgres.publication import check_slot, export_snapshot
+from penstock.sources.postgres.snapshot import enter_snapshot
 from penstock.sources.postgres.source import PostgresLimits, PostgresSource, require_logical
 
 DEADLINE_S = 20.0
@@ -441,3 +442,24 @@ async def _confirmed(shop: psycopg.AsyncConnection) -> int:
     )
     (text,) = (await cursor.fetchone()) or ("",)
     return parse_lsn(text)
+
+
+@pytest.mark.parametrize("ddl", ["ALTER TABLE t ALTER id TYPE bigint", "TRUNCATE t"])
+async def test_g2_a_table_rewritten_as_its_copy_begins(
+    shop: psycopg.AsyncConnection, source_url: str, ddl: LiteralString
+) -> None:
+    """A table that was rewritten after the moment of the copy would look empty: it is noticed."""
+    what = "source 'shop'"
+    (table,) = await fetch_tables(shop, what)
+    replication = await connect(source_url, what, replication=True)
+    reading = await connect(source_url, what)
+    try:
+        export = await export_snapshot(
+            replication, what, "rewritten", temporary=True, patience_s=5, watch=shop
+        )
+        await shop.execute(ddl)
+        with pytest.raises(RetryableError, match="rewritten or truncated"):
+            await enter_snapshot(reading, what, export.snapshot, [table])
+    finally:
+        await reading.close()
+        await replication.close()
