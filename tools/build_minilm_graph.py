@@ -7,14 +7,24 @@ text at a time (no padding, no mask): on a CPU a text of some tens of tokens fil
 activations stay in the cache, and its vector cannot depend on what else was in the batch.
 
 The weights are named but absent; `penstock.models.minilm_weights` hands them over when a session is
-made. How the names relate to the published checkpoint is written there.
+made. How the names relate to the published checkpoint is written there. With ``--ranges`` it also
+measures how large activations get (``minilm-ranges.npy``), which the int8 weights are arranged by.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
 
-from onnx import ModelProto, TensorProto, checker, helper
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from penstock.models.minilm import make_session
+from penstock.models.minilm_weights import load_weights, model_folder
+from penstock.models.wordpiece import WordPiece
 
 GRAPHS = Path(__file__).parent.parent / "src" / "penstock" / "models" / "graphs"
 LAYERS, HEADS, WIDTH, INNER = 6, 12, 384, 1536
@@ -27,7 +37,7 @@ class Graph:
     """Collects nodes and the weights that they expect."""
 
     def __init__(self) -> None:
-        self.nodes: list[object] = []
+        self.nodes: list[NodeProto] = []
         self.weights: list[TensorProto] = []
 
     def weight(self, name: str, kind: int, *shape: int) -> str:
@@ -41,9 +51,7 @@ class Graph:
         self.weights.append(helper.make_tensor(name, kind, shape, values))
         return name
 
-    def node(
-        self, op: str, inputs: list[str], *outputs: str, domain: str = "", **kw: object
-    ) -> str:
+    def node(self, op: str, inputs: list[str], *outputs: str, domain: str = "", **kw: Any) -> str:
         self.nodes.append(helper.make_node(op, inputs, list(outputs), domain=domain, **kw))
         return outputs[0]
 
@@ -93,6 +101,7 @@ def residual(graph: Graph, x: str, name: str, *, int8: bool) -> str:
 
 
 def layer(graph: Graph, x: str, number: int, *, int8: bool) -> str:
+    """One transformer layer."""
     name = f"layer{number}"
     attended = attention(graph, x, name, int8=int8)
     y = linear(graph, attended, f"{name}.project", WIDTH, WIDTH, int8=int8)
@@ -140,13 +149,55 @@ def build(*, int8: bool) -> ModelProto:
     return model
 
 
+def ranges(texts: list[str]) -> NDArray[np.float16]:
+    """The largest magnitude of each channel that enters a matrix, over some texts."""
+    model = build(int8=False)
+    inputs = [("end", "attended", "middle", "gelu") for _ in range(LAYERS)]
+    names = [
+        "layer0.start"
+        if (number, part) == (0, "end")
+        else f"layer{number - (part == 'end')}.{part}"
+        for number, parts in enumerate(inputs)
+        for part in parts
+    ]
+    for name in names:
+        model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    folder = model_folder()
+    session = make_session(
+        model.SerializeToString(), load_weights(folder / "model.safetensors", "fp32")
+    )
+    words = WordPiece(folder / "tokenizer.json", max_tokens=254)
+    largest: dict[str, NDArray[np.float32]] = {}
+    for text in texts:
+        for name, found in zip(
+            names, session.run(names, {"tokens": words.encode(text)}), strict=True
+        ):
+            high = np.abs(found[0]).max(axis=0)
+            largest[name] = np.maximum(largest.get(name, high), high)
+    return np.concatenate([largest[name] for name in names]).astype(np.float16)
+
+
+def paragraphs() -> list[str]:
+    """Some English prose that every Python brings along: its help topics."""
+    found = [
+        " ".join(paragraph.split())
+        for _, text in sorted(topics.items())
+        for paragraph in text.split("\n\n")
+    ]
+    fitting = [paragraph for paragraph in found if 120 < len(paragraph) < 900]
+    return fitting[:: max(1, len(fitting) // 150)]
+
+
 def main() -> None:
+    """Write the files."""
     GRAPHS.mkdir(exist_ok=True)
     for precision in ("fp32", "int8"):
         model = build(int8=precision == "int8")
         path = GRAPHS / f"minilm-{precision}.onnx"
         path.write_bytes(model.SerializeToString())
         print(f"{path.name}: {path.stat().st_size} bytes, {len(model.graph.node)} nodes")
+    if "--ranges" in sys.argv:  # they depend a little on the Python whose help is read
+        np.save(GRAPHS / "minilm-ranges.npy", ranges(paragraphs()))
 
 
 if __name__ == "__main__":

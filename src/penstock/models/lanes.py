@@ -8,6 +8,7 @@ lane jobs take turns, a few texts at a time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -96,8 +97,7 @@ class Lane(Generic[T]):
             thread.join()
 
     def _run(self) -> None:
-        if self._nice and sys.platform == "linux":  # elsewhere it would be the whole process
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+        _be_nice(self._nice)
         while (taken := self._take()) is not None:
             job, start, end = taken
             try:
@@ -157,3 +157,13 @@ class Lanes(Generic[T]):
         """End all threads."""
         for lane in self._lanes.values():
             lane.close()
+
+
+def _be_nice(nice: int) -> None:
+    """Lower the priority of this thread, where threads have one of their own."""
+    if not nice or sys.platform != "linux":
+        return
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):  # forbidden in some containers: then it is as others are
+        current = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, max(current, nice))

@@ -71,7 +71,9 @@ class MiniLMEmbedder:
                 return
             weights = self._model_folder() / "model.safetensors"
             verify(weights)
-            self._session = _session(weights, self.precision)
+            self._session = make_session(
+                graph(self.precision), load_weights(weights, self.precision)
+            )
             self._words = self._words or self._tokenizer()
             self._lanes = Lanes(self._vector, threads=self._wanted_threads)
 
@@ -152,8 +154,9 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _session(weights: Path, precision: Precision) -> Any:
-    """The graph with its weights; it runs in the thread that calls it."""
+def make_session(model: bytes, weights: dict[str, NDArray[Any]]) -> Any:
+    """A graph with its weights, which are taken out of ``weights``; it runs in the thread that
+    calls it, and in any number of threads at a time."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -163,14 +166,11 @@ def _session(weights: Path, precision: Precision) -> Any:
     options.log_severity_level = 3
     # The higher levels fuse sums with norms into an operator that is six times slower than the two.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    given = load_weights(weights, precision)
-    names = sorted(given)
-    arrays: list[NDArray[Any]] = [np.ascontiguousarray(given.pop(name)) for name in names]
+    names = sorted(weights)
+    arrays = [np.ascontiguousarray(weights.pop(name)) for name in names]
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
     options.add_external_initializers(names, values)
-    session = onnxruntime.InferenceSession(
-        graph(precision), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     # The options borrow the memory of these until the session exists; it has its own copy then.
     del values, arrays
     return session

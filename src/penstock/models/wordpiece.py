@@ -43,8 +43,7 @@ class WordPiece:
         self._tokenizer.no_padding()
         self._max_tokens = max_tokens
         self._counts = _WordCounts(self._tokenizer)
-        self._first = int(self._tokenizer.token_to_id("[CLS]"))
-        self._last = int(self._tokenizer.token_to_id("[SEP]"))
+        self._first, self._last = self._tokenizer.encode("").ids
 
     def encode(self, text: str) -> Tokens:
         """The tokens that the model reads, special ones included, as a batch of one."""
