@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 from penstock.database import cluster, installation, server
+from penstock.database.account import account_for, identity
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.errors import ConfigError, FatalError, UnavailableError
 
@@ -265,7 +266,8 @@ async def test_a_lock_file_with_the_number_of_an_unrelated_process_is_taken_over
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await until_dead(pid)
-    with subprocess.Popen(["sleep", "60"]) as unrelated:
+    account = account_for(folder / "pgdata")  # PostgreSQL passes over those of other users
+    with subprocess.Popen(["sleep", "60"], **identity(account)) as unrelated:
         for name in ("postmaster.pid", f".s.PGSQL.{(folder / 'port').read_text().strip()}.lock"):
             lock = folder / "pgdata" / name
             lock.write_text(lock.read_text().replace(str(pid), str(unrelated.pid), 1))
