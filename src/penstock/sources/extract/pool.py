@@ -19,6 +19,7 @@ from penstock.sources.extract.text import extract_text
 
 _CHILD: Final = "penstock.sources.extract.child"
 _START_S: Final = 30.0
+_DEATH_S: Final = 2.0
 _HEADER_LIMIT: Final = 1_000_000
 
 
@@ -157,7 +158,7 @@ class _Child:
                 "spent": True,
             }, ""
         except (OSError, EOFError):
-            await self.end()
+            await self._died()
             return {"error": self._ending(), "spent": True}, ""
         return header, body.decode()
 
@@ -184,6 +185,14 @@ class _Child:
         if code is not None and code < 0:
             return f"expected a document that can be read, its parser died of signal {-code}"
         return f"expected a document that can be read, its parser ended with {code}"
+
+    async def _died(self) -> None:
+        """Its output has ended, so it is dying by itself: killing it now could take the exit status
+        away from the loop that waits for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_S):
+                await self._process.wait()
+        await self.end()
 
     async def end(self) -> None:
         """Kill the process and wait until it is gone."""
