@@ -1,6 +1,6 @@
 """How quickly documents become chunks, and chunks are stored: chunker, pipeline and write side.
 
-    python bench/knowledge_write.py [--documents 6000] [--slice 2000] [--dsn DSN]
+    python bench/knowledge_write.py [--documents 6000] [--slice 2000] [--words 115] [--dsn DSN]
 
 The texts are made up: a paragraph of about 800 characters in each document. The embedder takes
 constant time. Without a DSN (of a fresh database) an embedded PostgreSQL is started for the run.
@@ -35,7 +35,7 @@ SCHEMA = document_schema("bench")
 PARAGRAPHS = 200
 
 
-def texts(count: int) -> list[str]:
+def texts(count: int, length: int) -> list[str]:
     """Words as common as in a language: the n-th takes a share of 1/n."""
     rng = random.Random(1)
     letters = "etaoinshrdlucm"
@@ -43,8 +43,8 @@ def texts(count: int) -> list[str]:
     weights = [1 / (rank + 3) for rank in range(len(words))]
     found = []
     for _ in range(count):
-        chosen = rng.choices(words, weights, k=115)
-        sentences = (" ".join(chosen[at : at + 15]).capitalize() for at in range(0, 115, 15))
+        chosen = rng.choices(words, weights, k=length)
+        sentences = (" ".join(chosen[at : at + 15]).capitalize() for at in range(0, length, 15))
         found.append(". ".join(sentences) + ".")
     return found
 
@@ -154,9 +154,9 @@ class Bench:
         return result("merging the text index", (time.perf_counter() - start) * 1e3, "ms")
 
 
-async def measure(dsn: str, documents: int, slice_: int) -> list[dict[str, Any]]:
+async def measure(dsn: str, documents: int, slice_: int, words: int) -> list[dict[str, Any]]:
     await migrate(dsn)
-    made = texts(documents + PARAGRAPHS)
+    made = texts(documents + PARAGRAPHS, words)
     pool = await open_pool(dsn)
     try:
         bench = Bench(PostgresStore(pool))
@@ -183,11 +183,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=6000)
     parser.add_argument("--slice", type=int, default=2000)
+    parser.add_argument("--words", type=int, default=115, help="of each document")
     parser.add_argument("--dsn")
     chosen = parser.parse_args()
 
     async def run(dsn: str) -> list[dict[str, Any]]:
-        return await measure(dsn, chosen.documents, chosen.slice)
+        return await measure(dsn, chosen.documents, chosen.slice, chosen.words)
 
     if chosen.dsn:
         results = asyncio.run(run(chosen.dsn))
