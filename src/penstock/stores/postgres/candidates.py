@@ -33,11 +33,13 @@ _LOOKS: Final = (2, 16)
 # The model's number is written out and the vector cast to its length, so that the statement fits
 # the model's own index (an expression index, WHERE model = M).
 _DISTANCE: Final = "(v.embedding::halfvec({dimensions}) <=> %(vector)s::halfvec({dimensions}))"
+# The distance is named once and sorted by name: written twice it would be computed twice.
 _NEAREST: Final = """
-SELECT c.id, 1 - {distance} FROM penstock.vectors v
-JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash = v.hash
-JOIN penstock.documents d ON d.id = c.document_id
-WHERE v.model = {model} {conditions} ORDER BY {distance} LIMIT %(limit)s
+SELECT id, 1 - distance FROM (
+    SELECT c.id, {distance} AS distance FROM penstock.vectors v
+    JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash = v.hash
+    JOIN penstock.documents d ON d.id = c.document_id
+    WHERE v.model = {model} {conditions} ORDER BY distance LIMIT %(limit)s) nearest
 """
 # For when the index ended short. The sum is an order that no index has: every vector is compared.
 # Without an index the search before was complete already, and this one ends before it begins.
