@@ -1,105 +1,128 @@
-"""What ``penstock verify`` asks of the stores: hashes of live rows, and whether the knowledge base
-fits together.
+"""What ``penstock verify`` asks of the stores: hashes of rows, and whether documents are whole.
+
+Hashes come in the order of the keys' texts, as from the source: walked side by side, the two
+streams are compared without collecting either.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from typing import Any, Final
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import translated
+from penstock.database.queries import load_queries
 from penstock.database.row_hash import hash_expression
 from penstock.records import Key
-from penstock.stores.postgres.live_tables import LiveTable
+from penstock.stores.base import DEFAULT_TENANT
+from penstock.stores.postgres import live_tables
+from penstock.stores.postgres.live_tables import Connection, LiveTable
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 
-# As the source's connections are set: both sides must print values alike.
-_PRINTED_ALIKE: Final = """
-SELECT set_config('datestyle', 'ISO', true), set_config('intervalstyle', 'postgres', true),
-       set_config('extra_float_digits', '1', true), set_config('timezone', 'UTC', true),
+_QUERIES: Final = load_queries(Path(__file__).with_name("compare.sql"))
+_PAGE: Final = 5000
+
+_PRINTING: Final = """
+SELECT set_config('datestyle', 'ISO, MDY', true), set_config('intervalstyle', 'postgres', true),
+       set_config('extra_float_digits', '3', true), set_config('timezone', 'UTC', true),
        set_config('bytea_output', 'hex', true), set_config('lc_monetary', 'C', true)
 """
-_DIGESTS: Final = """
-SELECT key, content_hash FROM penstock.documents
-WHERE source = %s AND stream IS NULL AND deleted_at IS NULL
-"""
-_COUNT: Final = "SELECT count(*) FROM penstock.chunks"
-_UNFIT: Final = """
-SELECT 'chunk ' || c.id, 'belongs to no present document' FROM penstock.chunks c
-LEFT JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
-WHERE d.id IS NULL
-UNION ALL
-SELECT 'chunk ' || c.id, 'has no vector' FROM penstock.chunks c
-LEFT JOIN penstock.vectors v USING (tenant, model, hash) WHERE v.hash IS NULL
-UNION ALL
-SELECT d.source || ' ' || d.key, 'names a chunk that does not exist'
-FROM penstock.documents d
-WHERE d.deleted_at IS NULL
-  AND EXISTS (SELECT FROM unnest(d.layout) l (id)
-              WHERE NOT EXISTS (SELECT FROM penstock.chunks c
-                                WHERE c.id = l.id AND c.document_id = d.id))
-UNION ALL
-SELECT d.source || ' ' || d.key, 'does not name one of its chunks'
-FROM penstock.documents d JOIN penstock.chunks c ON c.document_id = d.id
-WHERE d.deleted_at IS NULL AND c.id <> ALL (d.layout)
-GROUP BY d.source, d.key
-LIMIT 10000
-"""
-_SEARCHED: Final = """
-SELECT l.source, l.stream, l.schema_name, l.table_name, count(*)
-FROM penstock.documents d JOIN penstock.live_tables l USING (source, stream)
-WHERE d.deleted_at IS NULL
-GROUP BY l.source, l.stream, l.schema_name, l.table_name
-"""
+"""Values are printed as by the sessions that read the source."""
 
 
-async def row_hashes(pool: Pool, table: LiveTable) -> AsyncGenerator[tuple[Key, str]]:
-    """All rows of a live table as (key, hash), ordered by the key's texts byte by byte."""
-    keys = [table.names[i] for i in table.schema.key_indexes]
-    texts = [sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(key)) for key in keys]
-    order = [sql.SQL(str(place + 1)) for place in range(len(keys))]
-    query = sql.SQL("COPY (SELECT {}, {} FROM {} ORDER BY {}) TO STDOUT").format(
-        sql.SQL(", ").join(texts),
-        hash_expression(table.names),
-        table.identifier,
-        sql.SQL(", ").join(order),
-    )
+class LiveRowHash(NamedTuple):
+    """A live row's key as text, and the hash of all of it."""
+
+    key: Key
+    hash: str
+
+
+async def row_hashes(
+    pool: Pool, table: LiveTable, columns: Sequence[str] | None = None
+) -> AsyncGenerator[LiveRowHash]:
+    """All rows of a live table, ordered by the key's texts byte by byte, as they come.
+
+    ``columns`` are the source's names of those that are compared, in the source's order.
+    """
+    statement = _hashes(table, columns or table.schema.names)
     with translated():
         async with pool.connection() as connection, connection.transaction():
-            await connection.execute(_PRINTED_ALIKE)
-            async with connection.cursor() as cursor, cursor.copy(query) as copy:
-                async for *key, digest in copy.rows():
-                    yield tuple(key), digest
+            await connection.execute(_PRINTING)
+            async with connection.cursor("penstock_row_hashes") as cursor:
+                cursor.itersize = _PAGE
+                await cursor.execute(statement)
+                async for *key, digest in cursor:
+                    yield LiveRowHash(tuple(key), digest)
 
 
-async def document_digests(pool: Pool, source: str) -> dict[str, str]:
-    """The content's SHA-256 of every present document of a source, by path."""
+def _hashes(table: LiveTable, columns: Sequence[str]) -> sql.Composed:
+    live = dict(zip(table.schema.names, table.names, strict=True))
+    keys = [
+        sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(table.names[i]))
+        for i in table.schema.key_indexes
+    ]
+    return sql.SQL("SELECT {}, {} FROM {} ORDER BY {}").format(
+        sql.SQL(", ").join(keys),
+        hash_expression([live[name] for name in columns]),
+        table.identifier,
+        sql.SQL(", ").join(sql.SQL(str(place + 1)) for place in range(len(keys))),
+    )
+
+
+async def document_digests(
+    pool: Pool, source: str, *, tenant: str = DEFAULT_TENANT
+) -> dict[str, str]:
+    """The documents of a source that are there, each with the hash of its original."""
     with translated():
         async with pool.connection() as connection:
-            return dict(await (await connection.execute(_DIGESTS, [source])).fetchall())
+            cursor = await connection.execute(
+                _QUERIES["document_digests"], {"source": source, "tenant": tenant}
+            )
+            return dict(await cursor.fetchall())
 
 
-async def consistency(pool: Pool) -> tuple[int, dict[str, str]]:
-    """How many chunks were looked at, and what does not fit together, in words."""
+async def consistency(pool: Pool, *, tenant: str = DEFAULT_TENANT) -> tuple[int, dict[str, str]]:
+    """How many documents (and texts of rows) there are, and what does not fit together: chunks that
+    are missing or too many, chunks without vector, texts of rows that are gone."""
     with translated():
-        async with (
-            pool.connection() as connection,
-            connection.transaction(),
-        ):
-            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            [(count,)] = await (await connection.execute(_COUNT)).fetchall()
-            found = dict(await (await connection.execute(_UNFIT)).fetchall())
-            searched = await (await connection.execute(_SEARCHED)).fetchall()
-            for source, stream, schema, name, documents in searched:
-                counting = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, name))
-                [(rows,)] = await (await connection.execute(counting)).fetchall()
-                if rows != documents:
-                    found[f"{source} {stream}"] = (
-                        f"has {rows:,} live rows and {documents:,} searched ones"
-                    )
-    return int(count), found
+        async with pool.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            await connection.execute(_PRINTING)
+            asked = {"tenant": tenant}
+            cursor = await connection.execute(_QUERIES["count_documents"], asked)
+            [(documents,)] = await cursor.fetchall()
+            found: dict[str, str] = {}
+            for name in ("broken_documents", "orphans"):
+                cursor = await connection.execute(_QUERIES[name], asked)
+                found.update(await cursor.fetchall())
+            for table in await live_tables.all_tables(connection):
+                found.update(await _texts_without_row(connection, table, tenant))
+    return documents, found
+
+
+async def _texts_without_row(
+    connection: Connection, table: LiveTable, tenant: str
+) -> dict[str, str]:
+    keys = [table.names[i] for i in table.schema.key_indexes]
+    matches = [
+        # concat prints a value as the source does: a cast to text would cut a char(n).
+        sql.SQL("concat(l.{}) = coalesce(d.row_key ->> {}, '')").format(
+            sql.Identifier(name), sql.Literal(i)
+        )
+        for i, name in enumerate(keys)
+    ]
+    cursor = await connection.execute(
+        sql.SQL(
+            "SELECT d.source || '/' || d.key, 'is searched, but its row is not in the live table'"
+            " FROM penstock.documents d"
+            " WHERE d.tenant = %(tenant)s AND d.source = %(source)s AND d.stream = %(stream)s"
+            " AND d.deleted_at IS NULL AND NOT EXISTS (SELECT FROM {} l WHERE {})"
+        ).format(table.identifier, sql.SQL(" AND ").join(matches)),
+        {"tenant": tenant, "source": table.source, "stream": table.stream},
+    )
+    return dict(await cursor.fetchall())
