@@ -12,7 +12,7 @@ from penstock.errors import BadRecordError
 
 # Between values, while they are joined: no value can hold it, because PostgreSQL's text cannot.
 _SEPARATOR = "\x00"
-# A lone surrogate cannot be sent as UTF-8, so no value is this.
+# Half of a surrogate pair cannot be sent as UTF-8: a value that holds one is refused.
 _NULL = "\ud800"
 
 
@@ -26,12 +26,16 @@ def array_literal(values: Sequence[str | None]) -> str:
             "expected text without the character NUL (U+0000), which PostgreSQL cannot store; "
             "remove it at the source"
         )
+    nulls = joined.count(_NULL)
+    if nulls and nulls != values.count(None):
+        raise _not_utf8(_NULL)
     if "\\" in joined:
         joined = joined.replace("\\", "\\\\")
     if '"' in joined:
         joined = joined.replace('"', '\\"')
     literal = '{"' + joined.replace(_SEPARATOR, '","') + '"}'
-    literal = literal.replace(f'"{_NULL}"', "NULL")
+    if nulls:
+        literal = literal.replace(f'"{_NULL}"', "NULL")
     if not literal.isascii():
         _expect_utf8(literal)
     return literal
@@ -41,10 +45,14 @@ def _expect_utf8(literal: str) -> None:
     try:
         literal.encode()
     except UnicodeEncodeError as error:
-        raise BadRecordError(
-            f"expected text that can be written as UTF-8, got {error.object[error.start]!r} (half "
-            "of a character); mend the text at the source"
-        ) from error
+        raise _not_utf8(error.object[error.start]) from error
+
+
+def _not_utf8(half: str) -> BadRecordError:
+    return BadRecordError(
+        f"expected text that can be written as UTF-8, got {half!r} (half of a character); mend "
+        "the text at the source"
+    )
 
 
 def numbers_literal(values: Iterable[int]) -> str:
