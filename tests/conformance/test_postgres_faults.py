@@ -280,6 +280,22 @@ async def test_g2_a_table_made_anew(
     assert [(change.op, change.key) for change in changes] == [("t", ()), ("r", ("7",))]
 
 
+async def test_g2_a_table_that_was_not_published_for_a_while(
+    shop: psycopg.AsyncConnection, source_url: str, state: dict[str, str]
+) -> None:
+    """Changes were missed while somebody had taken the table out: it is copied anew."""
+    await read_until(make(source_url), state, 4)
+    await shop.execute("CREATE TABLE u (id int PRIMARY KEY)")
+    await shop.execute("ALTER PUBLICATION penstock_shop SET TABLE u")
+    await shop.execute("DELETE FROM t WHERE id = 2")
+    changes = await read_until(make(source_url), state, 3)
+    assert [(change.op, change.key) for change in changes] == [
+        ("t", ()),
+        ("r", ("1",)),
+        ("r", ("3",)),
+    ]
+
+
 async def test_a_table_that_leaves_while_it_runs(
     shop: psycopg.AsyncConnection, source_url: str, state: dict[str, str]
 ) -> None:
@@ -357,7 +373,7 @@ async def test_g12_a_slow_consumer_is_waited_for(
     """A consumer that takes nothing for longer than wal_sender_timeout keeps its connection, and
     what is read ahead is bounded."""
     dsn = make_conninfo(source_url, options="-c wal_sender_timeout=900ms")
-    source = make(dsn, limits=PostgresLimits(read_ahead_bytes=100_000))
+    source = make(dsn, heartbeat_s=60.0, limits=PostgresLimits(read_ahead_bytes=100_000))
     async with asyncio.timeout(DEADLINE_S), aclosing(source.read({})) as batches:
         seen = 0
         filled = False
