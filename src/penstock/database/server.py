@@ -111,10 +111,14 @@ class PostgresServer:
             process = psutil.Process(pid)
             if process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            marks = [word for word in process.cmdline() if word.startswith(_MARK)]
+            words = process.cmdline()
+            marks = [word for word in words if word.startswith(_MARK)]
             if marks:
                 return marks[-1] == f"{_MARK}{data}"
-            return process.name() == "postgres" and Path(process.cwd()) == data
+            if process.name() != "postgres":
+                return False
+            # Without words it is about to end: its memory is gone, its files may still be open.
+            return not words or Path(process.cwd()) == data
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:
