@@ -92,6 +92,27 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(parent, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def template() -> Iterator[Path]:
+    """A database that was made and stopped."""
+    parent = Path(tempfile.mkdtemp(prefix="penstock-", dir="/tmp"))
+    parent.chmod(0o755)
+    asyncio.run(_make(parent / "db"))
+    yield parent / "db"
+    shutil.rmtree(parent)
+
+
+async def _make(folder: Path) -> None:
+    async with EmbeddedPostgres(folder, settings=QUICK):
+        pass
+
+
+@pytest.fixture
+def made(folder: Path, template: Path) -> None:
+    """A stopped database in ``folder``, quicker than making one."""
+    subprocess.run(["cp", "-a", str(template), str(folder)], check=True)
+
+
 @pytest.fixture
 def user(folder: Path) -> Iterator[Callable[[], User]]:
     """Starts further processes that use the database in ``folder``."""
@@ -167,6 +188,7 @@ async def test_a_new_database_is_private_and_leaves_its_surroundings_alone(folde
     assert not lives(pid)
 
 
+@pytest.mark.usefixtures("made")
 async def test_a_killed_server_is_started_again_with_its_data_and_its_port(folder: Path) -> None:
     """kill -9 of the server costs a restart and nothing that was committed."""
     async with EmbeddedPostgres(folder, settings=QUICK) as database:
@@ -183,6 +205,7 @@ async def test_a_killed_server_is_started_again_with_its_data_and_its_port(folde
             assert not psutil.pid_exists(pid), "a dead child must not stay listed"
 
 
+@pytest.mark.usefixtures("made")
 async def test_the_last_to_leave_stops_the_server(folder: Path) -> None:
     """Users come and go; the server lives as long as one of them."""
     first = EmbeddedPostgres(folder, settings=QUICK)
@@ -200,6 +223,7 @@ async def test_the_last_to_leave_stops_the_server(folder: Path) -> None:
         first.dsn()
 
 
+@pytest.mark.usefixtures("made")
 async def test_the_server_outlives_the_killed_process_that_started_it(
     folder: Path, user: Callable[[], User]
 ) -> None:
@@ -215,6 +239,7 @@ async def test_the_server_outlives_the_killed_process_that_started_it(
     assert not lives(pid)
 
 
+@pytest.mark.usefixtures("made")
 async def test_ctrl_c_in_the_owners_terminal_does_not_reach_the_server(
     folder: Path, user: Callable[[], User]
 ) -> None:
@@ -256,6 +281,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing_running(folder: Path) ->
         assert fetch(database.dsn(), "SELECT 1") == "1"
 
 
+@pytest.mark.usefixtures("made")
 async def test_a_lock_file_with_the_number_of_an_unrelated_process_is_taken_over(
     folder: Path,
 ) -> None:
@@ -279,6 +305,7 @@ async def test_a_lock_file_with_the_number_of_an_unrelated_process_is_taken_over
     await database.stop()
 
 
+@pytest.mark.usefixtures("made")
 async def test_a_taken_port_is_said(folder: Path) -> None:
     """A port that was asked for is a requirement, one that was found is not."""
     with socket.socket() as taken:
@@ -301,6 +328,7 @@ async def test_a_long_path_is_reached_over_loopback(folder: Path) -> None:
         assert fetch(database.dsn(), "SELECT current_database()") == "my project"
 
 
+@pytest.mark.usefixtures("made")
 async def test_a_server_that_cannot_start_says_why(folder: Path) -> None:
     """The last lines of its log are in the message, and nothing keeps running."""
     database = EmbeddedPostgres(folder, settings={**QUICK, "shared_buffers": "a lot"})
