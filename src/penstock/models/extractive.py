@@ -32,6 +32,7 @@ _NUMBER: Final = re.compile(
     r"free|double|twice)\b",
     re.IGNORECASE,
 )
+_NEGATION: Final = re.compile(r"n['’]t\b|\b(?:not|no|never|without|none|neither)\b", re.IGNORECASE)
 _CLAUSE: Final = re.compile(r"[,;]|\band\b|\bor\b", re.IGNORECASE)
 _FUNCTION_WORDS: Final = """
 a about an and any are as at be been but by can could did do does for from give had has have he her
@@ -40,6 +41,15 @@ their them then there these they this to up was we were what when where which wh
 why will with would you your please
 """
 _PLAIN: Final = frozenset(_FUNCTION_WORDS.split())
+
+_NUMBER_GIVEN: Final = 0.04
+"""A quantity is asked for and there is one."""
+_NEGATION_LOST: Final = 0.1
+"""What is asked about something that is *not* so is not told by what is."""
+_CODE_MISSING: Final = 0.3
+_NAME_MISSING_IN_ROW: Final = 0.3
+"""A row is about exactly one thing: another's name is another row's."""
+_NAME_MISSING: Final = 0.07
 
 
 class Fact(NamedTuple):
@@ -180,11 +190,14 @@ class ExtractiveReader:
         held = _covered(unit.words, weights)
         score = (max(0.0, similarity) + held + item.score) / 4
         if _QUANTITY.search(question) and _NUMBER.search(unit.text):
-            score += 0.04
+            score += _NUMBER_GIVEN
+        if _NEGATION.search(question) and not _NEGATION.search(unit.text):
+            score -= _NEGATION_LOST
         known = f"{item.title} {item.text or unit.text}".lower()
-        names = _names(question, codes_only=not item.facts)
-        missing = [name for name in names if name not in known]
-        return max(0.0, min(1.0, score - 0.3 * len(missing) / max(1, len(names))))
+        codes, names = _names(question)
+        score -= _CODE_MISSING * _missing(codes, known)
+        score -= (_NAME_MISSING_IN_ROW if item.facts else _NAME_MISSING) * _missing(names, known)
+        return max(0.0, min(1.0, score))
 
     def _sentence_answer(
         self, evidence: Sequence[Evidence], scored: Sequence[tuple[float, _Unit]]
@@ -289,17 +302,22 @@ def _covered(words: frozenset[str], weights: Mapping[str, float]) -> float:
     return sum(weight for word, weight in weights.items() if word in words)
 
 
-def _names(question: str, *, codes_only: bool) -> list[str]:
-    """What must be found as it stands: codes such as PS204, and for rows also names and numbers."""
-    found = []
+def _names(question: str) -> tuple[list[str], list[str]]:
+    """Words that mean one thing: codes (PS204), and names or numbers (Lisbon, 1973)."""
+    codes, names = [], []
     for match in _WORD.finditer(question):
         word = match[0]
         digits = any(sign.isdigit() for sign in word)
-        letters = any(sign.isalpha() for sign in word)
-        name = match.start() > 0 and word[0].isupper() and word.lower() not in _PLAIN
-        if (digits and letters) or (not codes_only and (digits or name)):
-            found.append(word.lower())
-    return found
+        if digits and any(sign.isalpha() for sign in word):
+            codes.append(word.lower())
+        elif digits or (match.start() > 0 and word[0].isupper() and word.lower() not in _PLAIN):
+            names.append(word.lower())
+    return codes, names
+
+
+def _missing(words: Sequence[str], text: str) -> float:
+    """The share of the words that a text does not hold."""
+    return sum(word not in text for word in words) / len(words) if words else 0.0
 
 
 def _same(unit: _Unit, other: _Unit) -> bool:
