@@ -226,7 +226,7 @@ class Assembler:
             row = _filled(schema, message.kind, old, row)
             old_key = plan.key(old)
         key = plan.key(row)
-        if any(row[index] is UNCHANGED for index in schema.key_indexes):
+        if UNCHANGED in cast("Row", key):
             raise ProtocolError(f"expected the key of an updated row of {schema.stream!r}")
         self._add(schema, Op.UPDATE, key, row, old, None if old_key == key else old_key)
 

@@ -104,7 +104,12 @@ class PostgresSource:
     ``tables`` are names (``flights``, ``public.flights``) or globs (``public.*``), looked up each
     time that reading begins. ``slot`` and ``publication`` default to ``penstock_NAME``; they are
     made on first use. The role needs REPLICATION, SELECT on the tables and, for making the
-    publication, CREATE on the database and ownership of the tables.
+    publication, CREATE on the database and ownership of the tables; a publication of that name
+    that somebody else made is used as it is, with its row filters and column lists.
+
+    Partitioned tables come under their own name. Stored generated columns are captured from
+    PostgreSQL 18 on; before that, and virtual ones always, they are left out. Types that are not
+    built in come as text, domains as their base type.
     """
 
     def __init__(
