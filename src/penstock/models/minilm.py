@@ -54,6 +54,7 @@ class MiniLMEmbedder:
         self._folder = folder
         self._queries: OrderedDict[str, Vectors] = OrderedDict()
         self._loading = threading.Lock()
+        self._reading = threading.Lock()
         self._session: Any = None
         self._words: WordPiece | None = None
         self._lanes: Lanes[Vectors] | None = None
@@ -74,14 +75,11 @@ class MiniLMEmbedder:
             self._session = make_session(
                 graph(self.precision), load_weights(weights, self.precision)
             )
-            self._words = self._words or self._tokenizer()
+            self._tokenizer()
             self._lanes = Lanes(self._vector, threads=self._wanted_threads)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        if self._words is None:
-            with self._loading:
-                self._words = self._words or self._tokenizer()
-        return self._words.count(texts)
+        return self._tokenizer().count(texts)
 
     async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
         if not len(texts):
@@ -123,7 +121,13 @@ class MiniLMEmbedder:
             self._queries.popitem(last=False)
 
     def _tokenizer(self) -> WordPiece:
-        return WordPiece(self._model_folder() / "tokenizer.json", max_tokens=_READS)
+        """Read on first use, which is before the weights where a caller only counts."""
+        if self._words is None:
+            with self._reading:
+                if self._words is None:
+                    path = self._model_folder() / "tokenizer.json"
+                    self._words = WordPiece(path, max_tokens=_READS)
+        return self._words
 
     def _model_folder(self) -> Path:
         return self._folder or model_folder()
