@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import ClassVar
 
 import pytest
 
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, RetryableError, UnavailableError
 from penstock.records import Microseconds, Position
 from penstock.serving.context import ContextBuilder, ContextRow, RowView
 from penstock.serving.values import jsonable, plain
@@ -112,6 +114,28 @@ async def test_a_context_can_be_written_as_json() -> None:
     assert written["sources"][0]["age_ms"] == 0.0
     assert written["passages"][0]["committed_at"] == "1970-01-01T00:00:00.000001+00:00"
     assert set(written["timings_ms"]) == {"embed", "search", "read", "total"}
+
+
+async def test_a_table_that_changes_meanwhile_is_read_again() -> None:
+    """In a new snapshot, a few times; a database that cannot be reached is not asked again."""
+
+    class Altered(ScriptedSnapshots):
+        errors: ClassVar[list[Exception]] = []
+
+        async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
+            if self.errors:
+                raise self.errors.pop()
+            return await super().rows(wanted)
+
+    snapshots = Altered(passages=[ROW], rows=[LIVE])
+    snapshots.errors.extend([RetryableError("altered"), RetryableError("altered")])
+    assert len((await builder(snapshots).context("q?")).rows) == 1
+    assert snapshots.events.count("open default ") == 3
+    for errors in ([RetryableError("altered")] * 3, [UnavailableError("gone")]):
+        snapshots.errors.extend(errors)
+        with pytest.raises(RetryableError):
+            await builder(snapshots).context("q?")
+        assert snapshots.errors == []
 
 
 @pytest.mark.parametrize("question", ["", " \n", "\x00", "x" * 20_001])

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from penstock.clock import Clock, SystemClock
 from penstock.models.base import Embedder, Generator
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
 from penstock.records import Microseconds, Position
-from penstock.serving.context import Context, ContextBuilder, ContextRow, Item
+from penstock.serving.context import Asking, Context, ContextBuilder, ContextRow, Item
 from penstock.serving.prompt import BUDGET, Template, messages, read_template
-from penstock.serving.retrieval import Mode
 from penstock.serving.values import iso, jsonable, plain
-from penstock.stores.base import DEFAULT_TENANT, Filter, Passage
+from penstock.stores.base import Passage
 
 ABSTAINED: Final = "The context does not answer this."
 LONGEST_ANSWER: Final = 20_000
@@ -115,44 +114,19 @@ class Answerer:
         self._budget = budget
         self._count = count
 
-    async def answer(
-        self,
-        question: str,
-        *,
-        where: Filter | None = None,
-        limit: int = 8,
-        mode: Mode = "hybrid",
-        tenant: str = DEFAULT_TENANT,
-        principals: Sequence[str] = (),
-    ) -> Answer:
+    async def answer(self, question: str, **asking: Unpack[Asking]) -> Answer:
         """An answer from what is known now to those who ask. Errors are those of `ContextBuilder`
         and of the generator."""
-        pieces = [
-            piece
-            async for piece in self.stream(
-                question, where=where, limit=limit, mode=mode, tenant=tenant, principals=principals
-            )
-        ]
+        pieces = [piece async for piece in self.stream(question, **asking)]
         answer = pieces[-1]
         assert isinstance(answer, Answer)
         return answer
 
-    async def stream(
-        self,
-        question: str,
-        *,
-        where: Filter | None = None,
-        limit: int = 8,
-        mode: Mode = "hybrid",
-        tenant: str = DEFAULT_TENANT,
-        principals: Sequence[str] = (),
-    ) -> AsyncIterator[str | Answer]:
+    async def stream(self, question: str, **asking: Unpack[Asking]) -> AsyncIterator[str | Answer]:
         """The pieces of the answer's text as they come, and at the end the whole `Answer` (whose
         text may lack marks that cited nothing)."""
         began = self._clock.monotonic()
-        context = await self._builder.context(
-            question, where=where, limit=limit, mode=mode, tenant=tenant, principals=principals
-        )
+        context = await self._builder.context(question, **asking)
         assembled = self._clock.monotonic()
         if self._generator is None:
             reading = await self._reader.read(context.question, evidence_of(context))

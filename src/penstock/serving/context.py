@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypedDict
 
 from penstock.clock import Clock, SystemClock
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, RetryableError, UnavailableError
 from penstock.models.base import Embedder
 from penstock.records import Microseconds, Position
 from penstock.serving.retrieval import Mode, retrieve
@@ -23,12 +23,15 @@ from penstock.stores.base import (
     Filter,
     LiveRow,
     Passage,
+    Snapshot,
     SnapshotStore,
     SourceAge,
+    Vectors,
 )
 
 LONGEST_QUESTION: Final = 20_000
 """Characters; a longer text is a document, not a question."""
+_ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,16 @@ class SourceState:
 
 
 Item: TypeAlias = Passage | ContextRow
+
+
+class Asking(TypedDict, total=False):
+    """How a question is asked: the options of `ContextBuilder.context`."""
+
+    where: Filter | None
+    limit: int
+    mode: Mode
+    tenant: str
+    principals: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -153,20 +166,47 @@ class ContextBuilder:
         if mode != "text":
             vector = (await self._embedder.embed([question], priority="query"))[0]
         embedded = self._clock.monotonic()
-        async with self._snapshots.snapshot(tenant=tenant, principals=principals) as snapshot:
-            taken_at = self._clock.now()
-            passages = await retrieve(
-                snapshot,
-                question,
-                vector,
-                model=self._embedder.name,
-                where=where,
-                limit=limit,
-                mode=mode,
-            )
-            found = self._clock.monotonic()
-            rows = await snapshot.rows([p for p in passages if p.stream is not None])
-            ages = await snapshot.ages()
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                async with self._snapshots.snapshot(tenant=tenant, principals=principals) as opened:
+                    context = await self._read(opened, question, vector, where, limit, mode)
+                break
+            except UnavailableError:
+                raise
+            except RetryableError:  # a table was altered between two of our statements
+                if attempt == _ATTEMPTS:
+                    raise
+        timings = {
+            "embed": round((embedded - began) * 1e3, 3),
+            **context.timings_ms,
+            "total": round((self._clock.monotonic() - began) * 1e3, 3),
+        }
+        return replace(context, timings_ms=timings)
+
+    async def _read(
+        self,
+        snapshot: Snapshot,
+        question: str,
+        vector: Vectors | None,
+        where: Filter | None,
+        limit: int,
+        mode: Mode,
+    ) -> Context:
+        """Everything that is read, in one snapshot."""
+        taken_at = self._clock.now()
+        began = self._clock.monotonic()
+        passages = await retrieve(
+            snapshot,
+            question,
+            vector,
+            model=self._embedder.name,
+            where=where,
+            limit=limit,
+            mode=mode,
+        )
+        found = self._clock.monotonic()
+        rows = await snapshot.rows([p for p in passages if p.stream is not None])
+        ages = await snapshot.ages()
         ended = self._clock.monotonic()
         return Context(
             question,
@@ -174,10 +214,8 @@ class ContextBuilder:
             tuple(_state(age, taken_at) for age in ages),
             taken_at,
             {
-                "embed": round((embedded - began) * 1e3, 3),
-                "search": round((found - embedded) * 1e3, 3),
+                "search": round((found - began) * 1e3, 3),
                 "read": round((ended - found) * 1e3, 3),
-                "total": round((ended - began) * 1e3, 3),
             },
         )
 
