@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 logger = structlog.get_logger("penstock.project")
 
-KNOWLEDGE_SLICE = 256
+LIVE_SLICE, BULK_SLICE = 256, 1000
 """Documents or searched rows per commit: short enough to resume soon, long enough for batches."""
 
 
@@ -252,7 +252,7 @@ class Project:
             Tools(self.embedder(), self.store, priority),
             ProcessSettings(
                 batch=run.batch,
-                slice=KNOWLEDGE_SLICE if slow else run.batch,
+                slice=(LIVE_SLICE if priority == "live" else BULK_SLICE) if slow else run.batch,
                 dead_letter_limit=run.dead_letter_limit,
             ),
         )
@@ -265,11 +265,12 @@ class Project:
             Chore("report", 2.0, lambda: store_report(self)),
             Chore("report when idle", 15.0, lambda: store_report(self), when_idle=True),
         ]
-        upkeep = wiring.upkeep(self.settings, self.pool)
+        upkeep = wiring.upkeep(self.settings, self.pool, self.store)
         chores += [
             Chore("statistics", 0.5, lambda: self._statistics(upkeep)),
             Chore("posting lists", 5.0, upkeep.merge),
-            Chore("vector index", 5.0, upkeep.index),
+            Chore("vector index", 5.0, lambda: upkeep.index(self.embedder().name)),
+            Chore("tombstones", 3600.0, upkeep.prune),
         ]
         if self.server is not None:
             chores.append(Chore("database", 1.0, self._keep_database, when_idle=True))
@@ -280,7 +281,8 @@ class Project:
 
     async def upkeep(self) -> None:
         """Bring statistics and indexes of the stores up to date now, instead of by and by."""
-        await wiring.upkeep(self.settings, self.pool).everything(1)
+        upkeep = wiring.upkeep(self.settings, self.pool, self.store)
+        await upkeep.everything(1, self.embedder().name)
 
     async def _keep_database(self) -> None:
         if self.server is not None:

@@ -73,11 +73,11 @@ def snapshots(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresSna
     return PostgresSnapshotStore(pool, language=settings.knowledge.language)
 
 
-def upkeep(settings: Settings, pool: AsyncConnectionPool[Any]) -> Upkeep:
+def upkeep(settings: Settings, pool: AsyncConnectionPool[Any], store: PostgresStore) -> Upkeep:
     """What keeps the stores' statistics and indexes in shape."""
     from penstock.stores.postgres.upkeep import Upkeep
 
-    return Upkeep(pool, tenant=settings.tenant)
+    return Upkeep(pool, store=store, tenant=settings.tenant)
 
 
 def source(settings: Settings, name: str, clock: Clock) -> PostgresSource | FilesSource:

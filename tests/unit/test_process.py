@@ -70,6 +70,8 @@ class RecordingTransaction:
             value = None if change.after is None else change.after[1]
             if value is not None and value == self._store.refuses:
                 raise BadRecordError("the store refuses this value")
+            if value == "needs k1" and "k1" not in {**self._store.rows, **self.rows}:
+                raise BadRecordError("the row that this change completes is not there")
             self.rows[str(change.key[0])] = value
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
@@ -222,6 +224,19 @@ async def test_g13_a_record_that_fails_is_found_among_many(value: str) -> None:
     assert {letter.change.key[0] for letter in scene.store.letters} == {"k13", "k30"}
     assert len(scene.store.rows) == 38
     assert scene.position == 40
+
+
+async def test_g13_a_change_that_needs_an_earlier_one_is_not_put_aside() -> None:
+    """While a bad record is looked for, later changes are tried on top of the earlier good ones."""
+    scene = Scene()
+    scene.store.refuses = "refused"
+    changes = [item(i, f"k{i}", str(i)) for i in range(1, 11)]
+    changes[4] = item(5, "k5", "refused")
+    changes[8] = item(9, "k9", "needs k1")
+    await scene.append(*changes)
+    assert await scene.processor.step()
+    assert {letter.change.key[0] for letter in scene.store.letters} == {"k5"}
+    assert scene.store.rows["k9"] == "needs k1"
 
 
 async def test_g13_too_many_bad_records_stop_the_pipeline() -> None:

@@ -76,9 +76,9 @@ async def _retry_one(project: Project, buried: BuriedLetter) -> bool:
         async with project.store.transaction() as transaction:
             for effect in outcome.effects:
                 await transaction.apply(effect)
+            await transaction.drop_letters([buried.id])
     except BadRecordError:
         return False
-    await project.store.drop_letters([buried.id])
     return True
 
 

@@ -6,8 +6,8 @@ While one transaction is on its way to disk the next batch is computed, so a mod
 work at the same time; commits stay in order. The position moves by compare-and-set in the same
 transaction as the results (G2): after any crash, the stored position says exactly what was done,
 and a second process that runs the same pipeline is refused. Batches grow by themselves: what
-arrives during a commit is the next batch. An append that is larger than a pipeline's ``slice`` is done in
-slices: each but the last commits results without moving, which replays may repeat at no cost.
+arrives during a commit is the next batch. An append that is larger than a pipeline's ``slice`` is
+done in slices: each but the last commits results without moving, which replays may repeat at no cost.
 
 A record that cannot be processed is found by halving, put aside with its reason in the same
 transaction, and the rest go on (G13); too many of them stop the pipeline.
@@ -221,7 +221,8 @@ class Processor:
 
     async def _without_bad(self, changes: Sequence[Change], error: BadRecordError) -> Outcome:
         """The outcome of all changes but those that fail on their own, found by halving."""
-        rejected = await self._find_bad(changes, error)
+        rejected: list[Rejected] = []
+        await self._find_bad([], changes, error, rejected)
         bad = {id(item.change) for item in rejected}
         good = [change for change in changes if id(change) not in bad]
         outcome = Outcome(())
@@ -231,18 +232,28 @@ class Processor:
             outcome.effects, (*rejected, *outcome.rejected), outcome.embedded, outcome.reused
         )
 
-    async def _find_bad(self, changes: Sequence[Change], error: BadRecordError) -> list[Rejected]:
+    async def _find_bad(
+        self,
+        good: Sequence[Change],
+        changes: Sequence[Change],
+        error: BadRecordError,
+        rejected: list[Rejected],
+    ) -> list[Change]:
+        """Add to ``rejected`` what fails; returns what is good, ``good`` before it included.
+
+        Each half is tried on top of what is good before it: a change may need an earlier one.
+        """
         if len(changes) == 1:
-            return [Rejected(changes[0], error.reason)]
-        found: list[Rejected] = []
+            rejected.append(Rejected(changes[0], error.reason))
+            return [*good]
         middle = len(changes) // 2
         for half in (changes[:middle], changes[middle:]):
-            problem = await self._try(half)
-            if problem is not None:
-                found.extend(await self._find_bad(half, problem))
-        # Two halves that pass alone but not together: the store says what it refuses; put the
-        # whole aside rather than stop everything behind it.
-        return found or [Rejected(change, error.reason) for change in changes]
+            problem = await self._try([*good, *half])
+            if problem is None:
+                good = [*good, *half]
+            else:
+                good = await self._find_bad(good, half, problem, rejected)
+        return [*good]
 
     async def _try(self, changes: Sequence[Change]) -> BadRecordError | None:
         """Compute and apply, then undo: does it fail?"""

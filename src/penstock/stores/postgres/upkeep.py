@@ -14,6 +14,7 @@ from penstock.stores.base import DEFAULT_TENANT
 from penstock.stores.postgres import vector_index
 from penstock.stores.postgres.knowledge import collect_garbage
 from penstock.stores.postgres.merging import merge_postings
+from penstock.stores.postgres.store import PostgresStore
 
 MOST_MERGES: Final = 20
 """How many pieces of the text index one call merges at most."""
@@ -24,6 +25,12 @@ _ANALYZE: Final = (
     "penstock.fresh_postings"
 )
 
+_LOADING: Final = """
+SELECT coalesce(sum(greatest(p.last - c.position, 0)), 0)::bigint
+FROM penstock.consumers c JOIN penstock.log_partitions p USING (topic, partition)
+WHERE c.topic LIKE '%.bulk'
+"""
+
 
 class Upkeep:
     """Runs on one connection of the pool at a time; calls must not overlap."""
@@ -32,9 +39,11 @@ class Upkeep:
         self,
         pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]],
         *,
+        store: PostgresStore,
         tenant: str = DEFAULT_TENANT,
     ) -> None:
         self._pool = pool
+        self._store = store
         self._tenant = tenant
         self._after = ""
         self._analyzed_at = 0
@@ -62,15 +71,28 @@ class Upkeep:
                         break
                 await collect_garbage(connection)
 
-    async def index(self) -> None:
-        """Build or mend the index of the vectors, if that is due; may take a while."""
-        async with self._pool.connection() as connection:
-            await vector_index.maintain(connection)
+    async def index(self, model: str) -> None:
+        """Build or mend the index of the vectors, if that is due; may take a while.
 
-    async def everything(self, chunks: int) -> None:
+        While a first load is under way nothing is built: an index that is small beside what comes
+        is dropped, since adding to it costs more than building it afterwards.
+        """
+        async with self._pool.connection() as connection:
+            with translated():
+                [(loading,)] = await (await connection.execute(_LOADING)).fetchall()
+            if loading:
+                await vector_index.drop_before_bulk(connection, model, loading)
+            else:
+                await vector_index.maintain(connection)
+
+    async def prune(self) -> None:
+        """Forget tombstones of rows that are long gone."""
+        await self._store.prune_tombstones()
+
+    async def everything(self, chunks: int, model: str) -> None:
         """All of it, now."""
         await self.statistics(chunks)
         await self.merge()
-        await self.index()
+        await self.index(model)
         self._analyzed_at = 0
         await self.statistics(max(chunks, 1))
