@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["Project", "open"]
 __version__ = "0.1.0"
 
+DEFAULT_FILE = "penstock.yaml"
+"""The project file, when no other is named."""
+
 
 def __getattr__(name: str) -> Any:
     """Load the project's machinery when it is first used: `import penstock` stays quick."""

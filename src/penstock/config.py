@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from penstock import DEFAULT_FILE
 from penstock.errors import ConfigError
 from penstock.settings import (
     ConstantSettings,
@@ -29,7 +30,6 @@ from penstock.settings import (
     TableSettings,
 )
 
-DEFAULT_FILE = "penstock.yaml"
 ENVIRONMENT_PREFIX = "PENSTOCK_"
 
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")

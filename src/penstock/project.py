@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import structlog
 
-from penstock import wiring
+from penstock import DEFAULT_FILE, wiring
 from penstock.clock import Clock, SystemClock
-from penstock.config import DEFAULT_FILE, read_settings
+from penstock.config import read_settings
 from penstock.database.connect import open_pool
 from penstock.database.migrate import migrate
 from penstock.database.project_lock import ProjectLock, hold_project_lock
@@ -84,17 +84,27 @@ class Project:
         self._snapshots = wiring.snapshots(self.settings, self._pool)
 
     async def close(self) -> None:
-        """Disconnect; the last user of an embedded database stops it."""
-        if self._answerer is not None:
-            await self._answerer.close()
-        if self._embedder is not None:
-            await self._embedder.close()
-        if self._log is not None:
-            await self._log.close()
-        if self._pool is not None:
-            await self._pool.close()
-        if self.server is not None:
-            await self.server.stop()
+        """Disconnect; the last user of an embedded database stops it. Done in full even when it is
+        cancelled meanwhile."""
+        closing = asyncio.ensure_future(self._close())
+        interrupted = False
+        while not closing.done():
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                interrupted = True
+        if interrupted:
+            raise asyncio.CancelledError
+        closing.result()
+
+    async def _close(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            if self.server is not None:
+                stack.push_async_callback(self.server.stop)
+            parts = (self._pool, self._log, self._embedder, self._answerer)
+            for part in parts:
+                if part is not None:
+                    stack.push_async_callback(part.close)
 
     @property
     def pool(self) -> AsyncConnectionPool[Any]:
@@ -175,6 +185,9 @@ class Project:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
+        from penstock.operate.columns import refuse_unknown_columns
+
+        await refuse_unknown_columns(self.settings, self.clock)
         lock = await hold_project_lock(self.dsn, self.settings.project)
         runtime = self._runtime()
         await self._create_topics()
@@ -295,7 +308,10 @@ class Project:
             await self.log.trim(topic, before=before, max_bytes=keep.keep_size)  # type: ignore[arg-type]
 
     async def caught_up(self, *, limit_s: float = 600.0) -> None:
-        """Return when everything that the sources had committed by now can be queried."""
+        """Return when everything that the sources had committed by now can be queried.
+
+        Raises what a source or pipeline of this process failed with, once the others are in step.
+        """
         target = self.clock.now()
         deadline = time.monotonic() + limit_s
         while True:
@@ -305,7 +321,10 @@ class Project:
                 for name in self.settings.sources
                 if name not in ages or ages[name] is None or ages[name] < target
             ]
-            if not behind:
+            failures = self.failures()
+            if not set(behind) - failures.keys():
+                for error in failures.values():
+                    raise error
                 return
             if time.monotonic() > deadline:
                 raise UnavailableError(
@@ -328,6 +347,19 @@ class Project:
         from penstock.operate.verify import verify
 
         return await verify(self, limit=limit)
+
+    def failures(self) -> dict[str, FatalError]:
+        """What has stopped for good in this process, by source."""
+        failed = {
+            meter.topic.removesuffix(".bulk"): f"{meter.name} on {meter.topic}: {meter.last_error}"
+            for meter in self.meters.pipelines.values()
+            if meter.state == "failed"
+        } | {
+            meter.name: f"source {meter.name} stopped: {meter.last_error}"
+            for meter in self.meters.sources.values()
+            if meter.state == "failed"
+        }
+        return {name: FatalError(sentence, source=name) for name, sentence in failed.items()}
 
     def problems(self) -> list[str]:
         """Why this process is not ready, if it is not."""

@@ -94,6 +94,17 @@ class TableSettings(Section):
 class PostgresSettings(Section):
     """A PostgreSQL database, captured by logical replication."""
 
+    @field_validator("tables", mode="after")
+    @classmethod
+    def _patterns_are_bare(cls, tables: dict[str, TableSettings]) -> dict[str, TableSettings]:
+        for name, wanted in tables.items():
+            if any(mark in name for mark in "*?[") and wanted != TableSettings():
+                raise ValueError(
+                    f"expected a pattern such as {name!r} without settings: name each table whose "
+                    "columns are searched, shown or in a title"
+                )
+        return tables
+
     type: Literal["postgres"]
     dsn: SecretStr
     """How to connect: ``postgresql://user:password@host:5432/database``."""

@@ -6,14 +6,13 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import structlog
 import typer
 
-from penstock.config import DEFAULT_FILE
+from penstock import DEFAULT_FILE
 from penstock.errors import ConfigError, PenstockError
 
 T = TypeVar("T")
@@ -36,6 +35,7 @@ FileOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DEFAULT_PATH = Path(DEFAULT_FILE)
+INTERRUPTED = 130
 
 
 @app.callback()
@@ -51,12 +51,14 @@ def _options(
 
 def configure_logging(*, debug: bool) -> None:
     """Events as lines on standard error: standard output belongs to the command's result."""
+    import structlog
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+            _line,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.DEBUG if debug else logging.WARNING
@@ -67,8 +69,25 @@ def configure_logging(*, debug: bool) -> None:
     logging.basicConfig(level=logging.DEBUG if debug else logging.CRITICAL)
 
 
+def _line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """``12:00:01 warning  source.waiting source=shop: expected ...``, the sentence last."""
+    time, level, name = event.pop("timestamp"), event.pop("level"), event.pop("event")
+    reason, trace = event.pop("reason", None), event.pop("exc_info", None)
+    facts = "".join(f" {key}={value}" for key, value in event.items())
+    ending = f": {reason}" if reason else ""
+    if isinstance(trace, BaseException):
+        ending += f": {type(trace).__name__}: {trace}"
+    style, plain = _STYLES.get(level, ("", "")) if sys.stderr.isatty() else ("", "")
+    return f"{time} {style}{level:<7}{plain} {name}{facts}{ending}"
+
+
+_STYLES = {"warning": ("\033[33m", "\033[0m"), "error": ("\033[1;31m", "\033[0m")}
+
+
 def configure_events(*, verbose: bool) -> None:
     """Whether what happens is told on standard error, beside problems."""
+    import structlog
+
     if verbose and not os.environ.get("PENSTOCK_DEBUG"):
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
@@ -80,12 +99,18 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     async def guarded() -> T:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
-        stopped = False
+        stopped = 0
 
         def stop() -> None:
             nonlocal stopped
-            stopped = True
-            task.cancel()
+            stopped += 1
+            if stopped == 1:
+                task.cancel()
+            elif stopped == 2:
+                task.cancel()  # in case the first was swallowed; what cleans up holds against it
+                print("stopping; once more ends it at once", file=sys.stderr)  # noqa: T201
+            else:
+                os._exit(INTERRUPTED)
 
         for name in ("SIGINT", "SIGTERM"):
             loop.add_signal_handler(getattr(signal, name), stop)
@@ -101,16 +126,13 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
 def run_program(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 well, 1 it failed, 2 wrong use or settings, 130 interrupted."""
-    from penstock.cli import commands
-
-    assert commands
     try:
+        from penstock.cli import commands
+
+        assert commands
         code = app(args=arguments, prog_name="penstock", standalone_mode=False)
-    except KeyboardInterrupt:
-        print("stopped; what was committed stays, the rest is taken up next time", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
-    except typer.Abort:
-        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(INTERRUPTED)
     except typer.TyperException as error:
         say_error(f"{error.format_message()} (see `{_usage(error)} --help`)")
         sys.exit(2)

@@ -9,8 +9,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app, run_async
-from penstock.cli.output import age, console, print_json, shown, table
-from penstock.stores.base import Filter
+from penstock.cli.output import age, console, counted, print_json, shown, table
 
 SourceOption = Annotated[
     list[str] | None, typer.Option("--source", "-s", help="Only this source; may be repeated.")
@@ -36,10 +35,12 @@ def ask(
 
     Example: penstock ask "Until when can I cancel?" --source policies
     """
-    where = Filter(sources=source, path=path)
 
     async def work() -> None:
         from penstock.project import open_project
+        from penstock.stores.base import Filter
+
+        where = Filter(sources=source, path=path)
 
         async with open_project(file) as project:
             answer = await project.answer(question, where=where, principals=principal or ())
@@ -84,10 +85,12 @@ def search(
 
     Example: penstock search "cabin baggage" -n 3 --json
     """
-    where = Filter(sources=source, path=path)
 
     async def work() -> None:
         from penstock.project import open_project
+        from penstock.stores.base import Filter
+
+        where = Filter(sources=source, path=path)
 
         async with open_project(file) as project:
             context = await project.context(
@@ -131,6 +134,6 @@ def sql(
                 print_json([dict(zip(columns, row, strict=True)) for row in rows])
             else:
                 console.print(table(columns, rows))
-                console.print(f"{len(rows)} rows", style="dim")
+                console.print(counted(len(rows), "row"), style="dim")
 
     run_async(work())

@@ -31,23 +31,32 @@ class Table(NamedTuple):
     text_columns: list[str]
 
 
-def tables_of(dsn: str) -> list[Table]:
-    """The tables of a database, those outside ``public`` with their schema."""
+class Found(NamedTuple):
+    """A database with its tables, those outside ``public`` with their schema."""
 
-    async def look() -> list[Table]:
+    database: str
+    tables: list[Table]
+
+
+def discover(dsn: str) -> Found:
+    """What the DSN leads to."""
+
+    async def look() -> Found:
         from penstock.database.connect import connect, translated
 
         connection = await connect(substitute(dsn))
         with translated():
             async with connection:
+                name = connection.info.dbname
                 rows = await (await connection.execute(_TABLES)).fetchall()
-        return [
+        tables = [
             Table(table if schema == "public" else f"{schema}.{table}", has_key, texts)
             for schema, table, has_key, texts in rows
         ]
+        return Found(name, tables)
 
     found = asyncio.run(look())
-    if not found:
+    if not found.tables:
         raise ConfigError(
             "expected tables in that database, found none that this user can see: "
             "look at the DSN's database and the user's rights"

@@ -9,7 +9,6 @@ import typer
 
 from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app
 from penstock.cli.output import console, print_json
-from penstock.config import json_schema, parse_settings
 from penstock.errors import ConfigError
 
 TEMPLATE = """\
@@ -40,7 +39,7 @@ sources:
 
 POSTGRES = """
   # A PostgreSQL database, captured by logical replication (wal_level = logical).
-  database:
+  {name}:
     type: postgres
     dsn: {dsn}
     tables:
@@ -89,6 +88,8 @@ def init(
 
       penstock init --postgres 'postgresql://user:pw@localhost/shop'
     """
+    from penstock.config import parse_settings
+
     if file.exists() and not force:
         raise ConfigError(
             f"expected no project file at {str(file)!r} yet, found one: edit it, choose another "
@@ -143,17 +144,27 @@ def _quoted(path: Path) -> str:
 
 
 def _postgres(dsn: str) -> str:
-    from penstock.cli.discover import tables_of
+    from penstock.cli.discover import discover
 
+    found = discover(dsn)
+    if not any(table.has_key for table in found.tables):
+        raise ConfigError(
+            f"expected a table with a primary key in {found.database!r}, found none: add one "
+            "(ALTER TABLE ... ADD PRIMARY KEY), or write the project file by hand"
+        )
     lines = []
-    for table in tables_of(dsn):
-        searched = ", ".join(table.text_columns)
-        comment = "" if table.has_key else "   # has no key: see `penstock check`"
-        lines.append(f"      {table.name}:{comment}")
+    for table in found.tables:
+        if not table.has_key:
+            lines.append(f"      # {table.name}:   # has no primary key: add one first")
+            continue
+        lines.append(f"      {table.name}:")
         if table.text_columns:
-            lines.append(f"        searched: [{searched}]")
+            lines.append(f"        searched: [{', '.join(table.text_columns)}]")
     shown = '"' + dsn.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return POSTGRES.format(dsn=shown, tables="\n".join(lines))
+    name = _name(found.database)
+    if name in {"documents", "public", "penstock"} or name.startswith("pg_"):
+        name = "database"
+    return POSTGRES.format(name=name, dsn=shown, tables="\n".join(lines))
 
 
 @app.command()
@@ -162,4 +173,6 @@ def schema() -> None:
 
     Example: penstock schema > penstock.schema.json
     """
+    from penstock.config import json_schema
+
     print_json(json_schema())

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app, run_async
-from penstock.cli.output import age, console, moment, print_json, table
+from penstock.cli.output import age, console, counted, moment, print_json, table
 from penstock.errors import ConfigError
 
 dead_letters = typer.Typer(
@@ -59,7 +59,7 @@ def _status(report: dict[str, Any]) -> Group:
         f"database {report['database_bytes'] / 1e6:,.0f} MB"
     )
     sources = table(
-        ["source", "state", "age", "changes", "position", "retained WAL"],
+        ["source", "state", "age", "changes", "position", "WAL held"],
         [
             [
                 source["source"],
@@ -125,12 +125,13 @@ def check(file: FileOption = DEFAULT_PATH, json: JsonOption = False) -> None:
             marks = {"ok": "[green]ok[/]", "warning": "[yellow]warn[/]", "error": "[red]error[/]"}
             for finding in findings:
                 console.print(f"{marks[finding.level]:<20} [bold]{finding.subject}[/]: ", end="")
-                console.print(finding.message, markup=False)
+                console.print(finding.message, markup=False, soft_wrap=True)
                 if finding.mend:
-                    console.print(f"           mend: {finding.mend}", markup=False, style="cyan")
+                    mend = f"           mend: {finding.mend}"
+                    console.print(mend, markup=False, style="cyan", soft_wrap=True)
             console.print()
             for line in guarantees():
-                console.print(f"  {line}", markup=False, style="dim")
+                console.print(f"  {line}", markup=False, style="dim", soft_wrap=True)
         return any(finding.level == "error" for finding in findings)
 
     if run_async(work()):
@@ -227,7 +228,7 @@ def list_letters(
                 return
             columns = ["id", "buried_at", "pipeline", "source", "key", "attempts", "reason"]
             console.print(table(columns, [[row[name] for name in columns] for row in found]))
-            console.print(f"{len(found)} dead letters", style="dim")
+            console.print(counted(len(found), "dead letter"), style="dim")
 
     run_async(work())
 

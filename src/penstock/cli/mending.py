@@ -38,7 +38,9 @@ def verify(
             mark = (
                 "[green]equal[/]" if not part.differences else f"[red]{part.differences} differ[/]"
             )
-            console.print(f"[bold]{part.source}[/] {part.what}: {part.compared:,} compared, {mark}")
+            console.print(
+                f"[bold]{part.source or 'inside'}[/] {part.what}: {part.compared:,} compared, {mark}"
+            )
             for named in part.named:
                 console.print(f"    {named}", markup=False)
         return report.differences

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +15,8 @@ console = Console(highlight=False)
 
 def print_json(value: object, *, indent: bool = True) -> None:
     """One JSON value on standard output."""
+    import orjson
+
     option = orjson.OPT_INDENT_2 if indent else 0
     data = orjson.dumps(value, default=_plain, option=option | orjson.OPT_NON_STR_KEYS)
     sys.stdout.write(data.decode() + "\n")
@@ -51,6 +52,11 @@ def shown(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def counted(number: int, what: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def age(milliseconds: float | None) -> str:

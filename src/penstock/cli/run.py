@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app, configure_events, run_async
+from penstock.cli.app import (
+    DEFAULT_PATH,
+    FileOption,
+    JsonOption,
+    app,
+    configure_events,
+    run_async,
+    say_error,
+)
 from penstock.cli.output import console, print_json
+from penstock.errors import FatalError, UnavailableError
 
 if TYPE_CHECKING:
     from penstock.project import Project
+
+TRIES = 7
+"""How often `run --once` tries a source that cannot be reached."""
 
 
 @app.command()
@@ -35,44 +46,61 @@ def run(
       penstock run --once --json      # a first load in a script
     """
     configure_events(verbose=not quiet and not json)
-    run_async(_run(file, once=once, quiet=quiet, json=json))
+    try:
+        run_async(_run(file, once=once, quiet=quiet, json=json))
+    except KeyboardInterrupt:
+        print("stopped; the next run goes on from here", file=sys.stderr)  # noqa: T201
+        raise
 
 
 async def _run(file: Any, *, once: bool, quiet: bool, json: bool) -> None:
-    from penstock.operate.status import status
     from penstock.project import open_project
+
+    show = not quiet and not json
+    async with open_project(file) as project, project.running():
+        if once:
+            await _once(project, show=show and console.is_terminal, json=json)
+        else:
+            await _for_ever(project, show=show)
+
+
+async def _once(project: Project, *, show: bool, json: bool) -> None:
+    """One load; what cannot be reached by now is an error instead of a reason to wait."""
+    from penstock.operate.status import status, store_report
+
+    loading = asyncio.ensure_future(_load(project, show=show))
+    while not loading.done():
+        await asyncio.wait([loading], timeout=0.5)
+        for meter in project.meters.sources.values():
+            if meter.state == "waiting" and meter.errors >= TRIES and not loading.done():
+                loading.cancel()
+                raise UnavailableError(f"gave up on source {meter.name}: {meter.last_error}")
+    await loading
+    if json:
+        await store_report(project)
+        print_json(await status(project))
+    elif show:
+        console.print(f"[bold]{project.settings.project}[/]: everything is in step")
+
+
+async def _for_ever(project: Project, *, show: bool) -> None:
     from penstock.serving.api.server import serve
 
-    async with (
-        open_project(file) as project,
-        project.running(),
-        contextlib.AsyncExitStack() as stack,
-    ):
-        address = ""
-        if not once:
-            address = await stack.enter_async_context(
-                serve(
-                    project.meters,
-                    host=project.settings.server.host,
-                    port=project.settings.server.port,
-                    problems=project.problems,
-                )
-            )
-        if not quiet and not json:
+    server = project.settings.server
+    async with serve(
+        project.meters, host=server.host, port=server.port, problems=project.problems
+    ) as address:
+        if show:
             console.print(
-                f"[bold]{project.settings.project}[/] is running"
-                + (f", metrics and health at {address}" if address else "")
-                + "; Ctrl-C stops it"
+                f"[bold]{project.settings.project}[/] is running, metrics and health at "
+                f"{address}; Ctrl-C stops it"
             )
-        show = not quiet and not json
-        if once:
-            await _load(project, show=show)
-            if json:
-                print_json(await status(project))
-            return
-        if show and sys.stdout.isatty():
-            await _load(project, show=True)
-            console.print("everything is in step; [bold]penstock status --watch[/] shows how")
+        try:
+            await _load(project, show=show and sys.stdout.isatty())
+            if show:
+                console.print("everything is in step; [bold]penstock status --watch[/] shows how")
+        except FatalError as error:
+            say_error(f"{error}\nthe rest goes on; mend it and start again")
         await asyncio.Event().wait()
 
 

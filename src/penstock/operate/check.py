@@ -11,8 +11,10 @@ from penstock import wiring
 from penstock.clock import SystemClock
 from penstock.config import read_settings
 from penstock.errors import PenstockError
-from penstock.settings import FilesSettings, MiniLMSettings, Settings
+from penstock.operate.columns import unknown_columns
+from penstock.settings import FilesSettings, MiniLMSettings, PostgresSettings, Settings
 from penstock.sources.base import CheckableSource, Finding
+from penstock.sources.postgres.source import PostgresSource
 
 ROOM_WANTED = 2_000_000_000
 
@@ -116,6 +118,25 @@ async def _model(settings: Settings) -> list[Finding]:
     return [Finding("model", "ok", f"{model.name}, {vectors.shape[1]} dimensions")]
 
 
+def _within(subject: str, name: str) -> str:
+    return subject if subject == name or subject.startswith(f"{name}: ") else f"{name}: {subject}"
+
+
+async def _columns(settings: Settings, name: str) -> list[Finding]:
+    chosen = settings.sources[name]
+    source = wiring.source(settings, name, SystemClock())
+    assert isinstance(chosen, PostgresSettings)
+    assert isinstance(source, PostgresSource)
+    try:
+        unknown = unknown_columns(chosen, name, await source.columns())
+    finally:
+        await source.close()
+    return [
+        Finding(f"{name}: columns", "error", sentence, "mend it in the project file")
+        for sentence in unknown
+    ]
+
+
 async def _source(settings: Settings, name: str) -> list[Finding]:
     subject = f"source {name}"
     chosen = settings.sources[name]
@@ -129,10 +150,13 @@ async def _source(settings: Settings, name: str) -> list[Finding]:
         ]
     source = wiring.source(settings, name, SystemClock())
     try:
-        found = await source.check() if isinstance(source, CheckableSource) else []
-        return [Finding(f"{subject}: {f.subject}", f.level, f.message, f.mend) for f in found] or [
-            Finding(subject, "ok", "nothing to say")
-        ]
+        found = list(await source.check()) if isinstance(source, CheckableSource) else []
+        reached = not any(f.level == "error" and f.subject.endswith("connection") for f in found)
+        if reached and isinstance(chosen, PostgresSettings):
+            found += await _columns(settings, name)
+        return [
+            Finding(f"source {_within(f.subject, name)}", f.level, f.message, f.mend) for f in found
+        ] or [Finding(subject, "ok", "nothing to say")]
     except PenstockError as error:
         return [Finding(subject, "error", str(error))]
     finally:

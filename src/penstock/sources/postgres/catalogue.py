@@ -152,6 +152,16 @@ WHERE p.pubname = %s AND c.oid = %s
 ORDER BY a.attnum
 """
 
+_COLUMN_NAMES: Final[LiteralString] = """
+SELECT n.nspname || '.' || c.relname, array_agg(a.attname::text ORDER BY a.attnum)
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND n.nspname !~ '^pg_(toast|temp)'
+GROUP BY n.nspname, c.relname
+"""
+
 # A domain stands for its base type and an array for its elements; what is not built in, and what
 # names objects of this very server (regclass and its kin), is text elsewhere. So is xml: a server
 # may be built without it.
@@ -274,6 +284,13 @@ async def fetch_relation(
         table.identity,
         tuple(RelationColumn(*column) for column in columns),
     )
+
+
+async def fetch_column_names(
+    connection: psycopg.AsyncConnection, what: str
+) -> dict[str, list[str]]:
+    """The columns of all tables, by stream."""
+    return dict(await fetch(connection, what, _COLUMN_NAMES))
 
 
 async def fetch_types(

@@ -25,6 +25,7 @@ from penstock.sources.postgres.catalogue import (
     Table,
     choose_tables,
     fetch,
+    fetch_column_names,
     fetch_relation,
     fetch_server,
     fetch_slot,
@@ -274,6 +275,14 @@ class PostgresSource:
         try:
             found = await fetch_tables(connection, self._what)
             return [table.stream for table in choose_tables(self._patterns, found, self.name)]
+        finally:
+            await connection.close()
+
+    async def columns(self) -> dict[str, list[str]]:
+        """The columns of every table at the source, by stream; for comparing with the settings."""
+        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
+        try:
+            return await fetch_column_names(connection, self._what)
         finally:
             await connection.close()
 

@@ -1,0 +1,77 @@
+"""Do the columns that the project file names exist at the source?"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import string
+from collections.abc import Iterator, Mapping, Sequence
+
+from penstock import wiring
+from penstock.clock import Clock
+from penstock.errors import ConfigError, PenstockError
+from penstock.settings import PostgresSettings, Settings, TableSettings
+from penstock.sources.postgres.source import PostgresSource
+
+PATIENCE_S = 3.0
+"""How long the start of a run waits for a source's catalogue; the source itself waits longer."""
+
+
+def unknown_columns(
+    settings: PostgresSettings, name: str, columns: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """A sentence for each column of the settings that its table does not have.
+
+    A table that is not there at all is the source's own matter.
+    """
+    return [
+        f"expected {kind} of sources.{name}.tables.{table} to name columns of {stream}, "
+        f"got {column!r}{_nearest(column, columns[stream])}"
+        for table, wanted in settings.tables.items()
+        if (stream := wiring.stream_name(table)) in columns
+        for kind, column in _named(wanted)
+        if column not in columns[stream]
+    ]
+
+
+async def refuse_unknown_columns(settings: Settings, clock: Clock) -> None:
+    """Raise a `ConfigError` before anything starts; a source that does not answer is passed over,
+    since it says so itself when it is read."""
+    names = [n for n, chosen in settings.sources.items() if isinstance(chosen, PostgresSettings)]
+    found = await asyncio.gather(*(_unknown(settings, name, clock) for name in names))
+    sentences = [sentence for part in found for sentence in part]
+    if sentences:
+        raise ConfigError("\n".join(sentences))
+
+
+async def _unknown(settings: Settings, name: str, clock: Clock) -> list[str]:
+    chosen = settings.sources[name]
+    source = wiring.source(settings, name, clock)
+    assert isinstance(chosen, PostgresSettings)
+    assert isinstance(source, PostgresSource)
+    if not any(list(_named(wanted)) for wanted in chosen.tables.values()):
+        return []
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return unknown_columns(chosen, name, await source.columns())
+    except (PenstockError, TimeoutError):
+        return []
+    finally:
+        await source.close()
+
+
+def _named(table: TableSettings) -> Iterator[tuple[str, str]]:
+    for column in table.searched:
+        yield "searched", column
+    for column in table.shown or ():
+        yield "shown", column
+    for _, field, _, _ in string.Formatter().parse(table.title or ""):
+        if field:
+            yield "title", field
+
+
+def _nearest(column: str, columns: Sequence[str]) -> str:
+    near = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+    if near:
+        return f": did you mean {near[0]!r}?"
+    return f": it has {', '.join(columns)}"
