@@ -82,3 +82,17 @@ class DroppableSource(Protocol):
 
     async def drop(self) -> Sequence[str]:
         """Take away what we made there (slot, publication); returns what was removed, in words."""
+
+
+@runtime_checkable
+class RereadableSource(Protocol):
+    """A source that can begin anew with one of its streams while the others go on."""
+
+    async def reread_streams(self, streams: Sequence[str]) -> None:
+        """Give these streams again from the beginning, as soon as that can be done: a truncate,
+        then all that there is, at positions later than all before. Returns at once; asking again
+        before it was begun changes nothing.
+
+        Who asks keeps the wish until the truncate has come: one that was not begun is forgotten
+        with the process. One that was begun is completed, by the next process if need be.
+        """

@@ -8,7 +8,7 @@ themselves and a single change waits for nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
@@ -28,6 +28,7 @@ from penstock.sources.postgres.catalogue import (
 from penstock.sources.postgres.changes import Assembler, TablePlan, commits_after, table_schema
 from penstock.sources.postgres.decoder import RELATION, Relation, decode
 from penstock.sources.postgres.positions import format_lsn, parse_lsn
+from penstock.sources.postgres.shapes import Shape, ShapeWatch, fetch_shapes
 from penstock.sources.postgres.stream import DATA, DATA_START, ReplicationStream, wal_end
 
 _SLICE: Final = 400
@@ -71,6 +72,8 @@ class Capture:
         publication: str,
         tables: Mapping[str, tuple[int, int]],
         *,
+        shapes: Mapping[str, Shape],
+        on_altered: Callable[[Collection[str]], None],
         clock: Clock,
         server: Server,
         batch_changes: int,
@@ -82,6 +85,8 @@ class Capture:
         self._source = source
         self._publication = publication
         self._tables = dict(tables)
+        self._shapes = ShapeWatch(shapes)
+        self._on_altered = on_altered
         self._clock = clock
         self._batch_changes = batch_changes
         self._heartbeat_s = heartbeat_s
@@ -101,6 +106,7 @@ class Capture:
         self._progress = 0
         self._split = False
         self._until: int | None = None
+        self._interrupted = False
         self._pieces: list[bytes] = []
         self._assembler = Assembler(source)
 
@@ -123,14 +129,14 @@ class Capture:
         ]
 
     async def batches(self, until: int | None = None) -> AsyncGenerator[SourceBatch]:
-        """Batches until `close`; raises what ends the stream.
+        """Batches until `close` or `interrupt`; raises what ends the stream. May be called again.
 
         With ``until``, ends when all that committed before that LSN was given, and nothing that
         committed later; call again to go on. Such batches do not speak of time.
         """
         assembler, held = self._assembler, False
         self._until = until
-        while not held and (until is None or self._reach() < until):
+        while not held and self._goes_on(until):
             if not await self._arrived():
                 return
             gather_until = self._loop.time() + _GATHER_S
@@ -147,6 +153,22 @@ class Capture:
             batch = self._report()
             if batch is not None:
                 yield batch
+
+    def interrupt(self) -> None:
+        """Let batches without ``until`` end soon: there is something else to do in between."""
+        self._interrupted = True
+        self._stream.wake()
+
+    @property
+    def ended(self) -> bool:
+        """Whether there will be nothing more."""
+        return self._stream.ended
+
+    def _goes_on(self, until: int | None) -> bool:
+        if until is not None:
+            return self._reach() < until
+        interrupted, self._interrupted = self._interrupted, False
+        return not interrupted
 
     async def _arrived(self) -> bool:
         """Wait for something to do; False when there will be nothing more."""
@@ -169,6 +191,10 @@ class Capture:
             oid = self._tables[stream][0]
             self._tables[stream] = (oid, starts_at)
             self._assembler.begin_table(oid, starts_at)
+
+    def end_table(self, stream: str, shape: Shape) -> None:
+        """The copy of this table is complete, and showed it in this shape."""
+        self._shapes.copied(stream, shape)
 
     def confirm(self, lsn: int) -> None:
         """All until ``lsn`` is durable here: tell the server, soon."""
@@ -219,6 +245,7 @@ class Capture:
         known = self._tables.get(f"{relation.namespace}.{relation.name}")
         if known is None or known[0] != relation.oid:
             return None
+        self._shapes.describe(f"{relation.namespace}.{relation.name}", relation)
         wanted = [(column.type_oid, column.type_modifier) for column in relation.columns]
         new = [pair for pair in wanted if pair not in self._types]
         if new:
@@ -251,7 +278,7 @@ class Capture:
 
     def _whole_batch(self) -> SourceBatch:
         """All that is complete (which may be no more than that time has passed)."""
-        state: dict[str, str | None] = {}
+        state: dict[str, str | None] = {**self._shapes.take_noted()}
         changes = self._assembler.take_complete()
         if changes:
             state["position"] = changes[-1].position
@@ -298,6 +325,7 @@ class Capture:
         try:
             async with asyncio.timeout(10):
                 rows = await fetch(self._catalogue, self._what, _PROBE, (self._publication,))
+                found = await fetch_shapes(self._catalogue, self._what, self._publication)
         except TimeoutError as error:
             raise UnavailableError(
                 f"expected an answer from {self._what} within 10 s, got none: reconnecting"
@@ -315,6 +343,9 @@ class Capture:
                 f"expected a sign of life on the replication stream of {self._what}, got none for "
                 f"{silent_s:.0f} s: reconnecting"
             )
+        altered = self._shapes.compare(found, self._tables, self._loop.time())
+        if altered:
+            self._on_altered(altered)
         self._remember(time, parse_lsn(inserted), parse_lsn(flushed))
         self._stream.wake()
 

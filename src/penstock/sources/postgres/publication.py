@@ -194,6 +194,10 @@ def _left_after(history: bytes, timeline: str, lsn: int) -> bool:
     return False
 
 
+class NoMomentError(RetryableError):
+    """Transactions that write were open all the time: there was no consistent point."""
+
+
 class Export(NamedTuple):
     """A moment of the source: its LSN and the snapshot to read it with."""
 
@@ -214,7 +218,7 @@ async def export_snapshot(
 
     The snapshot can be taken over while the connection is open and not used for anything else. The
     server first waits for the end of all transactions that are writing; after ``patience_s`` that
-    is a `RetryableError`.
+    is a `NoMomentError`.
     """
     kind = "TEMPORARY LOGICAL" if temporary else "LOGICAL"
     command = f'CREATE_REPLICATION_SLOT "{slot}" {kind} pgoutput EXPORT_SNAPSHOT'
@@ -223,7 +227,7 @@ async def export_snapshot(
             rows = await fetch(replication, what, command)
     except TimeoutError as error:
         writers = (await fetch(watch, what, _WRITERS))[0][0] or "none that we may see"
-        raise RetryableError(
+        raise NoMomentError(
             f"expected a consistent moment of {what} within {patience_s:g} s, but transactions "
             f"that write are still open ({writers}): end them; it is tried again"
         ) from error

@@ -2,12 +2,14 @@
 
 State, as small named texts: ``system`` and ``timeline`` (which server), ``lsn`` (what the slot may
 be told to forget), ``position`` (the last change given), ``table:STREAM`` (consistent point of the
-table's copy and the table's oid, once it is complete).
+table's copy and the table's oid, once it is complete), ``shape:STREAM`` (what the table looked like
+when it was copied or the stream last described it).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -26,6 +28,7 @@ from penstock.sources.postgres.catalogue import (
     choose_tables,
     fetch,
     fetch_column_names,
+    fetch_published,
     fetch_relation,
     fetch_server,
     fetch_slot,
@@ -39,6 +42,7 @@ from penstock.sources.postgres.positions import format_lsn, parse_lsn, parse_pos
 from penstock.sources.postgres.publication import (
     Export,
     Identity,
+    NoMomentError,
     Published,
     check_identity,
     check_slot,
@@ -50,6 +54,8 @@ from penstock.sources.postgres.publication import (
     export_snapshot,
     identify,
 )
+from penstock.sources.postgres.shapes import STATE as _SHAPE
+from penstock.sources.postgres.shapes import Shape, fetch_shapes
 from penstock.sources.postgres.snapshot import TableCopier, enter_snapshot
 from penstock.sources.postgres.verify import HashedTable, RowHash, current_lsn, row_hashes
 
@@ -66,6 +72,10 @@ class PostgresLimits:
     read_ahead_bytes: int = 4_000_000
     consistent_point_s: float = 300.0
     """How long to wait for open transactions before a copy."""
+    reread_point_s: float = 3.0
+    """The same when a table is copied again: the stream waits for that time."""
+    reread_pause_s: float = 30.0
+    """How long the stream goes on before that is tried again."""
     slot_s: float = 6.0
     """How long to wait for a slot that a killed process still holds."""
     answer_s: float = 10.0
@@ -140,6 +150,8 @@ class PostgresSource:
         self._what = f"source {name!r}"
         self._durable = 0
         self._capture: Capture | None = None
+        self._wanted: set[str] = set()
+        self._copying: set[str] = set()
         self._resources = AsyncExitStack()
 
     async def read(self, state: State) -> AsyncGenerator[SourceBatch]:
@@ -165,7 +177,9 @@ class PostgresSource:
         published = await ensure_publication(
             catalogue, self._what, self.publication, tables, server
         )
-        copied = _copied_tables(state, tables, published)
+        self._wanted |= self._copying  # begun, but not durable: the state may not know
+        self._copying = set()
+        copied, shapes = _copied_tables(state, tables, published), _shapes_in(state)
         facts = _changed_facts(state, tables, identity)
         if resume_lsn is None:
             first = self._first_load(catalogue, tables, published, facts)
@@ -173,6 +187,7 @@ class PostgresSource:
                 async for batch in batches:
                     resume_lsn = _lsn_in(batch.state, resume_lsn)
                     copied |= _copied_in(batch.state)
+                    shapes |= _shapes_in(batch.state)
                     yield batch
         else:
             facts |= {} if "lsn" in state else {"lsn": format_lsn(resume_lsn)}
@@ -186,6 +201,8 @@ class PostgresSource:
             self.name,
             self.publication,
             starts,
+            shapes=shapes,
+            on_altered=self._ask_again,
             clock=self._clock,
             server=server,
             batch_changes=self._batch_changes,
@@ -195,19 +212,39 @@ class PostgresSource:
         await capture.start(self.slot, resume_lsn, state.get("position"), self._durable)
         missing = [table for table in tables if table.oid not in copied]
         later = self._later_load(catalogue, capture, missing, published)
-        for part in (later, capture.batches()):
-            async with aclosing(part) as batches:
-                async for batch in batches:
-                    yield batch
+        self._wanted -= {table.stream for table in missing}
+        async with aclosing(later) as batches:
+            async for batch in batches:
+                yield batch
+        while not capture.ended:
+            again = [table for table in tables if table.stream in self._wanted]
+            for part in (self._reread(catalogue, capture, again), capture.batches()):
+                async with aclosing(part) as batches:
+                    async for batch in batches:
+                        yield batch
 
     async def acknowledge(self, state: StateChange) -> None:
         """See `penstock.sources.base.Source.acknowledge`."""
+        self._copying -= {
+            name.removeprefix(_TABLE)
+            for name, value in state.items()
+            if name.startswith(_TABLE) and value is not None
+        }
         lsn = state.get("lsn")
         if lsn is None:
             return
         self._durable = max(self._durable, parse_lsn(lsn))
         if self._capture is not None:
             self._capture.confirm(self._durable)
+
+    async def reread_streams(self, streams: Sequence[str]) -> None:
+        """See `penstock.sources.base.RereadableSource.reread_streams`."""
+        self._ask_again(streams)
+
+    def _ask_again(self, streams: Collection[str]) -> None:
+        self._wanted.update(streams)
+        if self._capture is not None:
+            self._capture.interrupt()
 
     async def close(self) -> None:
         """See `penstock.sources.base.Source.close`."""
@@ -362,6 +399,7 @@ class PostgresSource:
         capture: Capture,
         missing: Sequence[Table],
         published: Published,
+        patience_s: float | None = None,
     ) -> AsyncGenerator[SourceBatch]:
         """Copy tables that came later (or whose first copy was interrupted) in between: first all
         that committed before their copy, then the copy, so that positions keep their order."""
@@ -372,18 +410,50 @@ class PostgresSource:
             async for batch in batches:
                 yield batch
         before = (await fetch(catalogue, self._what, _NOW))[0][0]
-        async with self._export(catalogue, temporary=True) as export:
+        async with self._export(catalogue, temporary=True, patience_s=patience_s) as export:
             point = export.consistent_point
             capture.begin_tables([table.stream for table in missing], point)
             copies = self._copy(export, missing, published, before)
             for part in (capture.batches(until=point), copies):
                 async with aclosing(part) as batches:
                     async for batch in batches:
+                        _end_tables(capture, batch.state)
                         yield batch
+
+    async def _reread(
+        self, catalogue: psycopg.AsyncConnection, capture: Capture, again: Sequence[Table]
+    ) -> AsyncGenerator[SourceBatch]:
+        """Copy tables again whose rows cannot be made right by the stream alone."""
+        streams = {table.stream for table in again}
+        self._wanted -= streams
+        if not again:
+            self._wanted.clear()  # streams that we do not have
+            return
+        self._copying |= streams
+        # First the word that there is no copy, then nothing of the tables until there is one: a
+        # process that dies in between leaves it to the next to make the copy.
+        yield SourceBatch(state={_TABLE + stream: None for stream in sorted(streams)})
+        filters = await fetch_published(catalogue, self._what, self.publication)
+        published = Published(frozenset(), filters)
+        patience_s = self._limits.reread_point_s
+        load = self._later_load(catalogue, capture, again, published, patience_s)
+        try:
+            async with aclosing(load) as batches:
+                async for batch in batches:
+                    yield batch
+        except NoMomentError as error:
+            logger.warning("source.rereading_later", source=self.name, reason=str(error))
+            asyncio.get_running_loop().call_later(
+                self._limits.reread_pause_s, self._ask_again, streams
+            )
 
     @asynccontextmanager
     async def _export(
-        self, catalogue: psycopg.AsyncConnection, *, temporary: bool
+        self,
+        catalogue: psycopg.AsyncConnection,
+        *,
+        temporary: bool,
+        patience_s: float | None = None,
     ) -> AsyncIterator[Export]:
         replication = await self._open_replication()
         try:
@@ -392,7 +462,7 @@ class PostgresSource:
                 self._what,
                 f"{self.slot[:57]}_copy" if temporary else self.slot,
                 temporary=temporary,
-                patience_s=self._limits.consistent_point_s,
+                patience_s=patience_s or self._limits.consistent_point_s,
                 watch=catalogue,
             )
         finally:
@@ -439,6 +509,9 @@ class PostgresSource:
         logger.info("source.copying", source=self.name, table=table.stream)
         plan = await self._plan(connection, table)
         finished = {_TABLE + table.stream: _Copied(export.consistent_point, table.oid).format()}
+        found = (await fetch_shapes(connection, self._what, self.publication)).get(table.stream)
+        if found is not None:
+            finished[_SHAPE + table.stream] = found.shape.format()
         copy = copier.copy(table, plan, published.filters.get(table.oid), finished)
         async with aclosing(copy) as batches:
             async for batch in batches:
@@ -476,9 +549,9 @@ def _changed_facts(
     state: State, tables: Sequence[Table], identity: Identity
 ) -> dict[str, str | None]:
     """What the state must say from now on: who the server is, and no tables that are gone."""
-    wanted = {_TABLE + table.stream for table in tables}
+    wanted = {kind + table.stream for table in tables for kind in (_TABLE, _SHAPE)}
     facts: dict[str, str | None] = {
-        name: None for name in state if name.startswith(_TABLE) and name not in wanted
+        name: None for name in state if name.startswith((_TABLE, _SHAPE)) and name not in wanted
     }
     now = {"system": identity.system, "timeline": str(identity.timeline)}
     return facts | {name: value for name, value in now.items() if state.get(name) != value}
@@ -505,6 +578,19 @@ def _copied_in(state: StateChange) -> dict[int, int]:
         if name.startswith(_TABLE) and text is not None
     )
     return {entry.oid: entry.consistent_point for entry in entries}
+
+
+def _shapes_in(state: StateChange) -> dict[str, Shape]:
+    return {
+        name.removeprefix(_SHAPE): Shape.parse(text)
+        for name, text in state.items()
+        if name.startswith(_SHAPE) and text is not None
+    }
+
+
+def _end_tables(capture: Capture, state: StateChange) -> None:
+    for stream, shape in _shapes_in(state).items():
+        capture.end_table(stream, shape)
 
 
 def _lsn_in(state: StateChange, before: int | None) -> int | None:

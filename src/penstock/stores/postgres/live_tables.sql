@@ -66,7 +66,10 @@ SELECT conname::text FROM pg_constraint
 WHERE conrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND contype = 'p'
 
 -- name: truncated
-UPDATE penstock.live_tables SET truncated_at = %(position)s
+-- Nothing is left of the rows that were in doubt when the columns changed.
+UPDATE penstock.live_tables
+SET truncated_at = %(position)s,
+    reread = CASE WHEN coalesce(columns_at, '') > %(position)s COLLATE "C" THEN reread END
 WHERE source = %(source)s AND stream = %(stream)s
 
 -- name: forget_tombstones
