@@ -29,6 +29,7 @@ from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
 from penstock.runtimes.process import Assignment, ProcessSettings
 from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
+from penstock.sources.base import Source
 from penstock.stores.base import Filter
 from penstock.telemetry import Meters, PipelineMeter, SourceMeter
 
@@ -77,7 +78,13 @@ class Project:
             self.dsn = await self.server.start()
         else:
             self.dsn = self.settings.database
-        await migrate(self.dsn)
+        try:
+            await migrate(self.dsn)
+        except UnavailableError as error:
+            raise UnavailableError(
+                f"expected to reach the project's database, got {str(error)!r}: start it, mend "
+                "`database`, or set `database: embedded`"
+            ) from error
         self._pool = await open_pool(self.dsn, max_size=12)
         self._log = wiring.log(self.settings, self._pool, self.dsn, self.clock)
         self._store = wiring.store(self.settings, self._pool)
@@ -189,6 +196,8 @@ class Project:
 
         await refuse_unknown_columns(self.settings, self.clock)
         lock = await hold_project_lock(self.dsn, self.settings.project)
+        load = getattr(self.embedder(), "load", None)  # a local model, made ready meanwhile
+        loading = asyncio.ensure_future(asyncio.to_thread(load)) if load else None
         runtime = self._runtime()
         await self._create_topics()
         block = asyncio.current_task()
@@ -217,6 +226,8 @@ class Project:
             for task in tasks:
                 task.remove_done_callback(on_end)
                 task.cancel()
+            if loading is not None:
+                await asyncio.gather(loading, return_exceptions=True)
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep_lock(self, lock: ProjectLock) -> None:
@@ -240,17 +251,18 @@ class Project:
 
     def _runtime(self) -> EmbeddedRuntime:
         settings = self.settings
+        sources = [wiring.source(settings, name, self.clock) for name in settings.sources]
         self.runtime = EmbeddedRuntime(
             log=self.log,
             store=self.store,
-            sources=[wiring.source(settings, name, self.clock) for name in settings.sources],
+            sources=sources,
             work=[
                 self._work(course, topic, partition)
                 for course in wiring.courses(settings)
                 for topic in course.topics
                 for partition in range(settings.log.partitions)
             ],
-            chores=self._chores(),
+            chores=self._chores(sources),
             clock=self.clock,
             meters=self.meters,
         )
@@ -270,10 +282,12 @@ class Project:
             ),
         )
 
-    def _chores(self) -> list[Chore]:
+    def _chores(self, sources: Sequence[Source]) -> list[Chore]:
+        from penstock.operate.rereading import Rereading
         from penstock.operate.status import store_report
 
         chores = [
+            Chore("rereading", 2.0, Rereading(self.store, sources).ask),
             Chore("trim", 60.0, self._trim),
             Chore("report", 2.0, lambda: store_report(self)),
             Chore("report when idle", 15.0, lambda: store_report(self), when_idle=True),
@@ -321,6 +335,8 @@ class Project:
                 for name in self.settings.sources
                 if name not in ages or ages[name] is None or ages[name] < target
             ]
+            if not behind:
+                behind = await self._in_doubt()
             failures = self.failures()
             if not set(behind) - failures.keys():
                 for error in failures.values():
@@ -332,6 +348,10 @@ class Project:
                     f"{', '.join(behind)} is not: look at `penstock status`"
                 )
             await asyncio.sleep(0.02)
+
+    async def _in_doubt(self) -> list[str]:
+        """Sources of which tables wait to be read again."""
+        return [table.source for table in await self.store.live_tables() if table.reread]
 
     async def ages(self) -> dict[str, Any]:
         """Per source, the time up to which everything is included (None while it loads)."""

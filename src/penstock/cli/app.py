@@ -66,7 +66,10 @@ def configure_logging(*, debug: bool) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.DEBUG if debug else logging.CRITICAL)
+    level = logging.DEBUG if debug else logging.CRITICAL
+    logging.basicConfig(level=level)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)  # some libraries set the level of their own logger
 
 
 def _line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -181,6 +182,8 @@ def tail(
                     f"expected one of the topics {', '.join(sorted(known)) or '(none yet)'}, "
                     f"got {topic!r}"
                 )
+            if count is None:
+                print(f"following {topic}; Ctrl-C ends it", file=sys.stderr)  # noqa: T201
             async for batch in project.log.tail(topic, BEGINNING if beginning else None):
                 for change in batch.changes:
                     if stream and change.schema.stream != stream:
@@ -226,8 +229,13 @@ def list_letters(
             if json:
                 print_json(found)
                 return
-            columns = ["id", "buried_at", "pipeline", "source", "key", "attempts", "reason"]
-            console.print(table(columns, [[row[name] for name in columns] for row in found]))
+            for row in found:
+                tries = f", tried {row['attempts']} times" if row["attempts"] > 1 else ""
+                where = f"{row['pipeline']} of {row['source']}, {row['buried_at']}{tries}"
+                console.print(
+                    Text(f"{row['id']:>5}  {row['key']}", style="bold"), Text(where, style="dim")
+                )
+                console.print(Text(f"       {row['reason']}"), soft_wrap=True)
             console.print(counted(len(found), "dead letter"), style="dim")
 
     run_async(work())

@@ -38,9 +38,8 @@ def verify(
             mark = (
                 "[green]equal[/]" if not part.differences else f"[red]{part.differences} differ[/]"
             )
-            console.print(
-                f"[bold]{part.source or 'inside'}[/] {part.what}: {part.compared:,} compared, {mark}"
-            )
+            where = part.source or "inside"
+            console.print(f"[bold]{where}[/] {part.what}: {part.compared:,} compared, {mark}")
             for named in part.named:
                 console.print(f"    {named}", markup=False)
         return report.differences

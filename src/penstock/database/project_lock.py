@@ -79,9 +79,19 @@ async def hold_project_lock(dsn: str, name: str, *, patience_s: float = 1) -> Pr
     return ProjectLock(connection)
 
 
-async def _take(connection: psycopg.AsyncConnection[Any], name: str, patience_s: float) -> None:
+async def is_project_locked(connection: psycopg.AsyncConnection[Any], name: str) -> bool:
+    """Does a process, this one perhaps, hold the lock called ``name`` in this database?"""
+    cursor = await connection.execute(_QUERIES["find_holder"], {"key": _key(name)})
+    return await cursor.fetchone() is not None
+
+
+def _key(name: str) -> int:
     digest = hashlib.sha256(f"penstock.project_lock:{name}".encode()).digest()
-    key = int.from_bytes(digest[:8], "big", signed=True)
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+async def _take(connection: psycopg.AsyncConnection[Any], name: str, patience_s: float) -> None:
+    key = _key(name)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_s
     while True:

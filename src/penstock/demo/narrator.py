@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class Narrator:
         self._say(
             "",
             Text("Penstock: fresh context for generative AI", style="bold cyan"),
-            "A small travel company has a database and a folder of policies. Both change while\n"
+            "A small travel company has a database and a folder of policies. Both change while "
             "customers ask. Let us watch what an assistant would be told.",
             "",
         )
@@ -66,13 +67,14 @@ class Narrator:
         for answer in answers:
             self._say(_panel(answer), "")
 
-    def changed(self, seen: Mapping[str, float]) -> None:
+    def changed(self, seen: Mapping[str, float], embedded: int) -> None:
         self._say(
             "[bold]3.[/] Now the world changes. A price in SQL, a sentence on disk:",
             f"   UPDATE flights SET price_eur = 149 ...     seen by a query after "
             f"[bold green]{seen['row']:.1f} ms[/]",
-            f"   cancellation.md: 24 hours -> 72 hours       seen by a query after "
-            f"[bold green]{seen['document']:.1f} ms[/]  (one chunk embedded)",
+            f"   cancellation.md: 24 hours -> 72 hours      seen by a query after "
+            f"[bold green]{seen['document']:.1f} ms[/]",
+            f"   For both together {_chunks(embedded)} embedded anew.",
             "",
         )
 
@@ -86,14 +88,16 @@ class Narrator:
             table.add_row(_cell(old, "dim"), _cell(new, "dim" if same else "green"))
         self._say(table, "")
 
-    def freshness(self, freshness: Mapping[str, Any], embedded: int, reused: int) -> None:
+    def freshness(
+        self, freshness: Mapping[str, Any], changes: int, embedded: int, reused: int
+    ) -> None:
         table = Table(box=None, header_style="bold")
         for column in ("from commit to visible", "p50", "p95", "p99"):
             table.add_column(column, justify="left" if column.startswith("from") else "right")
         for kind, numbers in freshness.items():
             table.add_row(kind, *(age(numbers[p]) for p in ("p50", "p95", "p99")))
         self._say(
-            "[bold]5.[/] Then a few hundred changes, about a hundred a second:",
+            f"[bold]5.[/] Then {changes:,} changes, about a hundred a second:",
             "",
             table,
             "",
@@ -116,9 +120,9 @@ class Narrator:
             "",
             Panel(
                 Group(
-                    "[bold]penstock demo --serve[/]  keeps it running: change prices, edit policies",
+                    "[bold]penstock demo --serve[/]  keeps it running, for you to change things",
                     "[bold]penstock init[/]          writes a project file for your own systems",
-                    "[bold]penstock run[/]           keeps the stores in step; [bold]penstock ask[/] answers",
+                    "[bold]penstock run[/]           keeps in step; [bold]penstock ask[/] answers",
                     "[bold]docs/tutorial.md[/]       the same in ten minutes, step by step",
                 ),
                 title="What to do next",
@@ -127,31 +131,39 @@ class Narrator:
             ),
         )
 
-    def serving(self, dsn: str, folder: Path) -> None:
-        self._say(
-            "",
-            "[bold]It goes on running until you press Ctrl-C.[/] In another terminal:",
-            f"   change a price   psql '{dsn}' -c \"UPDATE flights SET price_eur = 99 "
-            "WHERE number = 'PS204'\"",
-            f"   change a policy  edit a file in {folder / 'policies'}",
-            f"   ask              penstock ask -f {folder / 'penstock.yaml'} "
-            '"What does flight PS204 cost?"',
-            f"   watch            penstock status -f {folder / 'penstock.yaml'}",
-        )
+    def serving(self, folder: Path, change_price: Path) -> None:
+        project = f"-f {folder / 'penstock.yaml'}"
+        self._say("", "[bold]It goes on running until you press Ctrl-C.[/] In another terminal:")
+        for what, how in (
+            ("change a price", f"{sys.executable} {change_price} PS204 99"),
+            ("change a policy", f"edit a file in {folder / 'policies'}"),
+            ("ask", f'penstock ask {project} "What does flight PS204 cost?"'),
+            ("watch", f"penstock status {project} --watch"),
+        ):
+            if not self._silent:
+                self._console.print(f"   {what:<16} {how}", markup=False, soft_wrap=True)
+
+
+def _chunks(number: int) -> str:
+    return "one chunk was" if number == 1 else f"{number} chunks were"
 
 
 def _cell(answer: Answer, style: str) -> Group:
     return Group(
         Text(answer.question, style="italic"),
         Text(answer.text, style=style),
-        Text(_sources(answer), style="dim"),
+        _sources_text(answer),
     )
 
 
 def _panel(answer: Answer) -> Panel:
     style = "yellow" if answer.abstained else "default"
-    body = Group(Text(answer.text, style=style), Text(_sources(answer), style="dim"))
-    return Panel(body, title=Text(answer.question, style="italic"), title_align="left")
+    question = Text(answer.question, style="italic")
+    return Panel(Group(question, Text(answer.text, style=style), _sources_text(answer)))
+
+
+def _sources_text(answer: Answer) -> Text:
+    return Text(_sources(answer), style="dim")
 
 
 def _sources(answer: Answer) -> str:

@@ -29,7 +29,7 @@ project: travel_demo
 sources:
   travel:                       # a PostgreSQL database, captured by logical replication
     type: postgres
-    dsn: ${TRAVEL_DSN}
+    dsn: ${TRAVEL_DSN:-%s}
     tables:
       flights:
         title: "Flight {number}"
@@ -45,6 +45,22 @@ sources:
     type: files
     path: ./policies
 """
+
+CHANGE_PRICE = "change_price.py"
+SCRIPT = '''\
+"""Change a price at the source: python change_price.py PS204 99"""
+
+import sys
+from pathlib import Path
+
+import psycopg
+
+from penstock.config import read_settings
+
+settings = read_settings(Path(__file__).with_name("penstock.yaml"))
+with psycopg.connect(settings.sources["travel"].dsn.get_secret_value()) as connection:
+    connection.execute("UPDATE flights SET price_eur = %s WHERE number = %s", sys.argv[:0:-1])
+'''
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -108,7 +124,9 @@ async def tell(
         async with travel_company(folder / "source") as dsn:
             company.write_policies(folder / "policies")
             file = folder / "penstock.yaml"
-            file.write_text(PROJECT_FILE, encoding="utf-8")
+            file.touch(mode=0o600)
+            file.write_text(PROJECT_FILE % dsn, encoding="utf-8")
+            (folder / CHANGE_PRICE).write_text(SCRIPT, encoding="utf-8")
             narrator.world(len(company.flights()), len(company.hotels()), file)
             async with (
                 open_project(file, environment={"TRAVEL_DSN": dsn}) as project,
@@ -118,7 +136,7 @@ async def tell(
                 result.peak_rss_mb = memory.peak_mb
                 narrator.ending(result.to_dict())
                 if serve:
-                    narrator.serving(dsn, folder)
+                    narrator.serving(folder, folder / CHANGE_PRICE)
                     await asyncio.Event().wait()
     return result
 
@@ -137,8 +155,9 @@ async def _play(
     narrator.first_answers(before, result.first_answer_s)
 
     async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as source:
+        embedded = project.embedding_counts()[0]
         result.seen_after_ms = await _change_the_world(project, source, folder)
-        narrator.changed(result.seen_after_ms)
+        narrator.changed(result.seen_after_ms, project.embedding_counts()[0] - embedded)
         after = [await project.answer(question) for question in company.QUESTIONS]
         result.answers = [
             {"question": old.question, "before": old.to_dict(), "after": new.to_dict()}
@@ -152,7 +171,7 @@ async def _play(
             await project.caught_up()
     result.freshness_ms = project.freshness()
     result.embedded_chunks, result.reused_chunks = project.embedding_counts()
-    narrator.freshness(result.freshness_ms, result.embedded_chunks, result.reused_chunks)
+    narrator.freshness(result.freshness_ms, changes, result.embedded_chunks, result.reused_chunks)
     with narrator.progress("comparing sources with stores"):
         report = await project.verify()
     result.verify = {"differences": report.differences}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from psycopg.rows import dict_row
 
+from penstock.database.project_lock import is_project_locked
 from penstock.telemetry import Meters
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ async def status(project: Project) -> dict[str, Any]:
         positions = await (await cursor.execute(_POSITIONS)).fetchall()
         counts = await (await cursor.execute(_COUNTS)).fetchone()
         stored = await (await cursor.execute(_REPORT)).fetchone()
-    running = stored is not None and stored["seconds"] < REPORT_FRESH_S
-    report: dict[str, Any] = stored["report"] if stored is not None and running else {}
+        running = await is_project_locked(connection, project.settings.project)
+    fresh = running and stored is not None and stored["seconds"] < REPORT_FRESH_S
+    report: dict[str, Any] = stored["report"] if stored is not None and fresh else {}
     now = project.clock.now()
     async with project.snapshots.snapshot(tenant=project.settings.tenant) as snapshot:
         ages = {age.source: age for age in await snapshot.ages()}
@@ -152,8 +154,7 @@ async def is_running(project: Project) -> bool:
     if project.meters.sources:
         return True
     async with project.pool.connection() as connection:
-        row = await (await connection.execute(_REPORT)).fetchone()
-    return row is not None and row[1] < REPORT_FRESH_S
+        return await is_project_locked(connection, project.settings.project)
 
 
 async def _retained(project: Project, name: str) -> int | None:

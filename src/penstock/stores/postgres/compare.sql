@@ -9,19 +9,28 @@ SELECT count(*) FROM penstock.documents WHERE tenant = %(tenant)s AND deleted_at
 
 -- name: broken_documents
 -- The same text twice in a document is one chunk that the layout names twice.
+WITH named AS (
+    SELECT DISTINCT d.id AS document_id, chunk_id
+    FROM penstock.documents d CROSS JOIN LATERAL unnest(d.layout) AS chunk_id
+    WHERE d.tenant = %(tenant)s AND d.deleted_at IS NULL
+), stored AS (
+    SELECT c.id, c.document_id, v.hash IS NOT NULL AS embedded
+    FROM penstock.chunks c
+    LEFT JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = c.model AND v.hash = c.hash
+    WHERE c.tenant = %(tenant)s
+)
 SELECT name, format('its layout names %%s chunks, %%s are there, %%s with a vector; %%s more are not named',
                     expected, present, embedded, loose)
 FROM (
-    SELECT d.source || '/' || d.key AS name, cardinality(named.ids) AS expected,
-           count(c.id) FILTER (WHERE c.id = ANY (named.ids)) AS present,
-           count(v.hash) FILTER (WHERE c.id = ANY (named.ids)) AS embedded,
-           count(c.id) FILTER (WHERE c.id <> ALL (named.ids)) AS loose
-    FROM penstock.documents d
-    CROSS JOIN LATERAL (SELECT ARRAY(SELECT DISTINCT unnest(d.layout)) AS ids) named
-    LEFT JOIN penstock.chunks c ON c.document_id = d.id
-    LEFT JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = c.model AND v.hash = c.hash
-    WHERE d.tenant = %(tenant)s AND d.deleted_at IS NULL
-    GROUP BY d.id, named.ids
+    SELECT d.source || '/' || d.key AS name, count(n.chunk_id) AS expected,
+           count(n.chunk_id) FILTER (WHERE s.id IS NOT NULL) AS present,
+           count(n.chunk_id) FILTER (WHERE s.embedded) AS embedded,
+           count(s.id) FILTER (WHERE n.chunk_id IS NULL) AS loose
+    FROM named n
+    FULL JOIN stored s ON s.id = n.chunk_id AND s.document_id = n.document_id
+    JOIN penstock.documents d ON d.id = coalesce(n.document_id, s.document_id)
+    WHERE d.deleted_at IS NULL
+    GROUP BY d.id
 ) counted
 WHERE expected <> present OR expected <> embedded OR loose > 0
 
