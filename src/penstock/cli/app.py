@@ -137,7 +137,8 @@ def run_program(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
     except typer.TyperException as error:
-        say_error(f"{error.format_message()} (see `{_usage(error)} --help`)")
+        said = " ".join(error.format_message().split())
+        say_error(f"{said} (see `{_usage(error)} --help`)")
         sys.exit(2)
     except PenstockError as error:
         if os.environ.get("PENSTOCK_DEBUG"):

@@ -6,7 +6,7 @@ import asyncio
 from typing import NamedTuple
 
 from penstock.config import substitute
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, FatalError, RetryableError
 
 _TABLES = """
 SELECT n.nspname, c.relname,
@@ -44,7 +44,13 @@ def discover(dsn: str) -> Found:
     async def look() -> Found:
         from penstock.database.connect import connect, translated
 
-        connection = await connect(substitute(dsn))
+        try:
+            connection = await connect(substitute(dsn))
+        except (RetryableError, FatalError) as error:
+            raise ConfigError(
+                f"expected to reach the database to capture, got {str(error)!r}: start it, or "
+                "mend the DSN"
+            ) from error
         with translated():
             async with connection:
                 name = connection.info.dbname

@@ -103,8 +103,8 @@ def init(
     )
     parse_settings(text, file=file)
     file.write_text(text, encoding="utf-8")
-    made = not folder.exists()
     where = folder if folder.is_absolute() else file.resolve().parent / folder
+    made = not where.exists()
     if made:
         where.mkdir(parents=True, exist_ok=True)
         (where / "welcome.md").write_text(WELCOME, encoding="utf-8")

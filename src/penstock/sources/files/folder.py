@@ -205,7 +205,7 @@ class Folder:
         if found.st_size > self.max_bytes:
             reason = (
                 f"expected a file of at most {self.max_bytes:,} bytes, found {found.st_size:,}: "
-                "split it or raise max_bytes"
+                "split it or raise max_size"
             )
             return _unreadable(key, found, reason, known)
         try:

@@ -129,7 +129,7 @@ class FilesSource:
         large = [path for path, size in scan.changed if size > self._max_bytes]
         if large:
             message = f"{_some(large)} larger than {self._max_bytes:,} bytes"
-            findings.append(Finding(self.name, "warning", message, "split, or raise max_bytes"))
+            findings.append(Finding(self.name, "warning", message, "split, or raise max_size"))
         foreign = [key_of(path) for path, _ in scan.changed if key_of(path) != path]
         if foreign:
             message = f"{_some(foreign)} with a name that is not UTF-8"
