@@ -67,6 +67,7 @@ class Project:
         self._snapshots: PostgresSnapshotStore | None = None
         self._embedder: Embedder | None = None
         self._answerer: Answerer | None = None
+        self._upkeep: Upkeep | None = None
         self.runtime: EmbeddedRuntime | None = None
 
     # ------------------------------------------------------------------ opening and closing
@@ -292,7 +293,7 @@ class Project:
             Chore("report", 2.0, lambda: store_report(self)),
             Chore("report when idle", 15.0, lambda: store_report(self), when_idle=True),
         ]
-        upkeep = wiring.upkeep(self.settings, self.pool, self.store)
+        upkeep = self._keeper()
         chores += [
             Chore("statistics", 0.5, lambda: self._statistics(upkeep)),
             Chore("posting lists", 5.0, upkeep.merge),
@@ -308,8 +309,12 @@ class Project:
 
     async def upkeep(self) -> None:
         """Bring statistics and indexes of the stores up to date now, instead of by and by."""
-        upkeep = wiring.upkeep(self.settings, self.pool, self.store)
-        await upkeep.everything(1, self.embedder().name)
+        await self._keeper().everything(self.embedder().name)
+
+    def _keeper(self) -> Upkeep:
+        if self._upkeep is None:
+            self._upkeep = wiring.upkeep(self.settings, self.pool, self.store)
+        return self._upkeep
 
     async def _keep_database(self) -> None:
         if self.server is not None:

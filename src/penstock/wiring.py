@@ -212,7 +212,10 @@ def answerer(settings: Settings, builder: ContextBuilder, model: Embedder) -> An
         settings.path(settings.answers.prompt) if settings.answers.prompt else None
     )
     if isinstance(chosen, ExtractiveSettings):
-        return Answerer(builder, embedder=model, generator=None, template=template)
+        from penstock.models.extractive import ExtractiveReader
+
+        reader = ExtractiveReader(model, language=settings.knowledge.language)
+        return Answerer(builder, embedder=model, template=template, reader=reader)
     from penstock.models.openai import OpenAIGenerator
 
     generator: Generator = OpenAIGenerator(

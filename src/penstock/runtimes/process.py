@@ -7,7 +7,7 @@ work at the same time; commits stay in order. The position moves by compare-and-
 transaction as the results (G2): after any crash, the stored position says exactly what was done,
 and a second process that runs the same pipeline is refused. Batches grow by themselves: what
 arrives during a commit is the next batch. An append that is larger than a pipeline's ``slice`` is
-done in slices: each but the last commits results without moving, which replays may repeat at no cost.
+done in slices: each but the last commits results without moving; repeating those costs little.
 
 A record that cannot be processed is found by halving, put aside with its reason in the same
 transaction, and the rest go on (G13); too many of them stop the pipeline.

@@ -489,7 +489,7 @@ class PostgresSource:
             )
             for table in tables:
                 async for batch in self._copy_table(connection, copier, export, table, published):
-                    if last.changes:
+                    if last.changes or last.state:
                         yield last
                     last = batch
         finally:

@@ -35,7 +35,9 @@ class MergeSettings:
     """How much one call does, and from when on it is worth doing."""
 
     fresh_blocks: int = 16
-    """Fewer fresh blocks are left alone: a reader looks them through in no time."""
+    fresh_small: int = 65_536
+    """Fewer fresh blocks, of fewer bytes in all, are left alone: a reader looks them through in no
+    time."""
     fresh_bytes: int = 4_000_000
     """The most that is merged of fresh blocks in one call."""
     window: int = 20_000
@@ -91,7 +93,8 @@ async def _merge_fresh(connection: Connection, tenant: str, settings: MergeSetti
         binary=True,
     )
     rows = await cursor.fetchall()
-    if not rows or rows[0][2] < settings.fresh_blocks:
+    size = sum(len(payload) for _, payload, _ in rows)
+    if not rows or (rows[0][2] < settings.fresh_blocks and size < settings.fresh_small):
         return 0
     blocks = [Block(payload) for _, payload, _ in rows]
     alive = await _alive(connection, [block.chunk_ids for block in blocks])

@@ -97,7 +97,8 @@ class PostgresSnapshotStore:
             async with (
                 self._pool.connection() as connection,
                 connection.pipeline(),
-                connection.transaction(force_rollback=True),
+                # Ended by COMMIT: after a ROLLBACK the driver forgets all prepared statements.
+                connection.transaction(),
             ):
                 await connection.execute(_OPEN, prepare=True)
                 await connection.execute(

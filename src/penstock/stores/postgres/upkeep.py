@@ -4,6 +4,9 @@ the vectors behind a load, and unused vectors thrown away.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import psycopg
@@ -13,7 +16,7 @@ from penstock.database.connect import translated
 from penstock.stores.base import DEFAULT_TENANT
 from penstock.stores.postgres import vector_index
 from penstock.stores.postgres.knowledge import collect_garbage
-from penstock.stores.postgres.merging import merge_postings
+from penstock.stores.postgres.merging import MergeSettings, merge_postings
 from penstock.stores.postgres.store import PostgresStore
 
 MOST_MERGES: Final = 20
@@ -33,7 +36,7 @@ WHERE c.topic LIKE '%.bulk'
 
 
 class Upkeep:
-    """Runs on one connection of the pool at a time; calls must not overlap."""
+    """One thing at a time: ANALYZE and CREATE INDEX CONCURRENTLY would wait for each other."""
 
     def __init__(
         self,
@@ -45,31 +48,29 @@ class Upkeep:
         self._pool = pool
         self._store = store
         self._tenant = tenant
+        self._turn = asyncio.Lock()
         self._after = ""
         self._analyzed_at = 0
 
-    async def statistics(self, chunks: int) -> bool:
+    async def statistics(self, chunks: int) -> None:
         """Tell the planner how large the tables are, each time that ``chunks`` has doubled."""
-        if chunks < 2 * self._analyzed_at or chunks == 0:
-            return False
-        async with self._pool.connection() as connection:
-            with translated():
+        if chunks >= max(1, 2 * self._analyzed_at):
+            async with self._turn, self._connection() as connection:
                 await connection.execute(_ANALYZE)
-        self._analyzed_at = chunks
-        return True
+            self._analyzed_at = chunks
 
-    async def merge(self) -> None:
+    async def merge(self, *, all_of_it: bool = False) -> None:
         """Merge posting lists and throw away what nothing uses."""
-        async with self._pool.connection() as connection:
-            with translated():
-                for _ in range(MOST_MERGES):
-                    merged = await merge_postings(
-                        connection, tenant=self._tenant, after=self._after
-                    )
-                    self._after = merged.after
-                    if merged.idle or not (merged.blocks or merged.after):
-                        break
-                await collect_garbage(connection)
+        settings = MergeSettings(fresh_blocks=1) if all_of_it else MergeSettings()
+        async with self._turn, self._connection() as connection:
+            for _ in range(MOST_MERGES):
+                merged = await merge_postings(
+                    connection, tenant=self._tenant, after=self._after, settings=settings
+                )
+                self._after = merged.after
+                if not (merged.blocks or merged.after):
+                    break
+            await collect_garbage(connection)
 
     async def index(self, model: str) -> None:
         """Build or mend the index of the vectors, if that is due; may take a while.
@@ -77,9 +78,8 @@ class Upkeep:
         While a first load is under way nothing is built: an index that is small beside what comes
         is dropped, since adding to it costs more than building it afterwards.
         """
-        async with self._pool.connection() as connection:
-            with translated():
-                [(loading,)] = await (await connection.execute(_LOADING)).fetchall()
+        async with self._turn, self._connection() as connection:
+            [(loading,)] = await (await connection.execute(_LOADING)).fetchall()
             if loading:
                 await vector_index.drop_before_bulk(connection, model, loading)
             else:
@@ -89,10 +89,15 @@ class Upkeep:
         """Forget tombstones of rows that are long gone."""
         await self._store.prune_tombstones()
 
-    async def everything(self, chunks: int, model: str) -> None:
+    async def everything(self, model: str) -> None:
         """All of it, now."""
-        await self.statistics(chunks)
-        await self.merge()
+        await self.merge(all_of_it=True)
         await self.index(model)
-        self._analyzed_at = 0
-        await self.statistics(max(chunks, 1))
+        async with self._turn, self._connection() as connection:
+            await connection.execute(_ANALYZE)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
+        with translated():
+            async with self._pool.connection() as connection:
+                yield connection
