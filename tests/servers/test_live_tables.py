@@ -347,8 +347,21 @@ async def test_a_doubtful_renaming_is_said(database: Database) -> None:
     await database.apply(database.change(new, "2", "b"))
     assert await rows(database, "id, title") == [(1, "a"), (2, "b")]
     assert "'title'" in ((await database.table("public.things")).reread or "")
-    await database.store.reread_done("shop", "public.things")
+
+
+async def test_a_later_truncate_ends_the_doubt(database: Database) -> None:
+    """Nothing is left of the rows in doubt; an earlier truncate, coming late, leaves the others."""
+    old = schema(("id", "integer"), ("name", "text"))
+    new = schema(("id", "integer"), ("title", "text"))
+    early = database.change(old, "", op=Op.TRUNCATE)._replace(key=(), after=None)
+    await database.apply(database.change(old, "1", "a"))
+    await database.apply(database.change(new, "2", "b"))
+    await database.apply(early)
+    assert (await database.table("public.things")).reread is not None
+    late = database.change(new, "", op=Op.TRUNCATE)._replace(key=(), after=None)
+    await database.apply(late, database.change(new, "3", "c"))
     assert (await database.table("public.things")).reread is None
+    assert await rows(database, "id, title") == [(3, "c")]
 
 
 async def test_a_type_widens(database: Database) -> None:

@@ -77,9 +77,6 @@ WHERE source = %(source)s AND stream = %(stream)s
 DELETE FROM penstock.tombstones
 WHERE source = %(source)s AND stream = %(stream)s AND position <= %(position)s
 
--- name: reread_done
-UPDATE penstock.live_tables SET reread = NULL WHERE source = %(source)s AND stream = %(stream)s
-
 -- name: prune_tombstones
 DELETE FROM penstock.tombstones t
 WHERE t.buried_at < clock_timestamp() - make_interval(secs => %(older_than_s)s)

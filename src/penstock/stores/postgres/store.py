@@ -140,14 +140,6 @@ class PostgresStore:
                 )
                 return cursor.rowcount
 
-    async def reread_done(self, source: str, stream: str) -> None:
-        """A table that waited to be read again is as its source now."""
-        with translated():
-            async with self._pool.connection() as connection:
-                await connection.execute(
-                    live_tables.QUERIES["reread_done"], {"source": source, "stream": stream}
-                )
-
     # ------------------------------------------------------------------ looking
 
     async def consumers(self) -> list[ConsumerState]:

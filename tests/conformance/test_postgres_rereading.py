@@ -1,0 +1,175 @@
+"""A PostgreSQL source that is asked to copy a table again while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+
+import psycopg
+import pytest
+
+from penstock.clock import SystemClock
+from penstock.records import Change, Key, Op, Row
+from penstock.sources.base import RereadableSource, SourceBatch
+from penstock.sources.postgres.source import PostgresLimits, PostgresSource
+
+ROWS = 3000
+DEADLINE_S = 25.0
+LIMITS = PostgresLimits(reread_point_s=0.3, reread_pause_s=0.2)
+
+
+class Life:
+    """One process with the source; ``state`` is what the log holds of it."""
+
+    def __init__(self, dsn: str, state: dict[str, str]) -> None:
+        self.state = state
+        self.changes: list[Change] = []
+        self.rows: dict[Key, Row] = {}
+        self.source = PostgresSource(
+            "shop",
+            dsn,
+            ["t", "other"],
+            clock=SystemClock(),
+            heartbeat_s=0.05,
+            max_batch_changes=500,
+            limits=LIMITS,
+        )
+        self._batches: AsyncGenerator[SourceBatch] = self.source.read(dict(state))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Read until it is so."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                await self.take(await anext(self._batches))
+
+    async def take(self, batch: SourceBatch) -> None:
+        """The batch is durable."""
+        for name, value in batch.state.items():
+            if value is None:
+                self.state.pop(name, None)
+            else:
+                self.state[name] = value
+        for change in batch.changes:
+            if change.schema.stream == "public.t":
+                self._apply(change)
+        self.changes += batch.changes
+        await self.source.acknowledge(batch.state)
+
+    def _apply(self, change: Change) -> None:
+        if change.op is Op.TRUNCATE:
+            self.rows.clear()
+        elif change.after is None:
+            self.rows.pop(change.key, None)
+        else:
+            self.rows[change.key] = change.after
+
+    def truncates(self) -> int:
+        return sum(c.op is Op.TRUNCATE and c.schema.stream == "public.t" for c in self.changes)
+
+    async def aclose(self) -> None:
+        await self._batches.aclose()
+        await self.source.close()
+
+
+@pytest.fixture
+async def shop(source_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    """The source's database."""
+    async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as connection:
+        await connection.execute("CREATE TABLE t (id int PRIMARY KEY, v int)")
+        await connection.execute("CREATE TABLE other (id int PRIMARY KEY)")
+        await connection.execute(f"INSERT INTO t SELECT n, 0 FROM generate_series(1, {ROWS}) n")
+        yield connection
+
+
+@pytest.fixture
+async def life(shop: psycopg.AsyncConnection, source_url: str) -> AsyncIterator[Life]:
+    """A first life that has loaded everything."""
+    life = Life(source_url, {})
+    await life.until(lambda: len(life.rows) == ROWS and "table:public.t" in life.state)
+    yield life
+    await life.aclose()
+
+
+async def at_source(shop: psycopg.AsyncConnection) -> dict[Key, Row]:
+    cursor = await shop.execute("SELECT id::text, v::text FROM t")
+    return {(row[0],): tuple(row) for row in await cursor.fetchall()}
+
+
+async def test_g1_g2_copied_again_under_writers(
+    shop: psycopg.AsyncConnection, source_url: str, life: Life
+) -> None:
+    """Nothing is lost, what was deleted meanwhile stays away, and positions only grow."""
+    assert isinstance(life.source, RereadableSource)
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as writer:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                await writer.execute("UPDATE t SET v = v + 1 WHERE id %% 50 = %s", [number % 50])
+                await writer.execute("DELETE FROM t WHERE id = %s", [number])
+                await writer.execute("INSERT INTO t VALUES (%s, 1)", [ROWS + number])
+
+    seen = len(life.changes)
+    writing = asyncio.create_task(write())
+    for copies in (2, 3):
+        await life.source.reread_streams(["public.t"])
+        await life.source.reread_streams(["public.t", "public.unknown"])
+        await life.until(lambda copies=copies: life.truncates() == copies)  # type: ignore[misc]
+        await life.until(lambda: "table:public.t" in life.state)
+    stop.set()
+    await writing
+    wanted = await at_source(shop)
+    await life.until(lambda: life.rows == wanted)
+    positions = [change.position for change in life.changes[seen:]]
+    assert positions == sorted(positions)
+    assert life.truncates() == 3
+
+
+async def test_g2_killed_in_a_copy_the_next_life_makes_it(
+    shop: psycopg.AsyncConnection, source_url: str, life: Life
+) -> None:
+    """Wherever a copy breaks off, the state says that there is none; other tables lose nothing."""
+    await life.source.reread_streams(["public.t"])
+    await life.until(lambda: life.truncates() == 2)
+    assert "table:public.t" not in life.state
+    await life.aclose()
+    await shop.execute("DELETE FROM t WHERE id <= 10")
+    await shop.execute("INSERT INTO other VALUES (1)")
+    again = Life(source_url, life.state)
+    async with aclosing(again):
+        await again.until(lambda: "table:public.t" in again.state)
+        wanted = await at_source(shop)
+        await again.until(lambda: again.rows == wanted)
+        await again.until(lambda: any(c.schema.stream == "public.other" for c in again.changes))
+
+
+async def test_g2_a_wish_outlives_an_error(
+    shop: psycopg.AsyncConnection, source_url: str, life: Life
+) -> None:
+    """Asked, and the connection breaks before anything was durable: the next read does it."""
+    await life.source.reread_streams(["public.t"])
+    await life._batches.aclose()
+    life._batches = life.source.read(dict(life.state))
+    await life.until(lambda: life.truncates() == 2)
+    await life.until(lambda: "table:public.t" in life.state)
+    assert life.rows == await at_source(shop)
+
+
+async def test_g12_a_writer_that_stays_open_does_not_stop_the_stream(
+    shop: psycopg.AsyncConnection, source_url: str, life: Life
+) -> None:
+    """There is no consistent moment while it is open: the stream goes on, the copy comes later."""
+    async with await psycopg.AsyncConnection.connect(source_url) as writer:
+        await writer.execute("INSERT INTO other VALUES (7)")
+        await life.source.reread_streams(["public.t"])
+        await life.until(lambda: "table:public.t" not in life.state)
+        await shop.execute("UPDATE t SET v = 5 WHERE id = 5")
+        await life.until(lambda: life.rows["5",] == ("5", "5"))
+        assert life.truncates() == 1
+        await writer.commit()
+    await life.until(lambda: life.truncates() == 2)
+    await life.until(lambda: "table:public.t" in life.state)
+    assert life.rows == await at_source(shop)
