@@ -107,14 +107,18 @@ class Campaign:
 
     def kill(self, target: str) -> None:
         """SIGKILL, and nothing else."""
-        self.kills[target] = self.kills.get(target, 0) + 1
         if target in {"process", "both", "everything"} and self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+            self._count("process", done=True)
         if target in {"database", "both", "everything"}:
-            _kill_server(self.folder / "data" / "database")
+            self._count("database", done=_kill_server(self.folder / "data" / "database"))
         if target in {"source", "everything"}:
-            _kill_server(self.folder / "source")
+            self._count("source", done=_kill_server(self.folder / "source"))
+
+    def _count(self, what: str, *, done: bool) -> None:
+        name = what if done else f"{what}: did not run"
+        self.kills[name] = self.kills.get(name, 0) + 1
 
     async def change(self, seconds: float) -> None:
         """Change rows and documents for a while; a source that is away is started again."""
@@ -195,16 +199,19 @@ class Campaign:
         self.log.close()
 
 
-def _kill_server(folder: Path) -> None:
+def _kill_server(folder: Path) -> bool:
+    pid = EmbeddedPostgres(folder).server_pid()
+    if pid is None:
+        return False
     try:
-        pid = int((folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
         os.kill(pid, signal.SIGKILL)
-    except (OSError, ValueError, IndexError):
-        return
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def campaign(kills: int, seed: int) -> dict[str, Any]:
-    """Run it; ``differences`` must be 0 and ``control`` must not."""
+    """Run it; ``differences`` and ``tracebacks`` must be 0 and ``control`` must not."""
     with scratch_folder() as folder:
         play = Campaign(folder, seed)
         await play.begin()
@@ -241,6 +248,7 @@ async def campaign(kills: int, seed: int) -> dict[str, Any]:
             },
             "named": [name for part in report.get("sources", []) for name in part["named"]][:10],
             "control": control,
+            "tracebacks": (folder / "run.log").read_text(errors="replace").count("Traceback"),
             "machine": machine(),
         }
 
@@ -268,7 +276,8 @@ def main() -> int:
     wanted = parser.parse_args()
     result = asyncio.run(campaign(wanted.kills, wanted.seed))
     print(json.dumps(result, indent=2))
-    return 0 if result["differences"] == 0 and result["control"] == 1 else 1
+    well = (result["differences"], result["control"], result["tracebacks"]) == (0, 1, 0)
+    return 0 if well else 1
 
 
 if __name__ == "__main__":

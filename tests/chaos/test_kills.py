@@ -26,3 +26,5 @@ def test_g2_nothing_is_lost_or_doubled_whatever_is_killed(seed: int) -> None:
     result = json.loads(done.stdout)
     assert result["differences"] == 0, done.stdout
     assert result["control"] == 1, done.stdout
+    assert result["tracebacks"] == 0, done.stdout
+    assert {"process", "database", "source"} & result["kills"].keys(), done.stdout
