@@ -16,7 +16,7 @@ CAMPAIGN = Path(__file__).parents[2] / "bench" / "kills.py"
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_g2_nothing_is_lost_or_doubled_whatever_is_killed(seed: int) -> None:
-    """Killed ten times, processes and databases, the stores equal the sources; a false row shows."""
+    """Processes and databases are killed; the stores equal the sources; a false row shows."""
     done = subprocess.run(
         [sys.executable, str(CAMPAIGN), "--kills", "10", "--seed", str(seed)],
         capture_output=True,

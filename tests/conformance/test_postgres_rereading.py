@@ -22,7 +22,7 @@ LIMITS = PostgresLimits(reread_point_s=0.3, reread_pause_s=0.2)
 class Life:
     """One process with the source; ``state`` is what the log holds of it."""
 
-    def __init__(self, dsn: str, state: dict[str, str]) -> None:
+    def __init__(self, dsn: str, state: dict[str, str], batch: int = 500) -> None:
         self.state = state
         self.changes: list[Change] = []
         self.rows: dict[Key, Row] = {}
@@ -32,7 +32,7 @@ class Life:
             ["t", "other"],
             clock=SystemClock(),
             heartbeat_s=0.05,
-            max_batch_changes=500,
+            max_batch_changes=batch,
             limits=LIMITS,
         )
         self._batches: AsyncGenerator[SourceBatch] = self.source.read(dict(state))
@@ -173,3 +173,14 @@ async def test_g12_a_writer_that_stays_open_does_not_stop_the_stream(
     await life.until(lambda: life.truncates() == 2)
     await life.until(lambda: "table:public.t" in life.state)
     assert life.rows == await at_source(shop)
+
+
+async def test_each_table_is_copied_once(shop: psycopg.AsyncConnection, source_url: str) -> None:
+    """However batches and rows fall: a copy that ends with an empty batch is complete too."""
+    await shop.execute("INSERT INTO other SELECT n FROM generate_series(1, 2000) n")
+    life = Life(source_url, {}, batch=1)
+    async with aclosing(life):
+        await life.until(lambda: {"table:public.t", "table:public.other"} <= life.state.keys())
+        await shop.execute("UPDATE t SET v = 9 WHERE id = 9")
+        await life.until(lambda: life.rows["9",] == ("9", "9"))
+        assert sum(change.op is Op.TRUNCATE for change in life.changes) == 2
