@@ -50,6 +50,12 @@ sources:
   docs: {{type: files, path: {folder}/docs, heartbeat: 500ms}}
 """
 TARGETS = ("process", "process", "database", "database", "both", "source", "everything")
+ALTERATIONS = (
+    "ADD COLUMN IF NOT EXISTS colour text DEFAULT 'red'",
+    "ADD COLUMN IF NOT EXISTS size integer",
+    "DROP COLUMN IF EXISTS colour",
+    "DROP COLUMN IF EXISTS size, ADD COLUMN size integer DEFAULT 5",
+)
 ROWS = 3000
 DOCUMENTS = 400
 
@@ -169,9 +175,13 @@ class Campaign:
                         "UPDATE lines SET quantity = quantity + 1 WHERE order_id BETWEEN %s AND %s",
                         [number, number + 200],
                     )
-                case _:
-                    if chance.random() < 0.02:
-                        connection.execute("TRUNCATE lines")
+                case _ if chance.random() < 0.02:
+                    connection.execute("TRUNCATE lines")
+                case _ if chance.random() < 0.03:
+                    connection.execute(
+                        f"ALTER TABLE {chance.choice(('orders', 'lines'))} "
+                        + chance.choice(ALTERATIONS)
+                    )
 
     def _change_document(self) -> None:
         if self.chance.random() < 0.2:
