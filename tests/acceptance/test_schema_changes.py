@@ -126,6 +126,12 @@ async def test_alterations_that_no_change_follows(
         "ALTER TABLE orders ALTER COLUMN amount TYPE numeric(10,2)",
         "ALTER TABLE items DROP COLUMN name",
     )
+    report = await verify(project)
+    gone = [name for part in report.sources for name in part.named]
+    assert gone == [
+        "column name: is in the live table and not in the source",
+        "column total: is in the live table and not in the source",
+    ]
     await in_step(project, ["id", "customer", "amount", "note", "extra"])
     await in_step(project, ["id"], "public.items")
 
@@ -179,17 +185,16 @@ async def test_g2_rows_change_while_their_table_is_copied_again(
 
     writing = asyncio.create_task(write())
     try:
-        for number in range(3):
+        for number in range(2):
             await run(shop, f"ALTER TABLE orders ADD COLUMN c{number} text DEFAULT 'd{number}'")
             async with asyncio.timeout(DEADLINE_S):
                 while len(await columns(project)) < 5 + number or await in_doubt(project):
                     await asyncio.sleep(0.02)
-            if number == 1:
-                emptying.set()
+            emptying.set()
     finally:
         stop.set()
         await writing
-    await in_step(project, ["id", "customer", "total", "note", "c0", "c1", "c2"])
+    await in_step(project, ["id", "customer", "total", "note", "c0", "c1"])
 
 
 async def test_g4_a_table_made_anew_and_one_that_was_unpublished(

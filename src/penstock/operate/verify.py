@@ -113,11 +113,18 @@ async def _table(
     project: Project, source: PostgresSource, table: LiveTable, limit: int
 ) -> Compared:
     async def look() -> tuple[int, Differences]:
+        there = (await source.columns()).get(table.stream, table.schema.names)
+        columns = [name for name in table.schema.names if name in there]
+        gone = [column for column in table.schema.columns if column.name not in there]
+        told = {f"column {c.name}": "is in the live table and not in the source" for c in gone}
+        if any(column.key for column in gone):
+            return 0, told
         async with (
-            aclosing(source.row_hashes(table.schema)) as theirs,
-            aclosing(compare.row_hashes(project.pool, table)) as ours,
+            aclosing(source.row_hashes(table.schema, columns)) as theirs,
+            aclosing(compare.row_hashes(project.pool, table, columns)) as ours,
         ):
-            return await _walk(theirs, ours)
+            compared, found = await _walk(theirs, ours)
+        return compared, told | found
 
     compared, found = await _settled(project, look)
     return _close(Compared(source.name, table.stream), compared, found, limit)

@@ -323,16 +323,19 @@ class PostgresSource:
         finally:
             await connection.close()
 
-    async def row_hashes(self, schema: Schema) -> AsyncGenerator[RowHash]:
+    async def row_hashes(
+        self, schema: Schema, columns: Sequence[str] | None = None
+    ) -> AsyncGenerator[RowHash]:
         """A hash of every row that one of our streams has now, ordered by key; for comparing with
-        the live table. The columns are those of ``schema``, which may be older than the table."""
+        the live table. ``columns`` are those that are hashed: the ones of ``schema`` that the table
+        still has (None: all of them)."""
         connection = await connect(self._dsn, self._what)
         try:
             tables = await fetch_tables(connection, self._what)
             table = choose_tables([schema.stream], tables, self.name)[0]
             hashed = HashedTable(
                 (table.namespace, table.name),
-                schema.names,
+                columns or schema.names,
                 [column.name for column in schema.columns if column.key],
                 only=table.kind == "r",
             )
