@@ -1,9 +1,9 @@
 """A real database and the real history of a documentation, through everything, compared at the end.
 
 `python bench/real_data.py DATA` wants the folder with `sql/neon/pagila.sql` (or another dump as
-`--dump`) and `doc_history/httpx_docs.jsonl.xz`. It loads the dump into a source database, writes
-the project file with `penstock init --postgres`, starts `penstock run`, replays the history into the
-folder commit by commit while rows change too, and prints what `penstock verify` finds.
+`--dump`) and `doc_history/httpx_docs.jsonl.xz`. It loads the dump into a source database,
+writes the project file with `penstock init --postgres`, starts `penstock run`, replays the history
+into the folder while rows change too, and prints what `penstock verify` finds.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from penstock.database.migrate import migrate
 from penstock.database.project_lock import ProjectLock, hold_project_lock
 from penstock.errors import FatalError, UnavailableError
 from penstock.models.base import Embedder, Priority
+from penstock.models.recent import RecentVectors
 from penstock.pipelines.base import Tools
 from penstock.runtimes.base import Backoff
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
@@ -67,6 +68,7 @@ class Project:
         self._snapshots: PostgresSnapshotStore | None = None
         self._embedder: Embedder | None = None
         self._answerer: Answerer | None = None
+        self._recent_vectors: RecentVectors | None = None
         self._upkeep: Upkeep | None = None
         self.runtime: EmbeddedRuntime | None = None
 
@@ -275,13 +277,19 @@ class Project:
         priority: Priority = "bulk" if topic != course.source else "live"
         return Work(
             Assignment(course.pipeline, course.source, topic, partition),
-            Tools(self.embedder(), self.store, priority),
+            Tools(self._recent(), self.store, priority),
             ProcessSettings(
                 batch=run.batch,
                 slice=(LIVE_SLICE if priority == "live" else BULK_SLICE) if slow else run.batch,
+                ahead=2 if priority == "bulk" else 1,
                 dead_letter_limit=run.dead_letter_limit,
             ),
         )
+
+    def _recent(self) -> RecentVectors:
+        if self._recent_vectors is None:
+            self._recent_vectors = RecentVectors(self.embedder())
+        return self._recent_vectors
 
     def _chores(self, sources: Sequence[Source]) -> list[Chore]:
         from penstock.operate.rereading import Rereading

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Home
+    from tests.acceptance.conftest import Home
 
 FILES = "  documents: {type: files, path: ./documents, heartbeat: 0.1}\n"
 

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from conftest import Home
+    from tests.acceptance.conftest import Home
 
 
 def write_documents(home: Home, number: int) -> None:

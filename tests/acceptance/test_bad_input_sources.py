@@ -11,7 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 if TYPE_CHECKING:
-    from conftest import Home
+    from tests.acceptance.conftest import Home
 
 SHOP = """
 CREATE TABLE products (id int PRIMARY KEY, name text, price numeric);

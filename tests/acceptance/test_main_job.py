@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import Home
+    from tests.acceptance.conftest import Home
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -115,6 +116,9 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
             else:
                 os._exit(INTERRUPTED)
 
+        # What is loaded by now stays: the collector need not look at it again and again.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         for name in ("SIGINT", "SIGTERM"):
             loop.add_signal_handler(getattr(signal, name), stop)
         try:

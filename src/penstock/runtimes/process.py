@@ -40,10 +40,12 @@ FRESHNESS_SAMPLES = 64
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """How many changes are read, and committed, at a time; how many may be put aside an hour."""
+    """How many changes are read, and committed, at a time; how many steps are computed while one
+    is committed; how many records may be put aside an hour."""
 
     batch: int = 5000
     slice: int = 5000
+    ahead: int = 1
     dead_letter_limit: int = 1000
 
 
@@ -118,26 +120,40 @@ class Processor:
                 meter.state = "stopped"
 
     async def _follow(self) -> None:
-        """Read, compute and commit with one commit in flight, from the stored position."""
+        """Read, compute and commit from the stored position: up to ``ahead`` steps are computed
+        while one is committed; commits stay in order."""
         at = await self._stored_position()
+        steps: Iterator[tuple[_Step, Batch]] = iter(())
+        computing: deque[tuple[_Step, Batch, asyncio.Task[Outcome]]] = deque()
         committing: asyncio.Task[None] | None = None
         try:
             while True:
-                batch = await self._read(at)
-                if batch is None:
+                if len(computing) < self._settings.ahead:
+                    step = next(steps, None)
+                    if step is None and (batch := await self._read(at)) is not None:
+                        steps = ((part, batch) for part in self._steps(at, batch))
+                        at = batch.last
+                        continue
+                    if step is not None:
+                        task = asyncio.create_task(self._compute(step[0].changes))
+                        computing.append((*step, task))
+                        continue
+                if computing:
+                    part, batch, task = computing[0]
+                    outcome = await task
+                    computing.popleft()
                     if committing is not None:
                         await asyncio.shield(committing)
-                        committing = None
-                        continue  # more may have come during the commit
+                    committing = asyncio.create_task(self._commit(part, batch, outcome))
+                elif committing is not None:
+                    await asyncio.shield(committing)
+                    committing = None
+                else:
                     await self._log.wait(self._assignment.topic, self._assignment.partition, at)
-                    continue
-                for step in self._steps(at, batch):
-                    outcome = await self._compute(step.changes)
-                    if committing is not None:
-                        await asyncio.shield(committing)
-                    committing = asyncio.create_task(self._commit(step, batch, outcome))
-                at = batch.last
         finally:
+            for _, _, task in computing:
+                task.cancel()
+            await asyncio.gather(*(task for _, _, task in computing), return_exceptions=True)
             # Whatever ends the loop: a commit that has begun is finished, never torn.
             if committing is not None:
                 with suppress(PenstockError, asyncio.CancelledError):

@@ -97,7 +97,8 @@ class KnowledgePipeline:
             vectors = {hash_: row for row, hash_ in enumerate(embedded)}
             effects.append(ReplaceDocuments(versions, tools.embedder.name, vectors, matrix))
         total = sum(len(version.chunks or ()) for version in versions)
-        return Outcome(tuple(effects), tuple(rejected), len(embedded), max(0, total - len(embedded)))
+        reused = max(0, total - len(embedded))
+        return Outcome(tuple(effects), tuple(rejected), len(embedded), reused)
 
     # ------------------------------------------------------------------ changes to drafts
 

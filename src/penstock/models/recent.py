@@ -1,0 +1,97 @@
+"""The vectors of the texts that were embedded just now, so that none is computed twice.
+
+A vector is stored only when its batch commits. Until then another batch that holds the same text
+(a boilerplate paragraph, a document in both lanes) would not find it: here it does (G5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.models.base import Embedder, Priority, Vectors
+
+_RANK = {"query": 0, "live": 1, "bulk": 2}
+
+
+class RecentVectors:
+    """An embedder that remembers the last ``most`` texts of another, and computes a text that
+    several callers want at once only once. Questions are passed on: their model has a cache."""
+
+    def __init__(self, inner: Embedder, most: int = 8192) -> None:
+        self._inner = inner
+        self._most = most
+        self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._coming: dict[str, tuple[int, asyncio.Future[Any]]] = {}
+        self.name = inner.name
+        self.dimensions = inner.dimensions
+        self.max_tokens = inner.max_tokens
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """As the model counts."""
+        return self._inner.count_tokens(texts)
+
+    async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
+        """As the model does; nobody waits for work of a lower priority."""
+        if priority == "query":
+            return await self._inner.embed(texts, priority=priority)
+        rank = _RANK[priority]
+        waited: dict[str, asyncio.Future[Any]] = {}
+        found: dict[str, NDArray[np.float32]] = {}
+        missing: list[str] = []
+        for text in dict.fromkeys(texts):
+            if (vector := self._known.get(text)) is not None:
+                found[text] = vector
+            elif (coming := self._coming.get(text)) is not None and coming[0] <= rank:
+                waited[text] = coming[1]
+            else:
+                missing.append(text)
+        if missing:
+            found.update(await self._compute(missing, rank, priority))
+        lost: list[str] = []
+        for text, future in waited.items():
+            await asyncio.wait([future])
+            if future.cancelled() or future.exception() is not None:
+                lost.append(text)  # the other caller failed: that is no reason to fail here
+            else:
+                found[text] = future.result()
+        if lost:
+            found.update(await self._compute(lost, rank, priority))
+        result: Vectors = np.empty((len(texts), self.dimensions), np.float32)
+        for place, text in enumerate(texts):
+            result[place] = found[text]
+        return result
+
+    async def _compute(
+        self, texts: list[str], rank: int, priority: Priority
+    ) -> dict[str, NDArray[np.float32]]:
+        loop = asyncio.get_running_loop()
+        futures: dict[str, asyncio.Future[Any]] = {text: loop.create_future() for text in texts}
+        for text, future in futures.items():
+            self._coming[text] = (rank, future)
+        try:
+            vectors = await self._inner.embed(texts, priority=priority)
+        except BaseException:
+            for future in futures.values():
+                future.cancel()
+            raise
+        finally:
+            for text, future in futures.items():
+                if self._coming.get(text, (0, None))[1] is future:
+                    del self._coming[text]
+        found = dict(zip(texts, vectors, strict=True))
+        for text, vector in found.items():
+            futures[text].set_result(vector)
+            self._known[text] = vector
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return found
+
+    async def close(self) -> None:
+        """Forget; the model itself is closed by who opened it."""
+        self._known.clear()
