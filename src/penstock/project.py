@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -363,8 +364,18 @@ class Project:
             await asyncio.sleep(0.02)
 
     async def _in_doubt(self) -> list[str]:
-        """Sources of which tables wait to be read again."""
-        return [table.source for table in await self.store.live_tables() if table.reread]
+        """Sources of which tables that the project still names wait to be read again."""
+        named = {
+            name: [wiring.stream_name(table) for table in chosen.tables]
+            for name, chosen in self.settings.sources.items()
+            if chosen.type == "postgres"
+        }
+        return [
+            table.source
+            for table in await self.store.live_tables()
+            if table.reread
+            and any(fnmatchcase(table.stream, name) for name in named.get(table.source, ()))
+        ]
 
     async def ages(self) -> dict[str, Any]:
         """Per source, the time up to which everything is included (None while it loads)."""
