@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 
 import structlog
 
@@ -130,9 +131,9 @@ class Processor:
             while True:
                 if len(computing) < self._settings.ahead:
                     step = next(steps, None)
-                    if step is None and (batch := await self._read(at)) is not None:
-                        steps = ((part, batch) for part in self._steps(at, batch))
-                        at = batch.last
+                    if step is None and (found := await self._read(at)) is not None:
+                        steps = zip(self._steps(at, found), repeat(found))
+                        at = found.last
                         continue
                     if step is not None:
                         task = asyncio.create_task(self._compute(step[0].changes))

@@ -94,17 +94,20 @@ class PostgresSnapshotStore:
         """One moment of everything, for a tenant and for those who ask."""
         asks = orjson.dumps(list(principals)).decode()
         with translated():
-            async with (
-                self._pool.connection() as connection,
-                connection.pipeline(),
-                # Ended by COMMIT: after a ROLLBACK the driver forgets all prepared statements.
-                connection.transaction(),
-            ):
-                await connection.execute(_OPEN, prepare=True)
-                await connection.execute(
-                    _SETTINGS, [tenant, asks, str(self._ef_search)], prepare=True
-                )
-                yield PostgresSnapshot(connection, self._models, self._language)
+            async with self._pool.connection() as connection:
+                try:
+                    # Ended by COMMIT: after a ROLLBACK the driver forgets all prepared statements.
+                    async with connection.pipeline(), connection.transaction():
+                        await connection.execute(_OPEN, prepare=True)
+                        await connection.execute(
+                            _SETTINGS, [tenant, asks, str(self._ef_search)], prepare=True
+                        )
+                        yield PostgresSnapshot(connection, self._models, self._language)
+                except BaseException:
+                    # A pipeline that was cut off may leave its transaction open on the server
+                    # without the driver knowing: whoever wrote there next would write in vain.
+                    await connection.close()
+                    raise
 
 
 class PostgresSnapshot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -80,10 +81,20 @@ class PostgresStore:
             with translated():
                 async with self._pool.connection() as connection:
                     connection.prepared_max = _PREPARED
-                    async with connection.transaction():
-                        yield PostgresTransaction(
-                            connection, self._tenant, self._language, f"lane-{lane}", self._known
-                        )
+                    try:
+                        async with connection.transaction():
+                            yield PostgresTransaction(
+                                connection,
+                                self._tenant,
+                                self._language,
+                                f"lane-{lane}",
+                                self._known,
+                            )
+                    except asyncio.CancelledError:
+                        # Cut off in a pipeline, the transaction may still be open on the server
+                        # without the driver knowing: nobody may write there again.
+                        await connection.close()
+                        raise
         finally:
             self._lanes.discard(lane)
 
