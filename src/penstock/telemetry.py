@@ -114,6 +114,7 @@ class PipelineMeter:
     reused: int = 0
     dead_letters: int = 0
     position: int = 0
+    lag: int = 0
     last_error: str | None = None
     freshness: FreshnessWindow = field(default_factory=FreshnessWindow)
 

@@ -78,6 +78,11 @@ def meters_report(meters: Meters) -> dict[str, Any]:
 
 async def store_report(project: Project) -> None:
     """Leave this process's report where `status` finds it."""
+    ends = {(info.topic, info.partition): info.last for info in await project.log.describe()}
+    for meter in project.meters.pipelines.values():
+        end = sum(last for (topic, _), last in ends.items() if topic == meter.topic)
+        if project.settings.log.partitions == 1:  # a meter holds the place of one partition only
+            meter.lag = max(0, end - meter.position)
     report = orjson.dumps(meters_report(project.meters)).decode()
     async with project.pool.connection() as connection:
         await connection.execute(_STORE_REPORT, [project.settings.project, report])

@@ -55,6 +55,9 @@ class MeterCollector(Collector):
         embedded = _counter("penstock_chunks_embedded_total", labels)
         reused = _counter("penstock_chunks_reused_total", labels)
         letters = _counter("penstock_dead_letters_total", labels)
+        lag = GaugeMetricFamily(
+            "penstock_pipeline_lag_records", METRICS["penstock_pipeline_lag_records"], labels=labels
+        )
         for meter in self._meters.pipelines.values():
             names = [meter.name, meter.topic]
             changes.add_metric(names, meter.changes)
@@ -62,7 +65,8 @@ class MeterCollector(Collector):
             embedded.add_metric(names, meter.embedded)
             reused.add_metric(names, meter.reused)
             letters.add_metric(names, meter.dead_letters)
-        yield from (changes, errors, embedded, reused, letters)
+            lag.add_metric(names, meter.lag)
+        yield from (changes, errors, embedded, reused, letters, lag)
 
 
 def _counter(name: str, labels: list[str]) -> CounterMetricFamily:

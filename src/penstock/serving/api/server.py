@@ -7,6 +7,9 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
+import uvicorn
+from fastapi import FastAPI, Response
+
 from penstock.errors import ConfigError
 from penstock.serving.api.metrics import CONTENT_TYPE, render
 from penstock.telemetry import Meters
@@ -17,9 +20,6 @@ async def serve(
     meters: Meters, *, host: str, port: int, problems: Callable[[], list[str]]
 ) -> AsyncIterator[str]:
     """Serve while the block runs; yields the address. ``problems`` says why it is not ready."""
-    import uvicorn
-    from fastapi import FastAPI, Response
-
     api = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
 
     @api.get("/healthz")
