@@ -24,7 +24,6 @@ from penstock.database.migrate import migrate
 from penstock.database.project_lock import ProjectLock, hold_project_lock
 from penstock.errors import FatalError, UnavailableError
 from penstock.models.base import Embedder, Priority
-from penstock.models.recent import RecentVectors
 from penstock.pipelines.base import Tools
 from penstock.runtimes.base import Backoff
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
@@ -69,7 +68,7 @@ class Project:
         self._snapshots: PostgresSnapshotStore | None = None
         self._embedder: Embedder | None = None
         self._answerer: Answerer | None = None
-        self._recent_vectors: RecentVectors | None = None
+        self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
         self.runtime: EmbeddedRuntime | None = None
 
@@ -287,9 +286,9 @@ class Project:
             ),
         )
 
-    def _recent(self) -> RecentVectors:
+    def _recent(self) -> Embedder:
         if self._recent_vectors is None:
-            self._recent_vectors = RecentVectors(self.embedder())
+            self._recent_vectors = wiring.recent_vectors(self.embedder())
         return self._recent_vectors
 
     def _chores(self, sources: Sequence[Source]) -> list[Chore]:

@@ -179,6 +179,13 @@ def embedder(settings: Settings) -> Embedder:
     return _openai_embedder(chosen)
 
 
+def recent_vectors(model: Embedder) -> Embedder:
+    """The same model for the pipelines: texts in flight are computed once."""
+    from penstock.models.recent import RecentVectors
+
+    return RecentVectors(model)
+
+
 def _openai_embedder(chosen: OpenAIEmbedderSettings) -> Embedder:
     from penstock.models.openai import OpenAIEmbedder
 

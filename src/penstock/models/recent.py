@@ -76,6 +76,7 @@ class RecentVectors:
             self._coming[text] = (rank, future)
         try:
             vectors = await self._inner.embed(texts, priority=priority)
+            found = dict(zip(texts, vectors, strict=True))
         except BaseException:
             for future in futures.values():
                 future.cancel()
@@ -84,7 +85,6 @@ class RecentVectors:
             for text, future in futures.items():
                 if self._coming.get(text, (0, None))[1] is future:
                     del self._coming[text]
-        found = dict(zip(texts, vectors, strict=True))
         for text, vector in found.items():
             futures[text].set_result(vector)
             self._known[text] = vector
