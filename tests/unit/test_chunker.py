@@ -79,6 +79,17 @@ def test_a_heading_with_nothing_under_it_is_kept() -> None:
     assert [chunk.text for chunk in found] == ["# One", "# Two\n\ntext"]
 
 
+def test_a_size_in_characters_counts_the_header_that_a_table_part_repeats() -> None:
+    """What is put before the rows takes room from them, or is left out where it would be most."""
+    rows = "\n".join(f"| {number} | some words |" for number in range(20))
+    table = f"| no | text |\n|---|---|\n{rows}"
+    parts = chunks(table, size=120, unit="characters", context=False)
+    assert max(len(part.embedded) for part in parts) <= 120
+    assert all(part.embedded.startswith("| no | text |") for part in parts)
+    narrow = chunks("|---|---|\n" * 4, size=16, unit="characters", context=False)
+    assert max(len(part.embedded) for part in narrow) <= 16
+
+
 def test_a_table_is_cut_between_rows_and_every_part_knows_the_header() -> None:
     """What is embedded of a later part begins with the header; the passage does not."""
     rows = "\n".join(f"| {i} | place{i} | {i * 3} |" for i in range(30))

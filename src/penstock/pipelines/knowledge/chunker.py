@@ -208,7 +208,7 @@ class Chunker:
         for (part, piece), tokens in zip(fresh, counts[len(leads) :], strict=True):
             piece.tokens = tokens
             piece.lead_tokens = tokens_of.get(piece.lead, -1) + 1
-            if piece.lead_tokens * 4 > part.room.tokens:
+            if not part.room.bears(piece.lead, piece.lead_tokens):
                 piece.lead, piece.lead_tokens = "", 0
         return list({id(part): part for part, piece in fresh if _is_long(part, piece)}.values())
 

@@ -40,9 +40,16 @@ class Room:
 
     def fits(self, first: Piece, tokens: int, end: int) -> bool:
         """Whether the text from a piece's start to ``end``, of so many tokens, is one chunk."""
-        return first.lead_tokens + tokens <= self.tokens and (
-            self.characters is None or end - first.start <= self.characters
-        )
+        if first.lead_tokens + tokens > self.tokens:
+            return False
+        lead = len(first.lead) + 1 if first.lead else 0
+        return self.characters is None or lead + end - first.start <= self.characters
+
+    def bears(self, lead: str, lead_tokens: int) -> bool:
+        """Whether a lead leaves most of the room to the text that it is put before."""
+        if lead_tokens * 4 > self.tokens:
+            return False
+        return self.characters is None or (len(lead) + 1) * 4 <= self.characters
 
     def small(self, tokens: int, characters: int) -> bool:
         """Whether so much text should not stand alone."""
