@@ -8,31 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
-
-import structlog
 
 from penstock import DEFAULT_FILE, wiring
 from penstock.clock import Clock, SystemClock
 from penstock.config import read_settings
 from penstock.database.connect import open_pool
 from penstock.database.migrate import migrate
-from penstock.database.project_lock import ProjectLock, hold_project_lock
 from penstock.errors import FatalError, UnavailableError
-from penstock.models.base import Embedder, Priority
-from penstock.pipelines.base import Tools
-from penstock.runtimes.base import Backoff
-from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
-from penstock.runtimes.process import Assignment, ProcessSettings
+from penstock.models.base import Embedder
+from penstock.operate import progress
+from penstock.records import Microseconds
 from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
 from penstock.sources.base import Source
 from penstock.stores.base import Filter
-from penstock.telemetry import Meters, PipelineMeter, SourceMeter
+from penstock.telemetry import Meters
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
@@ -40,17 +34,13 @@ if TYPE_CHECKING:
     from penstock.database.embedded import EmbeddedPostgres
     from penstock.log.embedded import EmbeddedLog
     from penstock.operate.verify import Report
+    from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
 
 T = TypeVar("T")
-
-logger = structlog.get_logger("penstock.project")
-
-LIVE_SLICE, BULK_SLICE = 256, 1000
-"""Documents or searched rows per commit: short enough to resume soon, long enough for batches."""
 
 
 class Project:
@@ -70,7 +60,6 @@ class Project:
         self._answerer: Answerer | None = None
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
-        self.runtime: EmbeddedRuntime | None = None
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -192,196 +181,58 @@ class Project:
 
     # ------------------------------------------------------------------ running
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[EmbeddedRuntime]:
+    def running(self) -> AbstractAsyncContextManager[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
-        from penstock.operate.columns import refuse_unknown_columns
+        from penstock.operate.running import Running
 
-        await refuse_unknown_columns(self.settings, self.clock)
-        lock = await hold_project_lock(self.dsn, self.settings.project)
-        load = getattr(self.embedder(), "load", None)  # a local model, made ready meanwhile
-        loading = asyncio.ensure_future(asyncio.to_thread(load)) if load else None
-        runtime = self._runtime()
-        await self._create_topics()
-        block = asyncio.current_task()
-        ended: list[BaseException] = []
-
-        def on_end(task: asyncio.Task[None]) -> None:
-            error = None if task.cancelled() else task.exception()
-            if error is not None:
-                ended.append(error)
-                if block is not None:
-                    block.cancel()
-
-        tasks = [
-            asyncio.create_task(runtime.run(), name="runtime"),
-            asyncio.create_task(self._keep_lock(lock), name="project lock"),
-        ]
-        for task in tasks:
-            task.add_done_callback(on_end)
-        try:
-            yield runtime
-        except asyncio.CancelledError:
-            if ended:
-                raise ended[0] from None
-            raise
-        finally:
-            for task in tasks:
-                task.remove_done_callback(on_end)
-                task.cancel()
-            if loading is not None:
-                await asyncio.gather(loading, return_exceptions=True)
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _keep_lock(self, lock: ProjectLock) -> None:
-        """Hold the project's lock, and take it anew when the database was restarted."""
-        backoff = Backoff(self.clock)
-        try:
-            while True:
-                await lock.lost.wait()
-                try:
-                    lock = await hold_project_lock(self.dsn, self.settings.project)
-                    backoff.reset()
-                except UnavailableError:
-                    await backoff.wait()
-        finally:
-            await lock.release()
-
-    async def _create_topics(self) -> None:
-        for course in wiring.courses(self.settings):
-            for topic in course.topics:
-                await self.log.create_topic(topic, self.settings.log.partitions)
-
-    def _runtime(self) -> EmbeddedRuntime:
-        settings = self.settings
-        sources = [wiring.source(settings, name, self.clock) for name in settings.sources]
-        self.runtime = EmbeddedRuntime(
-            log=self.log,
-            store=self.store,
-            sources=sources,
-            work=[
-                self._work(course, topic, partition)
-                for course in wiring.courses(settings)
-                for topic in course.topics
-                for partition in range(settings.log.partitions)
-            ],
-            chores=self._chores(sources),
-            clock=self.clock,
-            meters=self.meters,
-        )
-        return self.runtime
-
-    def _work(self, course: wiring.Course, topic: str, partition: int) -> Work:
-        run = self.settings.run
-        slow = course.pipeline.name == "knowledge"
-        priority: Priority = "bulk" if topic != course.source else "live"
-        return Work(
-            Assignment(course.pipeline, course.source, topic, partition),
-            Tools(self._recent(), self.store, priority),
-            ProcessSettings(
-                batch=run.batch,
-                slice=(LIVE_SLICE if priority == "live" else BULK_SLICE) if slow else run.batch,
-                ahead=2 if priority == "bulk" else 1,
-                dead_letter_limit=run.dead_letter_limit,
-            ),
-        )
-
-    def _recent(self) -> Embedder:
-        if self._recent_vectors is None:
-            self._recent_vectors = wiring.recent_vectors(self.embedder())
-        return self._recent_vectors
-
-    def _chores(self, sources: Sequence[Source]) -> list[Chore]:
-        from penstock.operate.rereading import Rereading
-        from penstock.operate.status import store_report
-
-        chores = [
-            Chore("rereading", 2.0, Rereading(self.store, sources).ask),
-            Chore("trim", 60.0, self._trim),
-            Chore("report", 2.0, lambda: store_report(self)),
-            Chore("report when idle", 15.0, lambda: store_report(self), when_idle=True),
-        ]
-        upkeep = self._keeper()
-        chores += [
-            Chore("statistics", 0.5, lambda: self._statistics(upkeep)),
-            Chore("posting lists", 5.0, upkeep.merge),
-            Chore("vector index", 5.0, lambda: upkeep.index(self.embedder().name)),
-            Chore("tombstones", 3600.0, upkeep.prune),
-        ]
-        if self.server is not None:
-            chores.append(Chore("database", 1.0, self._keep_database, when_idle=True))
-        return chores
-
-    async def _statistics(self, upkeep: Upkeep) -> None:
-        await upkeep.statistics(sum(self.embedding_counts()))
+        return Running(self).block()
 
     async def upkeep(self) -> None:
         """Bring statistics and indexes of the stores up to date now, instead of by and by."""
-        await self._keeper().everything(self.embedder().name)
+        await self.keeper().everything(self.embedder().name)
 
-    def _keeper(self) -> Upkeep:
+    def keeper(self) -> Upkeep:
+        """What keeps statistics and indexes in shape."""
         if self._upkeep is None:
             self._upkeep = wiring.upkeep(self.settings, self.pool, self.store)
         return self._upkeep
 
-    async def _keep_database(self) -> None:
-        if self.server is not None:
-            await self.server.ensure_running()
-
-    async def _trim(self) -> None:
-        keep = self.settings.log
-        before = int(self.clock.now() - keep.keep * 1e6)
-        for topic in {info.topic for info in await self.log.describe()}:
-            await self.log.trim(topic, before=before, max_bytes=keep.keep_size)  # type: ignore[arg-type]
+    def recent_vectors(self) -> Embedder:
+        """The model for pipelines: texts in flight are computed once."""
+        if self._recent_vectors is None:
+            self._recent_vectors = wiring.recent_vectors(self.embedder())
+        return self._recent_vectors
 
     async def caught_up(self, *, limit_s: float = 600.0) -> None:
         """Return when everything that the sources had committed by now can be queried.
 
         Raises what a source or pipeline of this process failed with, once the others are in step.
         """
-        target = self.clock.now()
-        deadline = time.monotonic() + limit_s
-        while True:
-            ages = await self.ages()
-            behind = [
-                name
-                for name in self.settings.sources
-                if name not in ages or ages[name] is None or ages[name] < target
-            ]
-            if not behind:
-                behind = await self._in_doubt()
-            failures = self.failures()
-            if not set(behind) - failures.keys():
-                for error in failures.values():
-                    raise error
-                return
-            if time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"expected all sources to be in step within {limit_s:.0f} s, but "
-                    f"{', '.join(behind)} is not: look at `penstock status`"
-                )
-            await asyncio.sleep(0.02)
+        await progress.caught_up(self, limit_s=limit_s)
 
-    async def _in_doubt(self) -> list[str]:
-        """Sources of which tables that the project still names wait to be read again."""
-        named = {
-            name: [wiring.stream_name(table) for table in chosen.tables]
-            for name, chosen in self.settings.sources.items()
-            if chosen.type == "postgres"
-        }
-        return [
-            table.source
-            for table in await self.store.live_tables()
-            if table.reread
-            and any(fnmatchcase(table.stream, name) for name in named.get(table.source, ()))
-        ]
-
-    async def ages(self) -> dict[str, Any]:
+    async def ages(self) -> dict[str, Microseconds | None]:
         """Per source, the time up to which everything is included (None while it loads)."""
-        async with self.snapshots.snapshot(tenant=self.settings.tenant) as snapshot:
-            return {age.source: None if age.loading else age.as_of for age in await snapshot.ages()}
+        return await progress.ages(self)
 
-    def source(self, name: str) -> Any:
+    def failures(self) -> dict[str, FatalError]:
+        """What has stopped for good in this process, by source."""
+        return progress.failures(self.meters)
+
+    def problems(self) -> list[str]:
+        """Why this process is not ready, if it is not."""
+        return progress.problems(self.meters)
+
+    def freshness(self) -> dict[str, Any]:
+        """Milliseconds from commit to visible, for rows and for documents."""
+        return progress.freshness(self.settings, self.meters)
+
+    def embedding_counts(self) -> tuple[int, int]:
+        """Chunks whose vector was computed, and those whose vector was there."""
+        return progress.embedding_counts(self.meters)
+
+    # ------------------------------------------------------------------ looking
+
+    def source(self, name: str) -> Source:
         """A source of the project, beside those that run: for looking at it."""
         return wiring.source(self.settings, name, self.clock)
 
@@ -390,54 +241,6 @@ class Project:
         from penstock.operate.verify import verify
 
         return await verify(self, limit=limit)
-
-    def failures(self) -> dict[str, FatalError]:
-        """What has stopped for good in this process, by source."""
-        failed = {
-            meter.topic.removesuffix(".bulk"): f"{meter.name} on {meter.topic}: {meter.last_error}"
-            for meter in self.meters.pipelines.values()
-            if meter.state == "failed"
-        } | {
-            meter.name: f"source {meter.name} stopped: {meter.last_error}"
-            for meter in self.meters.sources.values()
-            if meter.state == "failed"
-        }
-        return {name: FatalError(sentence, source=name) for name, sentence in failed.items()}
-
-    def problems(self) -> list[str]:
-        """Why this process is not ready, if it is not."""
-        meters: list[SourceMeter | PipelineMeter] = [
-            *self.meters.sources.values(),
-            *self.meters.pipelines.values(),
-        ]
-        found = [f"{m.name} is {m.state}: {m.last_error}" for m in meters if m.state != "running"]
-        return found or ([] if meters else ["nothing runs yet"])
-
-    # ------------------------------------------------------------------ numbers
-
-    def freshness(self) -> dict[str, Any]:
-        """Milliseconds from commit to visible, for rows and for documents."""
-        from penstock.telemetry import percentiles
-
-        kinds = {"rows": "tables", "documents": "knowledge"}
-        documents = {
-            name for name, chosen in self.settings.sources.items() if chosen.type == "files"
-        }
-        found: dict[str, Any] = {}
-        for kind, pipeline in kinds.items():
-            samples = [
-                sample
-                for meter in self.meters.pipelines.values()
-                if meter.name == pipeline and (kind == "rows" or meter.topic in documents)
-                for sample in meter.freshness.samples()
-            ]
-            found[kind] = percentiles(samples).to_dict()
-        return found
-
-    def embedding_counts(self) -> tuple[int, int]:
-        """Chunks whose vector was computed, and those whose vector was there."""
-        meters = self.meters.pipelines.values()
-        return sum(m.embedded for m in meters), sum(m.reused for m in meters)
 
 
 def _opened(part: T | None) -> T:

@@ -12,9 +12,8 @@ from penstock.clock import SystemClock
 from penstock.config import read_settings
 from penstock.errors import PenstockError
 from penstock.operate.columns import unknown_columns
-from penstock.settings import FilesSettings, MiniLMSettings, PostgresSettings, Settings
-from penstock.sources.base import CheckableSource, Finding
-from penstock.sources.postgres.source import PostgresSource
+from penstock.settings import FilesSettings, MiniLMSettings, RowSourceSettings, Settings
+from penstock.sources.base import CheckableSource, ComparableRows, Finding
 
 ROOM_WANTED = 2_000_000_000
 
@@ -125,9 +124,10 @@ def _within(subject: str, name: str) -> str:
 async def _columns(settings: Settings, name: str) -> list[Finding]:
     chosen = settings.sources[name]
     source = wiring.source(settings, name, SystemClock())
-    assert isinstance(chosen, PostgresSettings)
-    assert isinstance(source, PostgresSource)
+    assert isinstance(chosen, RowSourceSettings)
     try:
+        if not isinstance(source, ComparableRows):
+            return []
         unknown = unknown_columns(chosen, name, await source.columns())
     finally:
         await source.close()
@@ -152,7 +152,7 @@ async def _source(settings: Settings, name: str) -> list[Finding]:
     try:
         found = list(await source.check()) if isinstance(source, CheckableSource) else []
         reached = not any(f.level == "error" and f.subject.endswith("connection") for f in found)
-        if reached and isinstance(chosen, PostgresSettings):
+        if reached and isinstance(chosen, RowSourceSettings):
             found += await _columns(settings, name)
         return [
             Finding(f"source {_within(f.subject, name)}", f.level, f.message, f.mend) for f in found

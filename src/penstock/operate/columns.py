@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from penstock import wiring
 from penstock.clock import Clock
 from penstock.errors import ConfigError, PenstockError
-from penstock.settings import PostgresSettings, Settings, TableSettings
-from penstock.sources.postgres.source import PostgresSource
+from penstock.settings import RowSourceSettings, Settings, TableSettings
+from penstock.sources.base import ComparableRows
 
 PATIENCE_S = 3.0
 """How long the start of a run waits for a source's catalogue; the source itself waits longer."""
 
 
 def unknown_columns(
-    settings: PostgresSettings, name: str, columns: Mapping[str, Sequence[str]]
+    settings: RowSourceSettings, name: str, columns: Mapping[str, Sequence[str]]
 ) -> list[str]:
     """A sentence for each column of the settings that its table does not have.
 
@@ -28,7 +28,7 @@ def unknown_columns(
         f"expected {kind} of sources.{name}.tables.{table} to name columns of {stream}, "
         f"got {column!r}{_nearest(column, columns[stream])}"
         for table, wanted in settings.tables.items()
-        if (stream := wiring.stream_name(table)) in columns
+        if (stream := settings.stream(table)) in columns
         for kind, column in _named(wanted)
         if column not in columns[stream]
     ]
@@ -37,7 +37,7 @@ def unknown_columns(
 async def refuse_unknown_columns(settings: Settings, clock: Clock) -> None:
     """Raise a `ConfigError` before anything starts; a source that does not answer is passed over,
     since it says so itself when it is read."""
-    names = [n for n, chosen in settings.sources.items() if isinstance(chosen, PostgresSettings)]
+    names = [n for n, chosen in settings.sources.items() if isinstance(chosen, RowSourceSettings)]
     found = await asyncio.gather(*(_unknown(settings, name, clock) for name in names))
     sentences = [sentence for part in found for sentence in part]
     if sentences:
@@ -47,9 +47,9 @@ async def refuse_unknown_columns(settings: Settings, clock: Clock) -> None:
 async def _unknown(settings: Settings, name: str, clock: Clock) -> list[str]:
     chosen = settings.sources[name]
     source = wiring.source(settings, name, clock)
-    assert isinstance(chosen, PostgresSettings)
-    assert isinstance(source, PostgresSource)
-    if not any(list(_named(wanted)) for wanted in chosen.tables.values()):
+    assert isinstance(chosen, RowSourceSettings)
+    names_columns = any(list(_named(wanted)) for wanted in chosen.tables.values())
+    if not names_columns or not isinstance(source, ComparableRows):
         return []
     try:
         async with asyncio.timeout(PATIENCE_S):

@@ -9,7 +9,7 @@ from penstock import wiring
 from penstock.errors import BadRecordError, ConfigError
 from penstock.pipelines.base import Pipeline, Tools
 from penstock.records import DOCUMENTS, Change, Op
-from penstock.sources.files.source import FilesSource
+from penstock.sources.base import ComparableDocuments
 
 if TYPE_CHECKING:
     from penstock.project import Project
@@ -88,7 +88,7 @@ async def _again(project: Project, change: Change) -> Change:
         return change
     source = project.source(change.schema.source)
     try:
-        if not isinstance(source, FilesSource):
+        if not isinstance(source, ComparableDocuments):
             return change
         row = await source.reread(str(change.key[0]))
     finally:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from penstock.errors import UnavailableError
 from penstock.operate.status import is_running
 from penstock.records import Key
-from penstock.sources.files.source import FilesSource
-from penstock.sources.postgres.source import PostgresSource
+from penstock.sources.base import ComparableDocuments, ComparableRows
 from penstock.stores.postgres import compare
 
 if TYPE_CHECKING:
@@ -68,14 +67,14 @@ async def verify(project: Project, *, limit: int = 100) -> Report:
     for name in project.settings.sources:
         source = project.source(name)
         try:
-            if isinstance(source, PostgresSource):
+            if isinstance(source, ComparableRows):
                 for table in await project.store.live_tables(name):
-                    report.sources.append(await _table(project, source, table, limit))
-                missing = await _missing_tables(project, source)
+                    report.sources.append(await _table(project, name, source, table, limit))
+                missing = await _missing_tables(project, name, source)
                 if missing is not None:
                     report.sources.append(missing)
-            elif isinstance(source, FilesSource):
-                report.sources.append(await _documents(project, source, limit))
+            elif isinstance(source, ComparableDocuments):
+                report.sources.append(await _documents(project, name, source, limit))
         finally:
             await source.close()
     report.sources.append(await _knowledge(project, limit))
@@ -110,7 +109,7 @@ def _close(part: Compared, compared: int, found: Differences, limit: int) -> Com
 
 
 async def _table(
-    project: Project, source: PostgresSource, table: LiveTable, limit: int
+    project: Project, name: str, source: ComparableRows, table: LiveTable, limit: int
 ) -> Compared:
     async def look() -> tuple[int, Differences]:
         there = (await source.columns()).get(table.stream, table.schema.names)
@@ -127,7 +126,7 @@ async def _table(
         return compared, told | found
 
     compared, found = await _settled(project, look)
-    return _close(Compared(source.name, table.stream), compared, found, limit)
+    return _close(Compared(name, table.stream), compared, found, limit)
 
 
 async def _walk(
@@ -162,13 +161,13 @@ def _shown(key: Key) -> str:
     return "/".join("NULL" if part is None else part for part in key)
 
 
-async def _missing_tables(project: Project, source: PostgresSource) -> Compared | None:
+async def _missing_tables(project: Project, name: str, source: ComparableRows) -> Compared | None:
     """Tables of the source that the project names and that have no live table yet."""
-    have = {table.stream for table in await project.store.live_tables(source.name)}
+    have = {table.stream for table in await project.store.live_tables(name)}
     missing = [stream for stream in await source.streams() if stream not in have]
     if not missing:
         return None
-    part = Compared(source.name, "tables")
+    part = Compared(name, "tables")
     part.differences = len(missing)
     part.named = [f"{stream}: has no live table yet" for stream in missing]
     return part
@@ -177,15 +176,17 @@ async def _missing_tables(project: Project, source: PostgresSource) -> Compared 
 # --------------------------------------------------------------------------- documents
 
 
-async def _documents(project: Project, source: FilesSource, limit: int) -> Compared:
-    part = Compared(source.name, "documents")
+async def _documents(
+    project: Project, name: str, source: ComparableDocuments, limit: int
+) -> Compared:
+    part = Compared(name, "documents")
 
     async def look() -> tuple[int, Differences]:
         theirs = await source.digests()
-        ours = await compare.document_digests(project.pool, source.name)
+        ours = await compare.document_digests(project.pool, name)
         buried = {
             str(letter.letter.change.key[0])
-            for letter in await project.store.dead_letters(source=source.name)
+            for letter in await project.store.dead_letters(source=name)
         }
         found: Differences = {}
         part.waiting = 0
@@ -195,11 +196,11 @@ async def _documents(project: Project, source: FilesSource, limit: int) -> Compa
             if key in buried:
                 part.waiting += 1
             elif key not in ours:
-                found[key] = "is in the folder and not in the knowledge base"
+                found[key] = "is in the source and not in the knowledge base"
             else:
-                found[key] = "has another content in the folder than in the knowledge base"
+                found[key] = "has another content in the source than in the knowledge base"
         for key in ours.keys() - theirs.keys():
-            found[key] = "is in the knowledge base and not in the folder"
+            found[key] = "is in the knowledge base and not in the source"
         return len(theirs), found
 
     compared, found = await _settled(project, look)

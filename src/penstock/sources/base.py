@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from penstock.records import Change, Microseconds
+from penstock.records import Change, Key, Microseconds, Row, Schema
 
 Lane = Literal["live", "bulk"]
 """``bulk`` is for what existed before (a first load); ``live`` overtakes it. Changes of one key may
@@ -96,3 +96,41 @@ class RereadableSource(Protocol):
         Who asks keeps the wish until the truncate has come: one that was not begun is forgotten
         with the process. One that was begun is completed, by the next process if need be.
         """
+
+
+class RowHash(NamedTuple):
+    """A row's key as text, and the hash of all of it (see `penstock.database.row_hash`)."""
+
+    key: Key
+    hash: str
+
+
+@runtime_checkable
+class ComparableRows(Protocol):
+    """A source whose tables can be looked at as they are now, beside the stream of changes."""
+
+    async def streams(self) -> Sequence[str]:
+        """The streams that the project's names mean at the source now."""
+
+    async def columns(self) -> Mapping[str, Sequence[str]]:
+        """The columns of every table at the source, by stream."""
+
+    def row_hashes(
+        self, schema: Schema, columns: Sequence[str] | None = None
+    ) -> AsyncGenerator[RowHash]:
+        """A hash of every row of a stream, ordered by the key's texts byte by byte, NULL last.
+
+        ``columns`` are those that are hashed, in that order (None: all of ``schema``). Equal rows
+        have the hash that the live table's row has.
+        """
+
+
+@runtime_checkable
+class ComparableDocuments(Protocol):
+    """A source whose documents can be looked at as they are now."""
+
+    async def digests(self) -> Mapping[str, str | None]:
+        """The SHA-256 of every document's original bytes by key (None: it cannot be read)."""
+
+    async def reread(self, key: str) -> Row | None:
+        """One document as it is now (`penstock.records.DOCUMENT_COLUMNS`); None: there is none."""

@@ -20,7 +20,7 @@ import structlog
 from penstock.clock import Clock
 from penstock.errors import ConfigError, SourceError
 from penstock.records import Microseconds, Schema
-from penstock.sources.base import Finding, SourceBatch, State, StateChange
+from penstock.sources.base import Finding, RowHash, SourceBatch, State, StateChange
 from penstock.sources.postgres.capture import Capture
 from penstock.sources.postgres.catalogue import (
     Server,
@@ -57,7 +57,7 @@ from penstock.sources.postgres.publication import (
 from penstock.sources.postgres.shapes import STATE as _SHAPE
 from penstock.sources.postgres.shapes import Shape, fetch_shapes
 from penstock.sources.postgres.snapshot import TableCopier, enter_snapshot
-from penstock.sources.postgres.verify import HashedTable, RowHash, current_lsn, row_hashes
+from penstock.sources.postgres.verify import HashedTable, current_lsn, row_hashes
 
 logger = structlog.get_logger("penstock.sources.postgres")
 

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import psycopg
 from psycopg import pq, sql
 
 from penstock.database.row_hash import hash_expression
-from penstock.records import Key
+from penstock.sources.base import RowHash
 from penstock.sources.postgres.catalogue import fetch
 from penstock.sources.postgres.connections import translate
 from penstock.sources.postgres.copy_text import parse_copy_row
 from penstock.sources.postgres.stream import CopyReader
-
-
-class RowHash(NamedTuple):
-    """A row's key as text, and the hash of all of it."""
-
-    key: Key
-    hash: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,164 @@
+"""What a project file may say: frozen settings, each with its meaning and default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from penstock.settings.base import Duration, Name, Section, Size, typed
+from penstock.settings.models import (
+    ConstantSettings,
+    EmbedderSettings,
+    ExtractiveSettings,
+    GeneratorSettings,
+    MiniLMSettings,
+    OpenAIEmbedderSettings,
+    OpenAIGeneratorSettings,
+)
+from penstock.settings.sources import (
+    DocumentSourceSettings,
+    FilesSettings,
+    PostgresSettings,
+    RowSourceSettings,
+    SourceSettings,
+    TableSettings,
+)
+
+__all__ = [
+    "AnswerSettings",
+    "ChunkSettings",
+    "ConstantSettings",
+    "DocumentSourceSettings",
+    "EmbedderSettings",
+    "ExtractiveSettings",
+    "FilesSettings",
+    "GeneratorSettings",
+    "KnowledgeSettings",
+    "LogSettings",
+    "MiniLMSettings",
+    "OpenAIEmbedderSettings",
+    "OpenAIGeneratorSettings",
+    "PostgresSettings",
+    "RowSourceSettings",
+    "RunSettings",
+    "Section",
+    "ServerSettings",
+    "Settings",
+    "SourceSettings",
+    "TableSettings",
+]
+
+_RESERVED = frozenset({"penstock", "public", "information_schema"})
+
+
+class ChunkSettings(Section):
+    """How documents are cut. The default keeps a paragraph whole as far as the model reads."""
+
+    size: int | None = Field(default=None, gt=0)
+    """The most of one chunk, in ``unit``; default: what the model reads."""
+    overlap: int = Field(default=0, ge=0)
+    """How much of the chunk before is repeated, in ``unit``."""
+    unit: Literal["tokens", "characters"] = "tokens"
+    """What ``size`` and ``overlap`` count."""
+    context: bool = True
+    """Whether title and headings are embedded with each chunk."""
+
+
+class KnowledgeSettings(Section):
+    """How documents and searched rows become findable."""
+
+    embedder: Annotated[
+        EmbedderSettings,
+        BeforeValidator(typed, json_schema_input_type=EmbedderSettings | str),
+    ] = MiniLMSettings(type="minilm")
+    chunks: ChunkSettings = ChunkSettings()
+    language: str = "english"
+    """The language of the text index: a Snowball stemmer's name."""
+
+
+class AnswerSettings(Section):
+    """How questions are answered."""
+
+    generator: Annotated[
+        GeneratorSettings,
+        BeforeValidator(typed, json_schema_input_type=GeneratorSettings | str),
+    ] = ExtractiveSettings(type="extractive")
+    prompt: Path | None = None
+    """A file with your own prompt template, relative to the project file."""
+    passages: int = Field(default=8, gt=0, le=100)
+    """How many passages and rows a context holds."""
+
+
+class LogSettings(Section):
+    """How the log keeps changes."""
+
+    partitions: int = Field(default=1, gt=0, le=256)
+    """Partitions per topic. With 1, a source's transactions stay whole all the way."""
+    keep: Duration = 7 * 86400.0
+    """What is older is removed, once every pipeline has processed it."""
+    keep_size: Size = 2_000_000_000
+    """What is over this size per topic is removed, oldest first, once processed."""
+
+
+class RunSettings(Section):
+    """How the loops work."""
+
+    batch: int = Field(default=5000, gt=0)
+    """The most changes that are processed in one step."""
+    dead_letter_limit: int = Field(default=1000, ge=0)
+    """A pipeline stops when it would put more than this many records aside within an hour."""
+
+
+class ServerSettings(Section):
+    """The HTTP endpoint of ``penstock run``: health and metrics."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    """0 picks a free one."""
+
+
+class Settings(Section):
+    """A Penstock project."""
+
+    project: Name
+    """The project's name: part of the names of slots and publications."""
+    database: str = "embedded"
+    """``embedded``, or the DSN of a PostgreSQL 15 or later with pgvector 0.8 or later."""
+    data: Path = Path(".penstock")
+    """Where the embedded database keeps its files, relative to the project file."""
+    tenant: str = "default"
+    """Whose data this is: carried on every row."""
+    sources: dict[Name, SourceSettings] = Field(min_length=1)
+    """What is captured, by name."""
+    knowledge: KnowledgeSettings = KnowledgeSettings()
+    answers: AnswerSettings = AnswerSettings()
+    log: LogSettings = LogSettings()
+    run: RunSettings = RunSettings()
+    server: ServerSettings = ServerSettings()
+    folder: Path = Field(default=Path(), exclude=True)
+    """Where the project file is; relative paths start here. Set by the reader."""
+
+    @field_validator("sources", mode="after")
+    @classmethod
+    def _names_are_free(cls, sources: dict[str, SourceSettings]) -> dict[str, SourceSettings]:
+        for name in sources:
+            if name in _RESERVED or name.startswith("pg_"):
+                raise ValueError(
+                    f"expected a source name that can be a schema of live tables, got {name!r}, "
+                    "which has another meaning there: choose another"
+                )
+        return sources
+
+    @model_validator(mode="after")
+    def _database_is_known(self) -> Settings:
+        if self.database != "embedded" and "://" not in self.database and "=" not in self.database:
+            raise ValueError(
+                f"database: expected 'embedded' or a DSN (postgresql://...), got {self.database!r}"
+            )
+        return self
+
+    def path(self, relative: Path) -> Path:
+        """A path of the project file, as it is on disk."""
+        return (self.folder / relative.expanduser()).resolve()

@@ -1,0 +1,95 @@
+"""What a project file may say of its sources: one section per kind, sorted by what they give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+
+from penstock.settings.base import Duration, Section, Size, named_tables
+
+
+class TableSettings(Section):
+    """One captured table."""
+
+    searched: tuple[str, ...] = ()
+    """Columns that are embedded and indexed: a question finds the row by them."""
+    shown: tuple[str, ...] | None = None
+    """Columns that a context shows beside the searched ones, always with their present values;
+    a change of these embeds nothing. Default: all columns."""
+    title: str | None = None
+    """What a row is called, with columns in braces: ``Flight {number}``."""
+
+
+class RowSourceSettings(Section):
+    """What sources of rows have in common: their tables become live tables."""
+
+    @field_validator("tables", mode="after")
+    @classmethod
+    def _patterns_are_bare(cls, tables: dict[str, TableSettings]) -> dict[str, TableSettings]:
+        for name, wanted in tables.items():
+            if any(mark in name for mark in "*?[") and wanted != TableSettings():
+                raise ValueError(
+                    f"expected a pattern such as {name!r} without settings: name each table whose "
+                    "columns are searched, shown or in a title"
+                )
+        return tables
+
+    type: str
+    tables: Annotated[
+        dict[str, TableSettings],
+        BeforeValidator(
+            named_tables, json_schema_input_type=dict[str, TableSettings | None] | list[str]
+        ),
+    ]
+    """Which tables: a list of names (``public.*`` works), or names with settings."""
+    heartbeat: Duration = 5.0
+    """How often an idle source confirms that nothing is missing."""
+
+    def stream(self, table: str) -> str:
+        """A table of the project file, as the source's changes name it."""
+        return table
+
+
+class DocumentSourceSettings(Section):
+    """What sources of documents have in common: their text goes into the knowledge base."""
+
+    type: str
+    include: tuple[str, ...] = ("**/*",)
+    """Which documents, as globs of their paths."""
+    exclude: tuple[str, ...] = ()
+    """Which of them not."""
+    max_size: Size = 50_000_000
+    """Larger ones become dead letters with that reason."""
+    heartbeat: Duration = 5.0
+    """How often an idle source confirms that nothing is missing."""
+
+
+class PostgresSettings(RowSourceSettings):
+    """A PostgreSQL database, captured by logical replication."""
+
+    type: Literal["postgres"]
+    dsn: SecretStr
+    """How to connect: ``postgresql://user:password@host:5432/database``."""
+    slot: str | None = None
+    """Name of the replication slot; default ``penstock_PROJECT_SOURCE``."""
+    publication: str | None = None
+    """Name of the publication; default as the slot."""
+
+    def stream(self, table: str) -> str:
+        """Names without a schema are in ``public``."""
+        return table if "." in table else f"public.{table}"
+
+
+class FilesSettings(DocumentSourceSettings):
+    """A folder of documents."""
+
+    type: Literal["files"]
+    path: Path
+    """The folder, relative to the project file."""
+    rescan: Duration = 600.0
+    """How often the folder is compared as a whole, beside watching it."""
+
+
+SourceSettings: TypeAlias = Annotated[PostgresSettings | FilesSettings, Field(discriminator="type")]

@@ -1,0 +1,55 @@
+"""Which pipelines carry which sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penstock.runtimes.base import bulk_topic
+from penstock.settings import DocumentSourceSettings, RowSourceSettings, Settings
+
+if TYPE_CHECKING:
+    from penstock.pipelines.base import Pipeline
+    from penstock.pipelines.knowledge.pipeline import SearchedRow
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The way of one source's changes: a pipeline, and the topics on which it reads them."""
+
+    pipeline: Pipeline
+    source: str
+    topics: tuple[str, ...]
+
+
+def courses(settings: Settings) -> list[Course]:
+    """Which pipelines carry which sources."""
+    from penstock.pipelines.knowledge.chunker import ChunkSettings
+    from penstock.pipelines.knowledge.pipeline import KnowledgePipeline
+    from penstock.pipelines.tables import TablesPipeline
+
+    chunks = ChunkSettings(**settings.knowledge.chunks.model_dump())
+    found: list[Course] = []
+    for name, chosen in settings.sources.items():
+        if isinstance(chosen, DocumentSourceSettings):
+            topics = (name, bulk_topic(name))
+            pipeline = KnowledgePipeline("knowledge", topics, chunks, {})
+            found.append(Course(pipeline, name, topics))
+            continue
+        found.append(Course(TablesPipeline("tables", (name,)), name, (name,)))
+        rows = searched_rows(chosen)
+        if rows:
+            knowledge = KnowledgePipeline("knowledge", (name,), chunks, rows)
+            found.append(Course(knowledge, name, (name,)))
+    return found
+
+
+def searched_rows(chosen: RowSourceSettings) -> dict[str, SearchedRow]:
+    """The streams whose rows are searched, with how their text is made."""
+    from penstock.pipelines.knowledge.pipeline import SearchedRow
+
+    return {
+        chosen.stream(table): SearchedRow(columns=tuple(wanted.searched), title=wanted.title)
+        for table, wanted in chosen.tables.items()
+        if wanted.searched
+    }
