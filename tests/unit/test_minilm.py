@@ -98,7 +98,11 @@ async def test_meaning(int8: MiniLMEmbedder) -> None:
 
 
 async def test_int8_is_close_to_fp32(fp32: MiniLMEmbedder, int8: MiniLMEmbedder) -> None:
-    """On 200 texts of all lengths the quantised vectors hardly turn away."""
+    """On 200 texts of all lengths the quantised vectors hardly turn away.
+
+    Processors without sums of products of bytes add them in pairs of 16 bits, which overflow now
+    and then: a little less exact there, and not what `auto` takes.
+    """
     prose = " ".join(" ".join(topics[name].split()) for name in sorted(topics))
     texts = [prose[i * 700 : i * 700 + 20 + 3 * i] for i in range(200)]
     exact, close = (
@@ -106,8 +110,9 @@ async def test_int8_is_close_to_fp32(fp32: MiniLMEmbedder, int8: MiniLMEmbedder)
         await int8.embed(texts, priority="bulk"),
     )
     cosines = (exact * close).sum(axis=1)
-    assert cosines.mean() > 0.996
-    assert cosines.min() > 0.98
+    exact_sums = best_precision() == "int8"
+    assert cosines.mean() > (0.996 if exact_sums else 0.99)
+    assert cosines.min() > (0.98 if exact_sums else 0.97)
 
 
 async def test_a_question_overtakes_a_load(int8: MiniLMEmbedder) -> None:
