@@ -90,9 +90,9 @@ class MariaDBServer:
             ]
         )
         (self.folder / "init.sql").write_text(
-            f"SET sql_log_bin = 0; ALTER USER root@localhost IDENTIFIED BY '{PASSWORD}';"
-            f"CREATE USER IF NOT EXISTS root@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';"
-            "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;"
+            f"SET sql_log_bin = 0;\nALTER USER root@localhost IDENTIFIED BY '{PASSWORD}';\n"
+            f"CREATE OR REPLACE USER root@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+            "GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         (self.folder / "init.sql").chmod(0o644)
 
