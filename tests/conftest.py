@@ -17,6 +17,7 @@ from psycopg import sql
 
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.database.migrate import migrate
+from penstock.testing.mariadb import MariaDBServer, missing
 
 # The gate tries the same examples each time, so that it speaks of the change in front of it; every
 # other run draws new ones, and what those find becomes a test.
@@ -25,6 +26,7 @@ if os.environ.get("CI"):
     settings.load_profile("gate")
 
 TEMPLATE = "penstock_template"
+_DATABASES = count(1)
 SERVER_SETTINGS = {
     "wal_level": "logical",
     "max_replication_slots": "50",
@@ -110,3 +112,27 @@ def source_url(postgres: TestServer) -> Iterator[str]:
     name = postgres.create("source")
     yield postgres.dsn(name)
     postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDBServer]:
+    """The session's MariaDB server, started from Debian's programs."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(f"capture of MySQL and MariaDB is not verified here: {reason}")
+    server = MariaDBServer()
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def mariadb_database(mariadb: MariaDBServer) -> Iterator[str]:
+    """The name of a fresh database on the session's MariaDB server."""
+    name = f"shop_{next(_DATABASES)}"
+    mariadb.run(f"CREATE DATABASE {name}")
+    yield name
+    mariadb.run(f"DROP DATABASE IF EXISTS {name}")

@@ -118,6 +118,17 @@ class MariaDBServer:
             )
         self._wait()
 
+    def run(self, *statements: str) -> None:
+        """Run statements as root."""
+        import pymysql
+
+        with pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", password=PASSWORD, autocommit=True
+        ) as connection:
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+
     def stop(self) -> None:
         """Stop in order."""
         self._end(signal.SIGTERM)

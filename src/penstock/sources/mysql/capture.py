@@ -16,7 +16,7 @@ from typing import Final
 from penstock.clock import Clock
 from penstock.errors import PenstockError, SourceError, UnavailableError
 from penstock.records import Microseconds
-from penstock.sources.base import SourceBatch
+from penstock.sources.base import SourceBatch, StateChange
 from penstock.sources.mysql.catalogue import Server, fetch_end
 from penstock.sources.mysql.changes import Assembler
 from penstock.sources.mysql.connections import Session, refusal_error
@@ -67,7 +67,9 @@ class Capture:
         batch_changes: int,
         read_ahead_bytes: int,
         heartbeat_s: float,
+        first_state: StateChange,
     ) -> None:
+        self._first_state = first_state
         self._catalogue = catalogue
         self._session = stream
         self._source = source
@@ -264,6 +266,8 @@ class Capture:
         resume = assembler.resume.format()
         if resume != self._reported:
             self._reported = state["place"] = resume
+            state.update(self._first_state)
+            self._first_state = {}
             if assembler.born != self._born:
                 self._born = state["born"] = assembler.born
             gtids = assembler.gtids.format()

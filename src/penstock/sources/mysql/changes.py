@@ -137,11 +137,11 @@ class Assembler:
         if header.type == events.FORMAT:
             self._format(event, header)
             return
-        if self._checksums:
-            event = events.checked(event)
         if header.type == events.ROTATE:
             self._rotate(event, header)
             return
+        if self._checksums:
+            event = events.checked(event)
         if events.is_artificial(header) or header.type in (events.HEARTBEAT, 41):
             self._heard(header)
             return
@@ -210,7 +210,8 @@ class Assembler:
                 self._finish()
 
     def _rotate(self, event: bytes, header: Header) -> None:
-        rotate = events.decode_rotate(event)
+        # The first one comes before it is known whether events have checksums.
+        rotate = events.decode_rotate(events.unsealed(event))
         if rotate.file != self.here.file:
             self.here = self.here._replace(file=rotate.file, offset=rotate.offset)
             if not self._open:

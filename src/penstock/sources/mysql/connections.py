@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -99,12 +100,14 @@ class Address:
 
 
 class Session:
-    """One connection, used by one task at a time. Questions run in threads, with bounded waits."""
+    """One connection. Questions run in threads, one at a time, with bounded waits."""
 
     def __init__(self, connection: pymysql.Connection[Any], what: str) -> None:
         self.connection = connection
         self.what = what
         self._closed = False
+        self._asking = threading.Lock()
+        """Held by threads, not by tasks: a question goes on when the task that asked is cancelled."""
 
     async def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement; errors are translated."""
@@ -114,7 +117,7 @@ class Session:
         import pymysql
 
         try:
-            with self.connection.cursor() as cursor:
+            with self._asking, self.connection.cursor() as cursor:
                 cursor.execute(statement, parameters or None)
                 return list(cursor.fetchall())
         except (pymysql.Error, OSError) as error:

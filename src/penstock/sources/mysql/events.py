@@ -193,6 +193,13 @@ def checked(data: bytes) -> bytes:
     return body
 
 
+def unsealed(data: bytes) -> bytes:
+    """The event without its checksum, if it has one."""
+    body = data[:-CHECKSUM]
+    sealed = len(body) >= HEADER and zlib.crc32(body) == _uint32(data, len(body))[0]
+    return body if sealed else data
+
+
 def decode_format(data: bytes) -> Format:
     """The first event of a file (given with its checksum: it says whether others have one)."""
     try:

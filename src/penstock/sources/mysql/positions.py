@@ -77,6 +77,18 @@ def snapshot_position(place: Place, row: int) -> Position:
     return make_position(before, row & 0xFFFFFFFF)
 
 
+def rows_before(place: Place, position: str | None) -> int:
+    """How many rows of copies were given at this place, if the last change given has this
+    position."""
+    if position is None:
+        return 0
+    epoch, file, offset, within = parse_position(position)
+    gap = offset - (place.offset - _GAP)
+    if (epoch, file) != (place.epoch, file_number(place.file)) or not 0 <= gap < _GAP:
+        return 0
+    return (gap << 32 | within) + 1
+
+
 def parse_position(position: str) -> tuple[int, int, int, int]:
     """Epoch, number of the file, place of the event, place within it."""
     event, _, within = position.partition(".")

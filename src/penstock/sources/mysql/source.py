@@ -39,7 +39,7 @@ from penstock.sources.mysql.changes import NEVER, Assembler, Tracked
 from penstock.sources.mysql.checks import check_source, refuse_server
 from penstock.sources.mysql.connections import Session, connect
 from penstock.sources.mysql.gtids import parse_gtids
-from penstock.sources.mysql.positions import Place, file_number
+from penstock.sources.mysql.positions import Place, file_number, rows_before
 from penstock.sources.mysql.shapes import Shape
 from penstock.sources.mysql.snapshot import Moment, Progress, TableCopier, open_moment
 from penstock.sources.mysql.verify import row_hashes
@@ -113,6 +113,8 @@ class MySQLSource:
         self._wanted: set[str] = set()
         self._copying: set[str] = set()
         self._place: Place | None = None
+        self._position: str | None = None
+        """The last row of a copy that was given, or what the state says was given last."""
         self._resources = AsyncExitStack()
 
     async def read(self, state: State) -> AsyncGenerator[SourceBatch]:
@@ -130,10 +132,11 @@ class MySQLSource:
         server = await fetch_server(catalogue)
         refuse_server(server, self._what)
         tables = choose_tables(self._patterns, await fetch_tables(catalogue), self._what)
-        facts = _changed_facts(state, tables, server)
         start = await self._start(catalogue, server, state)
-        if "place" not in state or start.by_gtid:
-            facts |= {"gtids": start.gtids}
+        facts, later = _changed_facts(state, tables), _server_facts(state, server, start)
+        if not start.by_gtid:
+            facts, later = facts | later, {}
+        self._position = state.get("position")
         self._wanted |= self._copying  # begun, but not durable: the state may not know
         self._copying = set()
         if facts:
@@ -161,6 +164,7 @@ class MySQLSource:
             batch_changes=self._batch_changes,
             read_ahead_bytes=self._limits.read_ahead_bytes,
             heartbeat_s=self._heartbeat_s,
+            first_state=later,
         )
         await capture.start(by_gtid=start.by_gtid)
         missing = [table for table in tables if not progress[table.stream].done]
@@ -335,6 +339,7 @@ class MySQLSource:
             now = Microseconds(int((await catalogue.fetch(_NOW))[0][0]))
             moment = await open_moment(self._dsn, self._what, server, left, epoch)
             self._resources.push_async_callback(moment.session.close)
+            moment.rows = rows_before(moment.place, self._position)
             piece = self._piece(capture, server, moment, left, progress, now)
             async with aclosing(piece) as batches:
                 async for batch in batches:
@@ -376,6 +381,7 @@ class MySQLSource:
                         if last.changes:
                             yield last
                         progress[table.stream] = reached
+                        self._position = changes[-1].position if changes else self._position
                         last = SourceBatch(changes, self._copied(table, reached, moment))
                 if progress[table.stream].done:
                     left.pop(0)
@@ -388,10 +394,13 @@ class MySQLSource:
             yield last
 
     def _copied(self, table: Table, progress: Progress, moment: Moment) -> StateChange:
-        if progress.after is None and not progress.done:
-            return {}
-        shape = moment.shapes[table.stream].format()
-        return {_TABLE + table.stream: progress.format(), SHAPE + table.stream: shape}
+        state: dict[str, str | None] = {}
+        if self._position is not None:
+            state["position"] = self._position
+        if progress.after is not None or progress.done:
+            state[_TABLE + table.stream] = progress.format()
+            state[SHAPE + table.stream] = moment.shapes[table.stream].format()
+        return state
 
     async def _reread(
         self, catalogue: Session, capture: Capture, server: Server
@@ -445,16 +454,22 @@ class _Start(NamedTuple):
     by_gtid: bool = False
 
 
-def _changed_facts(
-    state: State, tables: Sequence[Table], server: Server
-) -> dict[str, str | None]:
-    """What the state must say from now on: who the server is, and no tables that are gone."""
+def _changed_facts(state: State, tables: Sequence[Table]) -> dict[str, str | None]:
+    """What the state must forget: tables that are gone."""
     wanted = {kind + table.stream for table in tables for kind in (_TABLE, SHAPE)}
-    facts: dict[str, str | None] = {
+    return {
         name: None for name in state if name.startswith((_TABLE, SHAPE)) and name not in wanted
     }
+
+
+def _server_facts(state: State, server: Server, start: _Start) -> dict[str, str | None]:
+    """What the state must say of the server from now on. After a failover that is true only
+    together with the first place of the new server's log."""
+    facts: dict[str, str | None] = {}
     if state.get("server") != server.identity:
         facts["server"] = server.identity
+    if "place" not in state:
+        facts |= {"place": start.place.format(), "gtids": start.gtids}
     return facts
 
 
