@@ -25,6 +25,7 @@ from penstock.settings import (
     ExtractiveSettings,
     FilesSettings,
     MiniLMSettings,
+    MySQLSettings,
     PostgresSettings,
     Settings,
     TableSettings,
@@ -192,6 +193,7 @@ def _keys(path: Sequence[str | int]) -> list[str]:
 
 _TAGGED: dict[str, Any] = {
     "postgres": PostgresSettings,
+    "mysql": MySQLSettings,
     "files": FilesSettings,
     "minilm": MiniLMSettings,
     "constant": ConstantSettings,
@@ -226,9 +228,7 @@ def _sentence(detail: ErrorDetails, tree: _Tree) -> str:
         hint = f": did you mean {near[0]!r}?" if near else ""
         return f"{where}: expected {name} to be one of {expected}, got {got!r}{hint}"
     if detail["type"] == "union_tag_not_found":
-        return (
-            f"{where}: expected a 'type' in {name!r} (for a source: postgres or files), found none"
-        )
+        return f"{where}: expected a 'type' in {name!r} (for a source: postgres, mysql or files), found none"
     message = detail["msg"].removeprefix("Value error, ")
     message = message.removeprefix(f"{name}: ")
     secret = any(word in name for word in ("dsn", "key", "password"))
@@ -236,7 +236,9 @@ def _sentence(detail: ErrorDetails, tree: _Tree) -> str:
     return f"{where}: {name}: {message[:1].lower()}{message[1:]}{got}"
 
 
-_TAGS = frozenset({"postgres", "files", "minilm", "constant", "extractive", "openai", "[key]"})
+_TAGS = frozenset(
+    {"postgres", "mysql", "files", "minilm", "constant", "extractive", "openai", "[key]"}
+)
 
 
 def _is_tag(path: Sequence[str | int], i: int) -> bool:

@@ -111,4 +111,3 @@ class TestMariaDBSourceInSmallPieces(SourceSuite):
         async for database in _shop(mariadb, mariadb_database, MySQLLimits(piece_s=0.0)):
             database.batch_changes = 3
             yield database
-

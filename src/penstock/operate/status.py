@@ -170,8 +170,9 @@ async def _retained(project: Project, name: str) -> int | None:
     try:
         if not hasattr(source, "status"):
             return None
-        slot = await source.status()
-        return None if slot is None else int(slot.retained_wal_bytes)
+        # A binlog is not kept for us: only slots hold something back.
+        retained = getattr(await source.status(), "retained_wal_bytes", None)
+        return None if retained is None else int(retained)
     except PenstockError:
         return None
     finally:

@@ -20,6 +20,7 @@ from penstock.settings.models import (
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
+    MySQLSettings,
     PostgresSettings,
     RowSourceSettings,
     SourceSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "KnowledgeSettings",
     "LogSettings",
     "MiniLMSettings",
+    "MySQLSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "PostgresSettings",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
@@ -82,6 +83,26 @@ class PostgresSettings(RowSourceSettings):
         return table if "." in table else f"public.{table}"
 
 
+class MySQLSettings(RowSourceSettings):
+    """A MySQL or MariaDB server, captured from its binlog. Needs the extra ``mysql``."""
+
+    type: Literal["mysql"]
+    dsn: SecretStr
+    """How to connect: ``mysql://user:password@host:3306/database``. Options behind a ``?``:
+    ``ssl-mode`` (disabled, preferred, required, verify-ca, verify-identity), ``ssl-ca``,
+    ``ssl-cert``, ``ssl-key``, ``socket``."""
+    server_id: int | None = Field(default=None, gt=0, lt=1 << 32)
+    """Our number among the readers of the binlog; no other reader or server may have it. Default:
+    made of the names of project and source."""
+
+    def stream(self, table: str) -> str:
+        """Names without a database are in the DSN's."""
+        if "." in table:
+            return table
+        database = unquote(urlsplit(self.dsn.get_secret_value()).path.lstrip("/"))
+        return f"{database}.{table}" if database else table
+
+
 class FilesSettings(DocumentSourceSettings):
     """A folder of documents."""
 
@@ -92,4 +113,6 @@ class FilesSettings(DocumentSourceSettings):
     """How often the folder is compared as a whole, beside watching it."""
 
 
-SourceSettings: TypeAlias = Annotated[PostgresSettings | FilesSettings, Field(discriminator="type")]
+SourceSettings: TypeAlias = Annotated[
+    PostgresSettings | MySQLSettings | FilesSettings, Field(discriminator="type")
+]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
-from penstock.settings import FilesSettings, PostgresSettings, RowSourceSettings, Settings
+from penstock.settings import (
+    FilesSettings,
+    MySQLSettings,
+    PostgresSettings,
+    RowSourceSettings,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from penstock.serving.context import RowView
     from penstock.sources.base import Source
     from penstock.sources.files.source import FilesSource
+    from penstock.sources.mysql.source import MySQLSource
     from penstock.sources.postgres.source import PostgresSource
 
 
@@ -38,6 +46,21 @@ def _postgres(
     )
 
 
+def _mysql(settings: Settings, name: str, chosen: MySQLSettings, clock: Clock) -> MySQLSource:
+    from penstock.sources.mysql.source import MySQLSource
+
+    # High numbers are seldom those of servers.
+    usual = 0x50000000 + zlib.crc32(f"{settings.project}/{name}".encode()) % 0x10000000
+    return MySQLSource(
+        name,
+        chosen.dsn.get_secret_value(),
+        [chosen.stream(table) for table in chosen.tables],
+        server_id=chosen.server_id or usual,
+        clock=clock,
+        heartbeat_s=chosen.heartbeat,
+    )
+
+
 def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -> FilesSource:
     from penstock.sources.files.patterns import HIDDEN_AND_TEMPORARY
     from penstock.sources.files.source import FilesSource
@@ -56,6 +79,7 @@ def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -
 
 _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     PostgresSettings: _postgres,
+    MySQLSettings: _mysql,
     FilesSettings: _files,
 }
 

@@ -29,7 +29,7 @@ from penstock.sources.mysql.stream import COM_BINLOG_DUMP, COM_BINLOG_DUMP_GTID,
 
 SHAPE: Final = "shape:"
 """What the name of a table's shape in the source's state begins with."""
-_SLICE_BYTES: Final = 64_000
+_SLICE_BYTES: Final = 32_000
 """How much is decoded before other tasks get a turn: a few milliseconds."""
 _GATHER_S: Final = 0.01
 """How long complete transactions may wait for more while the socket has more."""
@@ -310,7 +310,9 @@ class Capture:
         try:
             async with asyncio.timeout(_ANSWER_S):
                 # Time first: what committed by then lies before the place that is read after.
-                rows = await self._catalogue.fetch("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)")
+                rows = await self._catalogue.fetch(
+                    "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
+                )
                 file, offset = await fetch_end(self._catalogue)
         except TimeoutError as error:
             raise UnavailableError(

@@ -242,7 +242,7 @@ class Assembler:
         elif kind == events.PAYLOAD:
             self._payload(event)
         elif kind == events.XA_PREPARE:
-            self._prepare(events.xa_name(event), header)
+            self._prepare(_xa_key(events.xa_name(event)), header)
         else:
             self._refuse(kind)
 
@@ -389,7 +389,9 @@ class Assembler:
 
     def _rows(self, event: bytes, kind: RowsKind, outer: int) -> None:
         order = self.here.order
-        if order < self._done[:3]:
+        # What was prepared gets its position when it is committed.
+        done = self._done if self._held is None else (-1, 0, 0, 0)
+        if order < done[:3]:
             return
         table_id = events.rows_table(event)
         if table_id == _DUMMY_TABLE:
@@ -397,7 +399,7 @@ class Assembler:
         plan = self._planned(table_id)
         if plan is None or order < plan.starts_at:
             return
-        skip = self._done[3] if order == self._done[:3] else -1
+        skip = done[3] if order == done[:3] else -1
         self._prefix = event_prefix(self.here)
         self._transaction = (self._gtid.text if self._gtid is not None else None) or None
         head = events.decode_rows_head(event, kind)
@@ -555,7 +557,4 @@ def _xa_key(name: str) -> str:
 
 def _filled(after: Row, before: Row) -> Row:
     """The new row with what it left out taken from the old one, as far as that is there."""
-    return tuple(
-        old if new is UNCHANGED else new for new, old in zip(after, before, strict=True)
-    )
-
+    return tuple(old if new is UNCHANGED else new for new, old in zip(after, before, strict=True))

@@ -129,12 +129,9 @@ class Session:
         statement = f"SHOW {scope} VARIABLES WHERE Variable_name IN ({marks})"
         return {name.lower(): value for name, value in await self.fetch(statement, names)}
 
-    def bound(self, statement: str, parameters: Sequence[Any]) -> bytes:
-        """The statement with its values, as the driver quotes them."""
-        with self.connection.cursor() as cursor:
-            return str(cursor.mogrify(statement, parameters or None)).encode(
-                "utf-8", "surrogateescape"
-            )
+    def literal(self, value: str | bytes) -> str:
+        """A value as it stands in a statement, as the driver quotes it."""
+        return str(self.connection.escape(value))
 
     async def close(self) -> None:
         """End the connection, whatever it is doing."""
@@ -175,9 +172,7 @@ async def connect(dsn: str, what: str, *, answer_s: float | None = ANSWER_S) -> 
         raise _refused(error, what) from error
 
 
-def _open(
-    connecting: Any, arguments: dict[str, Any], address: Address
-) -> pymysql.Connection[Any]:
+def _open(connecting: Any, arguments: dict[str, Any], address: Address) -> pymysql.Connection[Any]:
     context = address.tls()
     if context is None:
         return connecting(**arguments)  # type: ignore[no-any-return]
@@ -191,8 +186,9 @@ def _open(
 
 
 def quoted(*names: str) -> str:
-    """Names as the server's identifiers, joined by dots; per cent signs doubled for the driver."""
-    return ".".join("`" + name.replace("`", "``").replace("%", "%%") + "`" for name in names)
+    """Names as the server's identifiers, joined by dots. (Not for statements with parameters, where
+    the driver reads per cent signs.)"""
+    return ".".join("`" + name.replace("`", "``") + "`" for name in names)
 
 
 def _number(error: BaseException) -> int:
@@ -243,7 +239,11 @@ def refusal_error(refusal: Refusal, what: str) -> PenstockError:
 
 
 def _no_binlog(sentence: str, what: str) -> PenstockError:
-    if "same server_uuid" in sentence or "same server_id" in sentence or "same server-id" in sentence:
+    if (
+        "same server_uuid" in sentence
+        or "same server_id" in sentence
+        or "same server-id" in sentence
+    ):
         return SourceError(
             f"expected the server id of {what} to be ours alone, got {sentence!r}: another reader "
             "took the stream over; set `server_id` of the source to a number that nobody else has"

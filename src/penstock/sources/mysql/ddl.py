@@ -110,9 +110,7 @@ class _Cursor:
         return self.found[self.at :]
 
 
-def definitions(
-    statement: str, database: str, *, ansi_quotes: bool = False
-) -> list[Definition]:
+def definitions(statement: str, database: str, *, ansi_quotes: bool = False) -> list[Definition]:
     """What a statement does to tables; empty when it does nothing that concerns us."""
     cursor = _Cursor(tokens(statement, ansi_quotes=ansi_quotes), database)
     if cursor.word("TRUNCATE"):
@@ -264,7 +262,9 @@ def _added(clause: _Cursor, shape: Shape) -> Altered:
     clause.word("IF", "NOT", "EXISTS")
     if not explicit and clause.rest and clause.rest[0].upper() in _KEYS:
         # A new primary key makes other keys.
-        return Altered(None if "PRIMARY" in map(str.upper, clause.rest) else shape, rows_differ=False)
+        return Altered(
+            None if "PRIMARY" in map(str.upper, clause.rest) else shape, rows_differ=False
+        )
     if clause.word("("):
         inner = _clauses(clause.rest[:-1])
         now: Shape | None = shape
@@ -287,9 +287,11 @@ def _added_column(clause: _Cursor, shape: Shape) -> Altered:
     words = [token.upper() for token in rest]
     # Rows that were there have NULL in it, unless something else is said.
     filled = any(w in words for w in ("DEFAULT", "NOT", "AS", "GENERATED", "AUTO_INCREMENT"))
-    filled = filled and words[words.index("DEFAULT") + 1 :][:1] != ["NULL"] if (
-        "DEFAULT" in words
-    ) else filled
+    filled = (
+        filled and words[words.index("DEFAULT") + 1 :][:1] != ["NULL"]
+        if ("DEFAULT" in words)
+        else filled
+    )
     return _placed(shape.columns, column, rest, rows_differ=filled)
 
 

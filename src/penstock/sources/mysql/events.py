@@ -247,9 +247,7 @@ def decode_gtid(data: bytes, kind: int) -> Gtid:
         raise broken("a GTID event", data) from error
     if kind == ANONYMOUS:
         return Gtid("", committed_at=committed_at)
-    server = "-".join(
-        identifier[a:b] for a, b in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))
-    )
+    server = "-".join(identifier[a:b] for a, b in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)))
     return Gtid(f"{server}:{number}", committed_at=committed_at)
 
 
@@ -328,9 +326,7 @@ def decode_table_map(data: bytes, *, mariadb: bool = False) -> TableMap:
         nullable = tuple(bool(empty[i >> 3] >> (i & 7) & 1) for i in range(count))
         said = _optional_metadata(data, at + len(empty))
         groups = _MARIADB_GROUPS if mariadb else _MYSQL_GROUPS
-        return _described(
-            table_id, (database, table), types, metadata, nullable, groups, said
-        )
+        return _described(table_id, (database, table), types, metadata, nullable, groups, said)
     except BROKEN as error:
         raise broken("the description of a table", data) from error
 
@@ -546,9 +542,11 @@ def _unzstd(packed: bytes, length: int) -> bytes:
     except ImportError as error:
         raise MissingExtraError("reading compressed transactions of MySQL", "mysql") from error
     try:
-        return zstandard.ZstdDecompressor().decompressobj(read_across_frames=True).decompress(
-            packed
-        )[: length + 1]
+        return (
+            zstandard.ZstdDecompressor()
+            .decompressobj(read_across_frames=True)
+            .decompress(packed)[: length + 1]
+        )
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
 

@@ -101,7 +101,9 @@ def _container(kind: int, data: bytes, at: int, depth: int) -> str:
             begin = number(data, entry + 1)[0]
             values.append(_value(inner, data, at + begin, depth + 1))
     if is_object:
-        return f"{{{', '.join(f'{key}: {value}' for key, value in zip(keys, values, strict=True))}}}"
+        return (
+            f"{{{', '.join(f'{key}: {value}' for key, value in zip(keys, values, strict=True))}}}"
+        )
     return f"[{', '.join(values)}]"
 
 
@@ -166,5 +168,3 @@ def _opaque(kind: int, value: bytes) -> str:
         hours, minutes = clock >> 12 & 0x3FF, clock >> 6 & 63
         return f'"{minus}{hours:02d}:{minutes:02d}:{clock & 63:02d}.{part:06d}"'
     return _quoted(f"base64:type{kind}:{base64.b64encode(value).decode()}")
-
-

@@ -348,7 +348,7 @@ def _timestamp2(form: ColumnForm) -> Reader:
 
 
 def _moment(seconds: int, microseconds: int) -> str | None:
-    if not seconds:
+    if not seconds and not microseconds:
         return None  # 0000-00-00 00:00:00: the epoch itself cannot be stored
     days, rest = divmod(seconds, 86400)
     # Days to date, after Howard Hinnant's "chrono-compatible low-level date algorithms".

@@ -109,8 +109,9 @@ GEOMETRIES: Final = frozenset(
         "multipolygon", "geometrycollection", "geomcollection",
     }
 )  # fmt: skip
-ADDRESSES: Final = {"uuid": "uuid", "inet4": "inet", "inet6": "inet"}
-"""Types of MariaDB that the log writes as plain bytes."""
+ADDRESSES: Final = {"uuid": "uuid", "inet4": "text", "inet6": "text"}
+"""Types of MariaDB that the log writes as plain bytes. (A cast of PostgreSQL's inet to text shows a
+mask that nobody wrote.)"""
 
 
 def live_type(column: ShapeColumn) -> str:
@@ -165,9 +166,7 @@ _NAMES: Final = {
 }  # fmt: skip
 
 
-def shape_in(
-    described: TableMap, charsets: Mapping[int, str], known: Shape | None
-) -> Shape | None:
+def shape_in(described: TableMap, charsets: Mapping[int, str], known: Shape | None) -> Shape | None:
     """The shape that the log describes; None when it leaves out the names of columns.
 
     What it never says (that MariaDB's bytes are a UUID, what key there is beside a primary one) is

@@ -39,7 +39,9 @@ _LOCK_S: Final = 5
 _ANSWER_S: Final = 60.0
 
 _BEGIN: Final = "START TRANSACTION WITH CONSISTENT SNAPSHOT"
-_STATUS: Final = "SHOW STATUS WHERE Variable_name IN ('Binlog_snapshot_file', 'Binlog_snapshot_position')"
+_STATUS: Final = (
+    "SHOW STATUS WHERE Variable_name IN ('Binlog_snapshot_file', 'Binlog_snapshot_position')"
+)
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,7 @@ class TableCopier:
                 row = decode_text_row(packet, converters)
                 position = snapshot_position(self._moment.place, self._moment.rows)
                 self._moment.rows += 1
-                changes.append(
-                    Change(schema, Op.READ, key(row), position, self._committed_at, row)
-                )
+                changes.append(Change(schema, Op.READ, key(row), position, self._committed_at, row))
             if rows and resumable:
                 after = _raw_key(rows[-1], schema.key_indexes)
             if len(changes) >= self._batch_rows:
@@ -195,14 +195,12 @@ class TableCopier:
             f"SELECT {', '.join(map(selected, shape.columns))} "
             f"FROM {quoted(table.database, table.name)}"
         )
-        parameters: list[bytes | str] = []
         if can_resume(key):
             if progress.after is not None:
-                words, parameters = _after(key, progress.after)
-                statement += f" WHERE {words}"
+                statement += f" WHERE {_after(self._session, key, progress.after)}"
             names = [quoted(column.name) for column in key]
             statement += f" ORDER BY {', '.join(names)}"
-        return self._session.bound(statement, parameters)
+        return statement.encode("utf-8", "surrogateescape")
 
 
 def can_resume(key: Sequence[ShapeColumn]) -> bool:
@@ -210,21 +208,18 @@ def can_resume(key: Sequence[ShapeColumn]) -> bool:
     return all(column.kind in ORDERED for column in key)
 
 
-def _after(
-    key: Sequence[ShapeColumn], values: Sequence[bytes]
-) -> tuple[str, list[bytes | str]]:
+def _after(session: Session, key: Sequence[ShapeColumn], values: Sequence[bytes]) -> str:
     """A condition for rows behind this key, in a form that lets the server use its index."""
+    names = [quoted(column.name) for column in key]
+    literals = [
+        session.literal(value if column.kind in ("binary", "varbinary") else value.decode())
+        for column, value in zip(key, values, strict=True)
+    ]
     parts = []
-    parameters: list[bytes | str] = []
-    for i, column in enumerate(key):
-        equal = [f"{quoted(before.name)} = %s" for before in key[:i]]
-        parts.append("(" + " AND ".join([*equal, f"{quoted(column.name)} > %s"]) + ")")
-        parameters += [_bound(c, v) for c, v in zip(key[: i + 1], values[: i + 1], strict=True)]
-    return " OR ".join(parts), parameters
-
-
-def _bound(column: ShapeColumn, value: bytes) -> bytes | str:
-    return value if column.kind in ("binary", "varbinary") else value.decode()
+    for i, name in enumerate(names):
+        equal = [f"{names[k]} = {literals[k]}" for k in range(i)]
+        parts.append("(" + " AND ".join([*equal, f"{name} > {literals[i]}"]) + ")")
+    return " OR ".join(parts)
 
 
 def _raw_key(packet: bytes, indexes: Sequence[int]) -> tuple[bytes, ...]:
@@ -277,7 +272,7 @@ async def row_texts(
         f"SELECT {', '.join(map(selected, columns))} FROM {quoted(table.database, table.name)}"
     )
     reader = PacketReader(session)
-    await reader.start(COM_QUERY, session.bound(statement, ()))
+    await reader.start(COM_QUERY, statement.encode())
     async for rows in _packets(reader, session.what):
         for packet in rows:
             yield decode_text_row(packet, converters)

@@ -141,7 +141,9 @@ class MySQLSource:
         self._copying = set()
         if facts:
             yield SourceBatch(state=facts)
-        progress = {table.stream: Progress.parse(state.get(_TABLE + table.stream)) for table in tables}
+        progress = {
+            table.stream: Progress.parse(state.get(_TABLE + table.stream)) for table in tables
+        }
         assembler = Assembler(
             self.name,
             start.place,
@@ -457,9 +459,7 @@ class _Start(NamedTuple):
 def _changed_facts(state: State, tables: Sequence[Table]) -> dict[str, str | None]:
     """What the state must forget: tables that are gone."""
     wanted = {kind + table.stream for table in tables for kind in (_TABLE, SHAPE)}
-    return {
-        name: None for name in state if name.startswith((_TABLE, SHAPE)) and name not in wanted
-    }
+    return {name: None for name in state if name.startswith((_TABLE, SHAPE)) and name not in wanted}
 
 
 def _server_facts(state: State, server: Server, start: _Start) -> dict[str, str | None]:

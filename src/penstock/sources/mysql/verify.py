@@ -24,8 +24,6 @@ from penstock.sources.mysql.snapshot import row_texts
 _PAGE: Final = 5000
 
 
-
-
 def row_hash(values: Sequence[str | None]) -> str:
     """As `penstock.database.row_hash` has it computed by PostgreSQL."""
     parts = ("null" if v is None else f"{len(v.encode())}:{v}" for v in values)
