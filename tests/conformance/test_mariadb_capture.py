@@ -401,9 +401,7 @@ async def test_odd_names_are_only_names(
     ]
     for name in names:
         quoted = "`" + name.replace("`", "``") + "`"
-        await run(
-            shop, f"CREATE TABLE {quoted} ({quoted} int PRIMARY KEY, `v` int)"
-        )
+        await run(shop, f"CREATE TABLE {quoted} ({quoted} int PRIMARY KEY, `v` int)")
         await run(shop, f"INSERT INTO {quoted} VALUES (1, 1)")
     await reader.until(lambda: len(reader.rows) == len(names) + 1)
     for name in names:
