@@ -228,7 +228,10 @@ def _sentence(detail: ErrorDetails, tree: _Tree) -> str:
         hint = f": did you mean {near[0]!r}?" if near else ""
         return f"{where}: expected {name} to be one of {expected}, got {got!r}{hint}"
     if detail["type"] == "union_tag_not_found":
-        return f"{where}: expected a 'type' in {name!r} (for a source: postgres, mysql or files), found none"
+        return (
+            f"{where}: expected a 'type' in {name!r} (for a source: postgres, mysql or files), "
+            "found none"
+        )
     message = detail["msg"].removeprefix("Value error, ")
     message = message.removeprefix(f"{name}: ")
     secret = any(word in name for word in ("dsn", "key", "password"))

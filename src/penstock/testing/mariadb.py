@@ -15,10 +15,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import pymysql
 
 PROGRAMS: Final = ("mariadbd", "mariadb-install-db")
-PASSWORD: Final = "penstock-test"
+PASSWORD: Final = "penstock-test"  # noqa: S105 - of servers that live for a test
 START_S: Final = 60.0
 
 SETTINGS: Final[Mapping[str, str]] = {
@@ -119,15 +122,24 @@ class MariaDBServer:
         self._wait()
 
     def run(self, *statements: str) -> None:
-        """Run statements as root."""
+        """Run statements in one session, as root."""
+        with self.session() as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def ask(self, statement: str) -> list[tuple[Any, ...]]:
+        """The rows of a statement, as root."""
+        with self.session() as connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall())
+
+    def session(self) -> pymysql.Connection[Any]:
+        """A connection of root's; to be closed by the caller."""
         import pymysql
 
-        with pymysql.connect(
+        return pymysql.connect(
             host="127.0.0.1", port=self.port, user="root", password=PASSWORD, autocommit=True
-        ) as connection:
-            with connection.cursor() as cursor:
-                for statement in statements:
-                    cursor.execute(statement)
+        )
 
     def stop(self) -> None:
         """Stop in order."""
@@ -137,7 +149,7 @@ class MariaDBServer:
         """End it as a crash does."""
         self._end(signal.SIGKILL)
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal (SIGSTOP, SIGCONT) to the running server."""
         assert self._process is not None
         self._process.send_signal(number)

@@ -203,7 +203,7 @@ async def fetch_end(session: Session) -> tuple[str, int]:
 
 async def _status_statement(session: Session) -> str:
     """MySQL gave the statement another name in 8.4."""
-    version = session.connection.get_server_info()
+    version = str(session.connection.get_server_info())  # type: ignore[no-untyped-call] # of the driver
     if "mariadb" in version.lower():
         return "SHOW MASTER STATUS"
     major, _, rest = version.partition(".")

@@ -138,7 +138,7 @@ class Assembler:
             self._format(event, header)
             return
         if header.type == events.ROTATE:
-            self._rotate(event, header)
+            self._rotate(event)
             return
         if self._checksums:
             event = events.checked(event)
@@ -209,7 +209,7 @@ class Assembler:
             if not self._open:
                 self._finish()
 
-    def _rotate(self, event: bytes, header: Header) -> None:
+    def _rotate(self, event: bytes) -> None:
         # The first one comes before it is known whether events have checksums.
         rotate = events.decode_rotate(events.unsealed(event))
         if rotate.file != self.here.file:
@@ -294,7 +294,7 @@ class Assembler:
         if first.startswith("XA "):
             self._xa(statement, header)
             return
-        if first.startswith("SAVEPOINT") or first.startswith("ROLLBACK"):
+        if first.startswith(("SAVEPOINT", "ROLLBACK")):
             return
         self._define(query)
         # MySQL makes and fills a table in one transaction that begins like this.

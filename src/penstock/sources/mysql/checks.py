@@ -20,6 +20,7 @@ from penstock.sources.mysql.connections import Session, connect
 from penstock.sources.mysql.shapes import live_type
 
 _DAY_S: Final = 86400.0
+_AND_RECONNECT: Final = "(and in the configuration), then reconnect the applications"
 
 
 def refuse_server(server: Server, what: str) -> None:
@@ -79,15 +80,13 @@ def _required(server: Server) -> list[tuple[str, bool, str, str]]:
             "binlog_format",
             server.binlog_format == "ROW",
             f"binlog_format is {server.binlog_format!r}",
-            "SET GLOBAL binlog_format = ROW (and in the configuration), then reconnect the "
-            "applications",
+            f"SET GLOBAL binlog_format = ROW {_AND_RECONNECT}",
         ),
         (
             "binlog_row_image",
             server.row_image in ("FULL", "NOBLOB", "FULL_NODUP"),
             f"binlog_row_image is {server.row_image!r}",
-            "SET GLOBAL binlog_row_image = FULL (and in the configuration), then reconnect the "
-            "applications",
+            f"SET GLOBAL binlog_row_image = FULL {_AND_RECONNECT}",
         ),
         (
             "binlog_row_value_options",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from penstock.errors import (
     ConfigError,
@@ -61,16 +61,9 @@ class Address:
         """Of ``mysql://user:password@host:3306/database``."""
         try:
             parts = urlsplit(dsn)
-            options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-            if parts.scheme not in ("mysql", "mariadb") or not parts.hostname:
-                raise ValueError("no scheme mysql:// or mariadb://, or no host")
-            unknown = options.keys() - _OPTIONS
-            if unknown:
-                raise ValueError(f"unknown options {sorted(unknown)}")
-            if options.get("ssl-mode", "preferred") not in _SSL_MODES:
-                raise ValueError(f"ssl-mode is one of {', '.join(_SSL_MODES)}")
+            options = _options(parts)
             return cls(
-                parts.hostname,
+                parts.hostname or "",
                 parts.port or 3306,
                 unquote(parts.username or "root"),
                 unquote(parts.password or ""),
@@ -99,6 +92,18 @@ class Address:
         return context
 
 
+def _options(parts: SplitResult) -> dict[str, str]:
+    options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    if parts.scheme not in ("mysql", "mariadb") or not parts.hostname:
+        raise ValueError("no scheme mysql:// or mariadb://, or no host")
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise ValueError(f"unknown options {sorted(unknown)}")
+    if options.get("ssl-mode", "preferred") not in _SSL_MODES:
+        raise ValueError(f"ssl-mode is one of {', '.join(_SSL_MODES)}")
+    return options
+
+
 class Session:
     """One connection. Questions run in threads, one at a time, with bounded waits."""
 
@@ -107,7 +112,7 @@ class Session:
         self.what = what
         self._closed = False
         self._asking = threading.Lock()
-        """Held by threads, not by tasks: a question goes on when the task that asked is cancelled."""
+        """Held by threads, not by tasks: a question outlives a task that is cancelled."""
 
     async def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a statement; errors are translated."""

@@ -195,12 +195,12 @@ def _clauses(found: Sequence[str]) -> list[tuple[str, ...]]:
     """Cut at the commas that stand in no parentheses."""
     clauses: list[list[str]] = [[]]
     depth = 0
-    for token in found:
-        if token == "," and not depth:
+    for word in found:
+        if word == "," and not depth:
             clauses.append([])
             continue
-        depth += (token == "(") - (token == ")")
-        clauses[-1].append(token)
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        clauses[-1].append(word)
     return [tuple(clause) for clause in clauses if clause]
 
 

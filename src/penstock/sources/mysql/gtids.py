@@ -78,7 +78,7 @@ class MySQLGtids:
         if found and found[-1][1] == first - 1:  # the usual case: the next one
             found[-1] = (found[-1][0], last)
             return
-        merged = []
+        merged: list[tuple[int, int]] = []
         for begin, end in sorted([*found, (first, last)]):
             if merged and begin <= merged[-1][1] + 1:
                 merged[-1] = (merged[-1][0], max(end, merged[-1][1]))

@@ -158,8 +158,8 @@ class _ImageReader:
         if self._whole:
             return tuple(values), at
         row: list[Value] = [UNCHANGED] * self._width
-        for place, value in zip(self._places, values, strict=True):
-            row[place] = value
+        for place, found in zip(self._places, values, strict=True):
+            row[place] = found
         return tuple(row), at
 
 
@@ -312,11 +312,14 @@ def _read_date(data: bytes, at: int) -> tuple[str | None, int]:
     return texts.date(number >> 9, number >> 5 & 15, number & 31), at + 3
 
 
+_POWERS: Final = (1_000_000, 10_000, 100, 1)
+
+
 def _microseconds(data: bytes, at: int, digits: int) -> int:
     size = (digits + 1) // 2
     if at + size > len(data):
         raise ValueError(at)
-    return int.from_bytes(data[at : at + size], "big") * 10 ** (6 - 2 * size)
+    return int.from_bytes(data[at : at + size], "big") * _POWERS[size]
 
 
 def _datetime2(form: ColumnForm) -> Reader:

@@ -226,7 +226,7 @@ def _column_type(described: TableMap, i: int, charset: str | None) -> str:
 
 
 def fits(described: TableMap, shape: Shape) -> bool:
-    """Whether rows of this description can be rows of this shape: as many columns, of such types."""
+    """Whether rows so described can be rows of this shape: as many columns, of such types."""
     if len(described.types) != len(shape.columns):
         return False
     return all(

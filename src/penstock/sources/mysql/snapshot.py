@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from penstock.errors import RetryableError
-from penstock.records import Change, Microseconds, Op, Schema
+from penstock.records import Change, Microseconds, Op, Position, Schema
 from penstock.sources.mysql.catalogue import Server, Table, fetch_end, fetch_shape
 from penstock.sources.mysql.changes import key_maker
 from penstock.sources.mysql.connections import Session, connect, quoted, refusal_error
@@ -97,17 +97,21 @@ async def open_moment(
         shapes = {}
         for table in tables:
             # From the first question on, the server keeps the table from being altered.
-            await session.fetch(f"SELECT 1 FROM {quoted(table.database, table.name)} LIMIT 0")
+            name = quoted(table.database, table.name)
+            await session.fetch(f"SELECT 1 FROM {name} LIMIT 0")  # noqa: S608 - a quoted name
             shapes[table.stream] = await fetch_shape(session, table)
-            if shapes[table.stream] != before[table.stream]:
-                raise RetryableError(
-                    f"table {table.stream} of {what} was altered while its copy began: it is begun "
-                    "again"
-                )
+            _refuse_altered(table, what, before[table.stream], shapes[table.stream])
         return Moment(session, Place(epoch, file, offset), shapes)
     except BaseException:
         await session.close()
         raise
+
+
+def _refuse_altered(table: Table, what: str, before: Shape, now: Shape) -> None:
+    if now != before:
+        raise RetryableError(
+            f"table {table.stream} of {what} was altered while its copy began: it is begun again"
+        )
 
 
 async def _locked_moment(
@@ -161,7 +165,9 @@ class TableCopier:
             changes.append(truncate)
         key = key_maker(schema)
         converters = tuple(map(converter_of, shape.columns))
-        columns = [shape.columns[i] for i in schema.key_indexes]
+        # In the index's order, which the server can follow without sorting.
+        indexes = [schema.index(name) for name in table.key]
+        columns = [shape.columns[i] for i in indexes]
         resumable = can_resume(columns)
         after = progress.after
         reader = PacketReader(self._session)
@@ -173,7 +179,7 @@ class TableCopier:
                 self._moment.rows += 1
                 changes.append(Change(schema, Op.READ, key(row), position, self._committed_at, row))
             if rows and resumable:
-                after = _raw_key(rows[-1], schema.key_indexes)
+                after = _raw_key(rows[-1], indexes)
             if len(changes) >= self._batch_rows:
                 yield changes, Progress(after=after if resumable else None)
                 changes = []
@@ -183,7 +189,7 @@ class TableCopier:
         reader.release(_ANSWER_S)
         yield changes, Progress(done=True)
 
-    def _next(self) -> str:
+    def _next(self) -> Position:
         position = snapshot_position(self._moment.place, self._moment.rows)
         self._moment.rows += 1
         return position
@@ -191,16 +197,18 @@ class TableCopier:
     def _select(
         self, table: Table, shape: Shape, key: Sequence[ShapeColumn], progress: Progress
     ) -> bytes:
-        statement = (
-            f"SELECT {', '.join(map(selected, shape.columns))} "
-            f"FROM {quoted(table.database, table.name)}"
-        )
+        statement = _whole(table, shape.columns)
         if can_resume(key):
             if progress.after is not None:
                 statement += f" WHERE {_after(self._session, key, progress.after)}"
             names = [quoted(column.name) for column in key]
             statement += f" ORDER BY {', '.join(names)}"
         return statement.encode("utf-8", "surrogateescape")
+
+
+def _whole(table: Table, columns: Sequence[ShapeColumn]) -> str:
+    names = ", ".join(map(selected, columns))
+    return f"SELECT {names} FROM {quoted(table.database, table.name)}"  # noqa: S608 - quoted names
 
 
 def can_resume(key: Sequence[ShapeColumn]) -> bool:
@@ -268,11 +276,8 @@ async def row_texts(
     """All rows of a table, as changes would carry them, in any order."""
     columns = [column for column in shape.columns if column.name in schema.names]
     converters = tuple(map(converter_of, columns))
-    statement = (
-        f"SELECT {', '.join(map(selected, columns))} FROM {quoted(table.database, table.name)}"
-    )
     reader = PacketReader(session)
-    await reader.start(COM_QUERY, statement.encode())
+    await reader.start(COM_QUERY, _whole(table, columns).encode())
     async for rows in _packets(reader, session.what):
         for packet in rows:
             yield decode_text_row(packet, converters)

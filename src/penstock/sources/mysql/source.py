@@ -303,7 +303,7 @@ class MySQLSource:
             raise self._purged(place, files)
         if size < place.offset:
             raise SourceError(
-                f"expected binlog {place.file!r} of {self._what} to be {place.offset} bytes long at "
+                f"expected binlog {place.file!r} of {self._what} to have {place.offset} bytes at "
                 f"least, got {size}: it was reset, or the server lost its end in a crash "
                 "(sync_binlog = 1 prevents that); `penstock drop` the source and run again"
             )

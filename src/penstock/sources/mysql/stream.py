@@ -51,7 +51,7 @@ class PacketReader:
         packet = len(body).to_bytes(3, "little") + b"\0" + body
         try:
             await asyncio.to_thread(self._socket.sendall, packet)
-            self._socket.setblocking(False)
+            self._socket.settimeout(0)
         except OSError as error:
             raise self._lost(error) from error
         self._resume()
@@ -122,7 +122,7 @@ class PacketReader:
             while True:
                 data = self._socket.recv(_CHUNK)
                 if not data:
-                    raise ConnectionResetError("the server closed the connection")  # noqa: TRY301
+                    raise ConnectionResetError("the server closed the connection")
                 self.heard_at = self._loop.time()
                 packets = self._framer.feed(data)
                 if packets:

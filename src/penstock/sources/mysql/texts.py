@@ -10,7 +10,7 @@ import struct
 from decimal import Decimal
 from typing import Final
 
-import numpy
+import numpy as np
 
 SYMBOL_FOR_NULL: Final = "\u2400"
 """Stands for the character U+0000, which no text of PostgreSQL can hold."""
@@ -41,7 +41,7 @@ def double(value: float) -> str:
 
 def real(value: float) -> str:
     """As a ``real`` is printed."""
-    return _scientific(str(numpy.float32(value)), 6)
+    return _scientific(str(np.float32(value)), 6)
 
 
 def real_of_double(value: float) -> str:

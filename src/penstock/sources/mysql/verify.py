@@ -39,22 +39,24 @@ async def row_hashes(
     names = [column.name for column in shape.columns if column.name in schema.names]
     keys = [names.index(column.name) for column in schema.columns if column.key]
     hashed = [names.index(name) for name in columns]
-    with tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder:
-        with closing(_opened(Path(folder) / "hashes", len(keys))) as database:
-            rows: list[tuple[bytes | str, ...]] = []
-            async with aclosing(row_texts(session, table, shape, schema)) as found:
-                async for row in found:
-                    key = (str(row[i]).encode() for i in keys)
-                    rows.append((*key, row_hash([row[i] for i in hashed])))
-                    if len(rows) >= _PAGE:
-                        await asyncio.to_thread(_keep, database, rows)
-                        rows = []
-            await asyncio.to_thread(_keep, database, rows)
-            places = ", ".join(str(i + 1) for i in range(len(keys)))
-            cursor = database.execute(f"SELECT * FROM hashes ORDER BY {places}")  # noqa: S608 - numbers of ours
-            while page := await asyncio.to_thread(cursor.fetchmany, _PAGE):
-                for *key_parts, digest in page:
-                    yield RowHash(tuple(part.decode() for part in key_parts), digest)
+    with (
+        tempfile.TemporaryDirectory(prefix="penstock-verify-") as folder,
+        closing(_opened(Path(folder) / "hashes", len(keys))) as database,
+    ):
+        rows: list[tuple[bytes | str, ...]] = []
+        async with aclosing(row_texts(session, table, shape, schema)) as found:
+            async for row in found:
+                key = (str(row[i]).encode() for i in keys)
+                rows.append((*key, row_hash([row[i] for i in hashed])))
+                if len(rows) >= _PAGE:
+                    await asyncio.to_thread(_keep, database, rows)
+                    rows = []
+        await asyncio.to_thread(_keep, database, rows)
+        places = ", ".join(str(i + 1) for i in range(len(keys)))
+        cursor = database.execute(f"SELECT * FROM hashes ORDER BY {places}")  # noqa: S608 - numbers of ours
+        while page := await asyncio.to_thread(cursor.fetchmany, _PAGE):
+            for *key_parts, digest in page:
+                yield RowHash(tuple(part.decode() for part in key_parts), digest)
 
 
 def _opened(file: Path, keys: int) -> sqlite3.Connection:
