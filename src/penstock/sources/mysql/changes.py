@@ -25,13 +25,20 @@ from penstock.sources.mysql.positions import (
     unwrapped,
 )
 from penstock.sources.mysql.protocol import ProtocolError
-from penstock.sources.mysql.rows import Reader, RowImages, decode_rows
-from penstock.sources.mysql.shapes import Shape, fits, readers_of, schema_of, shape_in
+from penstock.sources.mysql.rows import (
+    Images,
+    Reader,
+    RowImages,
+    decode_rows,
+    reader_of,
+    skipper_of,
+)
+from penstock.sources.mysql.shapes import Shape, fits, forms_of, schema_of, shape_in
 
 _DUMMY_TABLE: Final = 0xFFFFFF
 """Says only that a statement has ended."""
 _HELD_MOST: Final = 1_000_000
-"""How many changes of prepared transactions are held."""
+"""How many changes of prepared XA transactions are held."""
 NEVER: Final = (1 << 32, 0, 0)
 """Where a table starts whose copy is yet to be made: after every place."""
 _new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
@@ -44,6 +51,7 @@ class TablePlan:
     stream: str
     schema: Schema
     readers: tuple[Reader, ...]
+    images: Images
     starts_at: tuple[int, int, int]
     """Changes before this place are in the copy of the table."""
     key: Callable[[Row], Key]
@@ -320,6 +328,11 @@ class Assembler:
         begun = self.at
         self._prepared[name] = self._held if self._held is not None else self._taken_back()
         self._prepared_at[name] = begun
+        if sum(map(len, self._prepared.values())) > _HELD_MOST:
+            raise SourceError(
+                f"expected at most {_HELD_MOST} changes in prepared XA transactions of "
+                f"{self._what}, got more: commit or roll them back, then start again"
+            )
         self._held = None
         self._commit(header)
 
@@ -384,8 +397,11 @@ class Assembler:
             tracked.shape = shape
             self.noted[stream] = shape
         schema = schema_of(self._source, stream, shape)
-        readers = readers_of(described, shape)
-        return TablePlan(stream, schema, readers, tracked.starts_at, key_maker(schema))
+        forms = forms_of(described, shape)
+        readers = tuple(map(reader_of, forms))
+        images = Images(readers, schema.key_indexes, tuple(map(skipper_of, forms)))
+        key = key_maker(schema)
+        return TablePlan(stream, schema, readers, images, tracked.starts_at, key)
 
     def _rows(self, event: bytes, kind: RowsKind, outer: int) -> None:
         order = self.here.order
@@ -403,7 +419,7 @@ class Assembler:
         self._prefix = event_prefix(self.here)
         self._transaction = (self._gtid.text if self._gtid is not None else None) or None
         head = events.decode_rows_head(event, kind)
-        for images in decode_rows(head, plan.readers):
+        for images in decode_rows(head, plan.readers, plan.images):
             within = outer + images.place
             if within > skip:
                 self._row(plan, images, within)
@@ -412,6 +428,8 @@ class Assembler:
         before, after = images.before, images.after
         if after is None:
             assert before is not None
+            if UNCHANGED in before:
+                before = tuple(None if value is UNCHANGED else value for value in before)
             self._add(plan.schema, Op.DELETE, plan.key(before), within, None, before)
             return
         if before is None:
@@ -430,7 +448,9 @@ class Assembler:
                 "SET GLOBAL binlog_row_image = FULL and reconnect the applications"
             )
         moved = None if old_key == key else old_key
-        old = tuple(None if value is UNCHANGED else value for value in before)
+        old = before
+        if UNCHANGED in before:
+            old = tuple(None if value is UNCHANGED else value for value in before)
         self._add(plan.schema, Op.UPDATE, key, within, after, old, moved)
 
     def _add(

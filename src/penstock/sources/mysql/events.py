@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -510,7 +511,12 @@ def _columns(data: bytes, at: int, width: int) -> tuple[tuple[int, ...], int]:
     present = data[at : at + size]
     if len(present) != size or not width:
         raise ValueError(width)
-    return tuple(i for i in range(width) if present[i >> 3] >> (i & 7) & 1), at + size
+    return _present(present, width), at + size
+
+
+@lru_cache(maxsize=256)
+def _present(bitmap: bytes, width: int) -> tuple[int, ...]:
+    return tuple(i for i in range(width) if bitmap[i >> 3] >> (i & 7) & 1)
 
 
 def payload_events(data: bytes) -> list[bytes]:

@@ -82,8 +82,11 @@ class RowImages(NamedTuple):
     after: Row | None
 
 
-def decode_rows(head: RowsHead, readers: Sequence[Reader]) -> Iterator[RowImages]:
-    """The rows of an event, in order. Columns that it does not have are `UNCHANGED`.
+def decode_rows(
+    head: RowsHead, readers: Sequence[Reader], images: Images | None = None
+) -> Iterator[RowImages]:
+    """The rows of an event, in order. Columns that it does not have are `UNCHANGED`; of a row
+    before an update that has all columns afterwards only the key is told (None elsewhere).
 
     Raises:
         ProtocolError: the rows are not as the table was described.
@@ -93,8 +96,9 @@ def decode_rows(head: RowsHead, readers: Sequence[Reader]) -> Iterator[RowImages
         raise ProtocolError(
             f"expected rows of {len(readers)} columns, got {head.width}: the stream is damaged"
         )
-    before = None if head.before is None else _ImageReader(head.before, readers)
-    after = None if head.after is None else _ImageReader(head.after, readers)
+    if images is None:
+        images = Images(readers, ())
+    before, after = images.of(head)
     end = len(data)
     while at < end:
         place = at
@@ -111,6 +115,83 @@ def decode_rows(head: RowsHead, readers: Sequence[Reader]) -> Iterator[RowImages
         except BROKEN as error:
             raise broken("a row as its table was described", data[place:]) from error
         yield RowImages(place, old, new)
+
+
+class Images:
+    """The readers of the images of one table, made once per kind of event. With ``skippers``, old
+    rows are passed over where only their key matters."""
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        key: Sequence[int],
+        skippers: Sequence[Skipper | None] | None = None,
+    ) -> None:
+        self._readers = tuple(readers)
+        keyed = [
+            reader if skip is None or i in key else _passing(skip)
+            for i, (reader, skip) in enumerate(
+                zip(readers, skippers or [None] * len(readers), strict=True)
+            )
+        ]
+        self._key_only = tuple(keyed)
+        self._made: dict[
+            tuple[object, object], tuple[_ImageReader | None, _ImageReader | None]
+        ] = {}
+
+    def of(self, head: RowsHead) -> tuple[_ImageReader | None, _ImageReader | None]:
+        """The readers for before and after of such an event."""
+        kind = (head.before, head.after)
+        found = self._made.get(kind)
+        if found is None:
+            whole = head.after is not None and len(head.after) == head.width
+            old = self._key_only if whole else self._readers
+            found = self._made[kind] = (
+                None if head.before is None else _ImageReader(head.before, old),
+                None if head.after is None else _ImageReader(head.after, self._readers),
+            )
+        return found
+
+
+Skipper: TypeAlias = tuple[int, int]
+"""How many bytes a value takes: so many, and as many more as a length of so many bytes says."""
+
+
+def skipper_of(form: ColumnForm) -> Skipper | None:
+    """How to pass over the values of such a column; None where they must be read for that."""
+    kind, metadata = real_type(form.type, form.metadata), form.metadata
+    if kind in _FIXED:
+        return _FIXED[kind], 0
+    if kind in (VARCHAR, VAR_STRING):
+        return 0, 2 if metadata > 255 else 1
+    if kind in (BLOB, JSON, GEOMETRY):
+        return 0, metadata
+    if kind in (ENUM, SET):
+        return metadata & 0xFF, 0
+    if kind in _FRACTIONAL:
+        return _FRACTIONAL[kind] + (metadata + 1) // 2, 0
+    return None
+
+
+_FIXED: Final = {
+    TINY: 1, SHORT: 2, INT24: 3, LONG: 4, LONGLONG: 8, FLOAT: 4, DOUBLE: 8, YEAR: 1, DATE: 3,
+    14: 3, TIMESTAMP: 4, DATETIME: 8, TIME: 3,
+}  # fmt: skip
+_FRACTIONAL: Final = {TIMESTAMP2: 4, DATETIME2: 5, TIME2: 3}
+
+
+def _passing(skip: Skipper) -> Reader:
+    size, length = skip
+    if not length:
+        return lambda _, at: (None, at + size)
+    if length == 1:
+        return lambda data, at: (None, at + 1 + data[at])
+
+    def read(data: bytes, at: int) -> tuple[str | None, int]:
+        begin = at + length
+        return None, begin + int.from_bytes(data[at:begin], "little")
+
+    return read
 
 
 def _whole_values_only(data: bytes, at: int) -> int:
@@ -235,41 +316,33 @@ def _decimal(form: ColumnForm) -> Reader:
     precision, scale = form.metadata >> 8, form.metadata & 0xFF
     if scale > precision or not precision:
         raise SourceError(f"expected a decimal's digits, got ({precision}, {scale})")
-    whole, rest = precision - scale, scale
     # Groups of nine digits in four bytes each; what is left over stands at the outer ends.
-    sizes = [(_DIGITS_SIZE[whole % 9], whole % 9)] if whole % 9 else []
-    sizes += [(4, 9)] * (whole // 9)
-    tail = [(4, 9)] * (rest // 9)
-    tail += [(_DIGITS_SIZE[rest % 9], rest % 9)] if rest % 9 else []
-    total = sum(size for size, _ in sizes + tail)
+    sizes = [(precision - scale) % 9, *[9] * ((precision - scale) // 9)]
+    sizes += [*[9] * (scale // 9), scale % 9]
+    total = sum(_DIGITS_SIZE[digits] for digits in sizes)
+    groups, below = [], total
+    for digits in filter(None, sizes):
+        below -= _DIGITS_SIZE[digits]
+        groups.append((8 * below, (1 << 8 * _DIGITS_SIZE[digits]) - 1, 10**digits))
+    sign, flipped, unit = 1 << 8 * total - 1, (1 << 8 * total) - 1, 10**scale
 
     def read(data: bytes, at: int) -> tuple[str | None, int]:
-        raw = bytearray(data[at : at + total])
-        negative = not raw[0] & 0x80
-        raw[0] ^= 0x80
-        if negative:
-            raw = bytearray(byte ^ 0xFF for byte in raw)
-        if len(raw) != total:
+        end = at + total
+        if end > len(data):
             raise ValueError(at)
-        place, parts = 0, ["-" if negative else ""]
-        for size, digits in sizes:
-            parts.append(_group(raw, place, size, digits))
-            place += size
-        if tail:
-            parts.append(".")
-        for size, digits in tail:
-            parts.append(_group(raw, place, size, digits))
-            place += size
-        return texts.numeric("".join(parts)), at + total
+        raw = int.from_bytes(data[at:end], "big")
+        minus = not raw & sign
+        raw ^= sign ^ flipped if minus else sign
+        number = 0
+        for shift, mask, base in groups:
+            group = raw >> shift & mask
+            if group >= base:
+                raise ValueError(group)
+            number = number * base + group
+        words = str(number) if unit == 1 else f"{number // unit}.{number % unit:0{scale}d}"
+        return f"-{words}" if minus and number else words, end
 
     return read
-
-
-def _group(raw: bytearray, place: int, size: int, digits: int) -> str:
-    figures = f"{int.from_bytes(raw[place : place + size], 'big'):0{digits}d}"
-    if len(figures) != digits:
-        raise ValueError(figures)
-    return figures
 
 
 def encode_decimal(value: str, precision: int, scale: int) -> bytes:
@@ -341,20 +414,27 @@ def _datetime2(form: ColumnForm) -> Reader:
 
 def _timestamp2(form: ColumnForm) -> Reader:
     digits, size = form.metadata, 4 + (form.metadata + 1) // 2
+    known_day, known = -1, ""
 
     def read(data: bytes, at: int) -> tuple[str | None, int]:
+        nonlocal known_day, known
         (seconds,) = _big_uint32(data, at)
         microseconds = _microseconds(data, at + 4, digits) if digits else 0
-        return _moment(seconds, microseconds), at + size
+        if not seconds and not microseconds:
+            return None, at + size  # 0000-00-00 00:00:00: the epoch itself cannot be stored
+        day, rest = divmod(seconds, 86400)
+        if day != known_day:  # nearly always that of the row before
+            known_day, known = day, _day(day)
+        minute, second = divmod(rest, 60)
+        part = texts.fraction(microseconds) if microseconds else ""
+        clock = f"{minute // 60:02d}:{minute % 60:02d}:{second:02d}{part}"
+        return f"{known} {clock}+00", at + size
 
     return read
 
 
-def _moment(seconds: int, microseconds: int) -> str | None:
-    if not seconds and not microseconds:
-        return None  # 0000-00-00 00:00:00: the epoch itself cannot be stored
-    days, rest = divmod(seconds, 86400)
-    # Days to date, after Howard Hinnant's "chrono-compatible low-level date algorithms".
+def _day(days: int) -> str:
+    # After Howard Hinnant's "chrono-compatible low-level date algorithms".
     era, day_of_era = divmod(days + 719468, 146097)
     year = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
     day_of_year = day_of_era - (365 * year + year // 4 - year // 100)
@@ -362,10 +442,7 @@ def _moment(seconds: int, microseconds: int) -> str | None:
     day = day_of_year - (153 * month + 2) // 5 + 1
     year += era * 400 + (month >= 10)
     month += 3 if month < 10 else -9
-    hour, rest = divmod(rest, 3600)
-    minute, second = divmod(rest, 60)
-    clock = f"{hour:02d}:{minute:02d}:{second:02d}{texts.fraction(microseconds)}"
-    return f"{year:04d}-{month:02d}-{day:02d} {clock}+00"
+    return f"{year:04d}-{month:02d}-{day:02d}"
 
 
 def _time2(form: ColumnForm) -> Reader:
@@ -396,7 +473,10 @@ def _old_datetime(data: bytes, at: int) -> tuple[str | None, int]:
 
 
 def _old_timestamp(data: bytes, at: int) -> tuple[str | None, int]:
-    return _moment(_uint32(data, at)[0], 0), at + 4
+    (seconds,) = _uint32(data, at)
+    day, rest = divmod(seconds, 86400)
+    clock = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return (f"{_day(day)} {clock}+00" if seconds else None), at + 4
 
 
 def _old_time(data: bytes, at: int) -> tuple[str | None, int]:
@@ -471,7 +551,11 @@ def _letters(form: ColumnForm) -> Callable[[bytes], str | None]:
 
 
 def _utf8(value: bytes) -> str:
-    return texts.text(value.decode("utf-8", "replace"))
+    try:
+        words = value.decode()
+    except UnicodeDecodeError:
+        words = value.decode("utf-8", "replace")
+    return texts.text(words) if "\0" in words else words
 
 
 def _counted(size: int, convert: Callable[[bytes], str | None]) -> Reader:

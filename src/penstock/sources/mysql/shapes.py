@@ -19,7 +19,7 @@ from penstock.records import Column, Schema
 from penstock.sources.mysql import rows
 from penstock.sources.mysql.charsets import BINARY, decoder_of
 from penstock.sources.mysql.events import TableMap, real_type
-from penstock.sources.mysql.rows import ColumnForm, Reader, reader_of
+from penstock.sources.mysql.rows import ColumnForm
 
 _KIND: Final = re.compile(r"[a-z0-9_]+(?: precision)?")
 _LISTED: Final = re.compile(r"'((?:[^']|'')*)'")
@@ -251,22 +251,16 @@ _WRITTEN_AS: Final[Mapping[str, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
-def readers_of(described: TableMap, shape: Shape) -> tuple[Reader, ...]:
-    """What reads the values of rows of this description.
-
-    Raises:
-        SourceError: some column cannot be read.
-    """
+def forms_of(described: TableMap, shape: Shape) -> tuple[ColumnForm, ...]:
+    """How the values of rows of this description are written."""
     return tuple(
-        reader_of(
-            ColumnForm(
-                kind,
-                metadata,
-                column.unsigned,
-                column.kind if column.kind in ADDRESSES else column.charset,
-                listed_values(column),
-                column.key,
-            )
+        ColumnForm(
+            kind,
+            metadata,
+            column.unsigned,
+            column.kind if column.kind in ADDRESSES else column.charset,
+            listed_values(column),
+            column.key,
         )
         for kind, metadata, column in zip(
             described.types, described.metadata, shape.columns, strict=True
