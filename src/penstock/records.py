@@ -83,9 +83,16 @@ class Schema:
         """Where the key's columns stand in a row."""
         return tuple(i for i, column in enumerate(self.columns) if column.key)
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
     def index(self, name: str) -> int:
         """Where the column ``name`` stands; ``ValueError`` when there is none."""
-        return self.names.index(name)
+        place = self._places.get(name)
+        if place is None:
+            raise ValueError(f"expected one of {', '.join(self.names)}, got {name!r}")
+        return place
 
 
 class Change(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from penstock.errors import BadRecordError, MissingExtraError
@@ -27,11 +28,20 @@ class Document(NamedTuple):
 
 def timestamp(nanoseconds: int) -> str | None:
     """A time as PostgreSQL prints it; None for one that no calendar has."""
+    seconds, rest = divmod(nanoseconds // 1000, 1_000_000)
+    moment = _second(seconds)
+    if moment is None or not rest:
+        return moment
+    return f"{moment[:-6]}.{rest:06d}{moment[-6:]}"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str | None:
+    """A first load has many files of one second."""
     try:
-        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+        return (_EPOCH + timedelta(seconds=seconds)).isoformat(" ")
     except OverflowError:
         return None
-    return moment.isoformat(" ")
 
 
 def readable(found: Found, base: str | None, extracted: Extracted) -> Document:
