@@ -5,7 +5,8 @@ and ``old_key`` are there); inside a group everything is stored by column. Group
 pieces, so that a reader of some streams does not parse the others.
 
     byte 0      version of the format
-    byte 1      flags: 1 the body is compressed with zlib, 2 a text is no valid Unicode
+    byte 1      flags: 1 the body is compressed with zlib (no longer written), 2 a text is no valid
+                Unicode, 4 the body is compressed with Zstandard
     bytes 2-5   CRC-32 of all the rest (and of the two bytes before)
     bytes 6-    body: length of the head, head, groups
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
@@ -27,9 +29,15 @@ import orjson
 from penstock.errors import FatalError
 from penstock.records import UNCHANGED, Change, Column, Op, Row, Schema, Unchanged, Value
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 VERSION: Final = 1
-COMPRESSED: Final = 1
+ZLIB: Final = 1
 SURROGATES: Final = 2
+ZSTANDARD: Final = 4
 
 _FRAME: Final = struct.Struct(">BBI")
 _LENGTH: Final = struct.Struct(">I")
@@ -149,9 +157,9 @@ class Codec:
 
 def _close(body: bytes, flags: int, compress_from: int | None) -> bytes:
     if compress_from is not None and len(body) >= compress_from:
-        small = zlib.compress(body, 1)
+        small = zstd.compress(body, level=1)
         if len(small) < len(body) * 0.8:
-            body, flags = small, flags | COMPRESSED
+            body, flags = small, flags | ZSTANDARD
     check = zlib.crc32(body, zlib.crc32(bytes((VERSION, flags))))
     return _FRAME.pack(VERSION, flags, check) + body
 
@@ -162,18 +170,20 @@ def _open(payload: bytes) -> tuple[bytes, Callable[[Any], _Json]]:
     version, flags, check = _FRAME.unpack_from(payload)
     if zlib.crc32(payload[_FRAME.size :], zlib.crc32(payload[:2])) != check:
         raise _corrupt("its checksum does not match")
-    if version != VERSION or flags & ~(COMPRESSED | SURROGATES):
+    if version != VERSION or flags & ~(ZLIB | SURROGATES | ZSTANDARD):
         raise FatalError(
             f"expected a batch of format {VERSION}, got {version} with flags {flags}: "
             "it was written by a newer version of penstock; upgrade this one",
             version=version,
         )
     body = payload[_FRAME.size :]
-    if flags & COMPRESSED:
-        try:
+    try:
+        if flags & ZSTANDARD:
+            body = zstd.decompress(body)
+        elif flags & ZLIB:
             body = zlib.decompress(body)
-        except zlib.error as error:
-            raise _corrupt(f"it cannot be decompressed: {error}") from error
+    except (zlib.error, zstd.ZstdError) as error:
+        raise _corrupt(f"it cannot be decompressed: {error}") from error
     return body, _load_any_text if flags & SURROGATES else orjson.loads
 
 
