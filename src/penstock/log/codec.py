@@ -216,6 +216,8 @@ def _grouped(changes: Sequence[Change]) -> tuple[Sequence[_Fields], list[int] | 
     """The fields of groups of one schema and shape, and for each change the number of its group
     (None: there is one)."""
     fields = _transposed(changes)
+    if len(changes) == 1:
+        return [fields], None
     schemas, _, keys, _, _, after, before, old_keys, _ = fields
     if (
         len(set(map(id, schemas))) == 1

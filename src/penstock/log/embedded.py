@@ -351,7 +351,9 @@ class EmbeddedProducer:
             if self._over is not None:
                 raise self._over
             parts = await self._log.parted(topic, changes, as_of)
-            append = Append(self.name, self._epoch, topic, parts, state or {}, as_of)
+            append = Append(
+                self.name, self._epoch, topic, len(changes), parts, state or {}, as_of
+            )
             # Until the database has answered, even a cancelled step may have happened.
             self._over = cut_off(self.name)
             refusal = await self._step(append)

@@ -30,21 +30,17 @@ HELD_UP_S: Final = 0.005
 _MOST_GROUPS: Final = 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Append:
-    """One step of a producer, not yet stored."""
+    """One step of a producer, not yet stored; ``size`` is how many changes it has."""
 
     producer: str
     epoch: int
     topic: str
+    size: int
     parts: Mapping[int, Sequence[Change]]
     state: Mapping[str, str | None]
     as_of: Microseconds | None
-
-    @property
-    def size(self) -> int:
-        """How many changes it has, over all partitions."""
-        return sum(map(len, self.parts.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +92,7 @@ class GroupCommit:
             return await self._alone(append)
         finally:
             self._end(turn)
+            self._next()
 
     async def _alone(self, append: Append) -> FatalError | None:
         refused = await self._store([append])
@@ -126,21 +123,24 @@ class GroupCommit:
             self._held_up -= 1
         else:
             turn.late.cancel()
-        self._next()
 
-    def _next(self) -> None:
-        if self._waiting and self._free():
+    def _next(self, *, expected: bool = False) -> None:
+        """Begin with those that wait, or are expected to come in a moment."""
+        if (self._waiting or expected) and self._free():
             task = asyncio.create_task(self._commit(self._begin()), name="append together")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def _commit(self, turn: _Turn) -> None:
+        group: Sequence[_Waiting] = ()
         try:
             # Those that the last group woke come with their next append in this turn of the loop.
             await asyncio.sleep(0)
-            await self._settle(self._take())
+            group = self._take()
+            await self._settle(group)
         finally:
             self._end(turn)
+            self._next(expected=len(group) > 1)
 
     def _take(self) -> list[_Waiting]:
         """The next that wait, as many as are a small append together; not those that were
