@@ -77,9 +77,15 @@ class Codec:
     def __init__(self, *, compress_from: int | None = None) -> None:
         self._compress_from = compress_from
         self._schemas: dict[str, Schema] = {}
+        self._texts: dict[int, tuple[Schema, str]] = {}  # holds the schema: its id stays its own
 
     def encode(self, changes: Sequence[Change]) -> Encoded:
         """One or more changes as bytes."""
+        try:
+            if len(changes) == 1 and (columns := _single_columns(changes[0])) is not None:
+                return self._encode_one(changes[0].schema, columns)
+        except TypeError:
+            pass  # a text is no valid Unicode: the long way knows what to do
         groups, order = _grouped(changes)
         try:
             return self._encode(groups, order, orjson.dumps, 0)
@@ -117,6 +123,24 @@ class Codec:
         body = b"".join((_LENGTH.pack(len(head)), head, *pieces))
         streams = tuple(dict.fromkeys(schema.stream for schema in schemas))
         return Encoded(_close(body, flags, self._compress_from), streams, len(body))
+
+    def _encode_one(self, schema: Schema, columns: list[_Json]) -> Encoded:
+        """What `_encode` makes of one change with valid texts, in a quarter of the time."""
+        piece = orjson.dumps(columns)
+        head = orjson.dumps([[self._text(schema)], [(0, 1, len(piece))], None])
+        body = b"".join((_LENGTH.pack(len(head)), head, piece))
+        return Encoded(_close(body, 0, self._compress_from), (schema.stream,), len(body))
+
+    def _text(self, schema: Schema) -> str:
+        known = self._texts.get(id(schema))
+        if known is not None and known[0] is schema:
+            return known[1]
+        text = _schema_text(schema, orjson.dumps)
+        self._remember(text, schema)
+        if len(self._texts) >= _MAX_SCHEMAS:
+            self._texts.clear()
+        self._texts[id(schema)] = (schema, text)
+        return text
 
     def _decode(
         self, body: bytes, load: Callable[[Any], _Json], streams: frozenset[str] | None
@@ -216,8 +240,6 @@ def _grouped(changes: Sequence[Change]) -> tuple[Sequence[_Fields], list[int] | 
     """The fields of groups of one schema and shape, and for each change the number of its group
     (None: there is one)."""
     fields = _transposed(changes)
-    if len(changes) == 1:
-        return [fields], None
     schemas, _, keys, _, _, after, before, old_keys, _ = fields
     if (
         len(set(map(id, schemas))) == 1
@@ -256,6 +278,30 @@ def _ordered(groups: Sequence[list[Change] | None], order: Sequence[int] | None)
         return [pull[number]() for number in order]
     wanted = [None if group is None else iter(group) for group in groups]
     return [next(found) for found in map(wanted.__getitem__, order) if found is not None]
+
+
+def _single_columns(change: Change) -> list[_Json] | None:
+    """What `_group_columns` makes of one plain change; None for one that needs a closer look."""
+    schema, op, key, position, time, after, before, old_key, transaction = change
+    row = after if after is not None else before
+    texts = (*key, *(after or ()), *(before or ()), *(old_key or ()))
+    if not set(map(type, texts)) <= _TEXTS:
+        return None
+    lengths = {len(each) for each in (after, before) if each is not None}
+    if lengths and lengths != {len(schema.columns)}:
+        return None
+    indexes = schema.key_indexes
+    derived = row is not None and indexes and key == tuple(row[i] for i in indexes)
+    return [
+        op.value,
+        (position,),
+        time,
+        transaction,
+        None if derived else [(part,) for part in key],
+        None if old_key is None else [(part,) for part in old_key],
+        None if after is None else [None if value is None else (value,) for value in after],
+        None if before is None else [None if value is None else (value,) for value in before],
+    ]
 
 
 def _group_columns(schema: Schema, fields: _Fields) -> list[_Json]:

@@ -159,19 +159,19 @@ class EmbeddedLog:
             if len(appends) > 1:
                 raise  # which of them it was is found one by one
             return Refused({appends[0]: error})
-        rows = await self._fetch("append", values_of(appends, parts, self._clock.now()))
-        mine, there, *_ = rows[0]
+        values = values_of(appends, parts, self._clock.now())
+        ((mine, there, firsts, lasts, _),) = await self._fetch("append", values)
         if len(mine) < len(appends) or len(there) < len(parts):
-            found = refused(appends, parts, set(mine), set(there))
+            found = refused(appends, parts, mine, there)
             for append in found.reasons:
                 self._forget(append.topic)
             return found
-        for part, (_, _, topic, partition, first, last, _) in zip(parts, rows, strict=bool(parts)):
+        for part, first, last in zip(parts, firsts, lasts, strict=True):
             size = part.encoded.size * 2 + len(part.changes) * BYTES_PER_CHANGE
             streams = frozenset(part.encoded.streams)
             stored = Stored(first, last, tuple(part.changes), streams, part.as_of, size)
-            self._recent.put(topic, partition, stored)
-            self._waiters.advance((topic, partition), last)
+            self._recent.put(part.topic, part.partition, stored)
+            self._waiters.advance((part.topic, part.partition), last)
         return None
 
     async def _encode(self, changes: Sequence[Change]) -> Encoded:
@@ -351,9 +351,7 @@ class EmbeddedProducer:
             if self._over is not None:
                 raise self._over
             parts = await self._log.parted(topic, changes, as_of)
-            append = Append(
-                self.name, self._epoch, topic, len(changes), parts, state or {}, as_of
-            )
+            append = Append(self.name, self._epoch, topic, len(changes), parts, state or {}, as_of)
             # Until the database has answered, even a cancelled step may have happened.
             self._over = cut_off(self.name)
             refusal = await self._step(append)

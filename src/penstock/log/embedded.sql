@@ -82,12 +82,10 @@ WITH mine AS MATERIALIZED (
     WHERE p.producer = s.producer AND p.name = s.name AND (SELECT ready FROM ready)
 )
 SELECT ARRAY(SELECT number FROM mine) AS mine, ARRAY(SELECT number FROM heads) AS there,
-    m.topic, m.partition, m.first, m.last,
-    CASE WHEN m.number IS NOT NULL
-        THEN pg_notify('penstock_log', m.topic || ':' || m.partition || ':' || m.last)
-    END AS told
-FROM (VALUES (1)) AS one LEFT JOIN moved AS m ON true
-ORDER BY m.number;
+    ARRAY(SELECT first FROM moved ORDER BY number) AS first,
+    ARRAY(SELECT last FROM moved ORDER BY number) AS last,
+    (SELECT count(pg_notify('penstock_log', topic || ':' || partition || ':' || last)::text)
+     FROM moved) AS told;
 
 -- name: head
 SELECT first, last FROM penstock.log_partitions

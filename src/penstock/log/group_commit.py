@@ -28,6 +28,7 @@ JOIN_CHANGES: Final = 1000
 
 HELD_UP_S: Final = 0.005
 _MOST_GROUPS: Final = 3
+_ANOTHER_GROUP: Final = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +87,8 @@ class GroupCommit:
         if self._waiting or not self._free():
             waiting = _Waiting(append)
             self._waiting.append(waiting)
+            if len(self._waiting) == _ANOTHER_GROUP:
+                self._next()
             return await waiting.done
         turn = self._begin()
         try:
@@ -101,8 +104,10 @@ class GroupCommit:
     # ------------------------------------------------------------------ turns
 
     def _free(self) -> bool:
-        """Is nothing under way but what is held up?"""
-        return self._under_way == self._held_up and self._under_way < _MOST_GROUPS
+        """Is nothing under way but what is held up, or is there enough for another group? Then one
+        is made ready here while the database stores the other."""
+        room = 2 if len(self._waiting) >= _ANOTHER_GROUP else 1
+        return self._under_way < min(self._held_up + room, _MOST_GROUPS)
 
     def _begin(self) -> _Turn:
         self._under_way += 1
