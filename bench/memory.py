@@ -56,7 +56,8 @@ INSERT INTO lines (sku, quantity) SELECT 'sku ' || n, n FROM generate_series(1, 
 # Ten changes in one transaction; as many rows go as come, so that the tables keep their size.
 STEP = """
 WITH u AS (UPDATE orders SET total = total + 1 WHERE id BETWEEN %(order)s AND %(order)s + 3),
-c AS (UPDATE orders SET customer = customer || '.' WHERE id = %(order)s + 4 AND length(customer) < 90),
+c AS (UPDATE orders SET customer = customer || '.'
+    WHERE id = %(order)s + 4 AND length(customer) < 90),
 d AS (DELETE FROM lines WHERE id IN (SELECT id FROM lines ORDER BY id LIMIT 2)),
 i AS (INSERT INTO lines (sku, quantity) VALUES ('sku', 1), ('other', 2))
 UPDATE lines SET quantity = quantity + 1

@@ -15,11 +15,13 @@ pieces, so that a reader of some streams does not parse the others.
 
 from __future__ import annotations
 
+import gc
 import json
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias, cast
@@ -96,7 +98,8 @@ class Codec:
         """The changes of ``payload``, in order; only those of ``streams`` when given."""
         body, load = _open(payload)
         try:
-            return Decoded(self._decode(body, load, streams), len(body))
+            with _without_collector():
+                return Decoded(self._decode(body, load, streams), len(body))
         except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
             raise _corrupt(f"its content does not have the shape of a batch: {error}") from error
 
@@ -174,6 +177,19 @@ class Codec:
         if text not in self._schemas and len(self._schemas) >= _MAX_SCHEMAS:
             del self._schemas[next(iter(self._schemas))]
         self._schemas[text] = schema
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A batch is thousands of new tuples that all stay: the garbage collector would look through
+    them over and over, which takes as long as making them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 # --------------------------------------------------------------------------- the frame
