@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import orjson
 
-from penstock.errors import FatalError
+from penstock.errors import DamagedError, FatalError
 from penstock.records import UNCHANGED, Change, Column, Op, Row, Schema, Unchanged, Value
 
 if sys.version_info >= (3, 14):
@@ -227,10 +227,11 @@ def _open(payload: bytes) -> tuple[bytes, Callable[[Any], _Json]]:
     return body, _load_any_text if flags & SURROGATES else orjson.loads
 
 
-def _corrupt(why: str) -> FatalError:
-    return FatalError(
+def _corrupt(why: str) -> DamagedError:
+    return DamagedError(
         f"expected a stored batch of changes, got damaged bytes ({why}): restore the database "
-        "from a backup, or drop the topic and load its source again"
+        "from a backup, or drop the topic and load its source again",
+        why=why,
     )
 
 

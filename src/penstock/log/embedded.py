@@ -21,7 +21,7 @@ from psycopg_pool import AsyncConnectionPool
 from penstock.clock import Clock
 from penstock.database.connect import translated
 from penstock.database.queries import load_queries
-from penstock.errors import BadRecordError, ConfigError, FatalError, FencedError
+from penstock.errors import BadRecordError, ConfigError, DamagedError, FatalError, FencedError
 from penstock.log.appending import Part, merged, refused, values_of
 from penstock.log.base import PartitionInfo
 from penstock.log.codec import Codec, Encoded
@@ -29,7 +29,7 @@ from penstock.log.group_commit import Append, GroupCommit, Refused
 from penstock.log.notices import Listener
 from penstock.log.partitions import parted
 from penstock.log.recent import BYTES_PER_CHANGE, Recent, Stored, joined
-from penstock.log.refusals import check_kept, cut_off, no_topic, other_partitions
+from penstock.log.refusals import check_kept, cut_off, damaged, no_topic, other_partitions
 from penstock.log.tail import tail
 from penstock.log.waiters import Waiters
 from penstock.records import Batch, Change, LogPosition, Microseconds
@@ -220,7 +220,11 @@ class EmbeddedLog:
             return None
         pieces = []
         for row in rows:
-            changes = self._decode(topic, partition, row, streams, after)
+            try:
+                changes = self._decode(topic, partition, row, streams, after)
+            except DamagedError as error:
+                why = str(error.facts["why"])
+                raise damaged(topic, partition, row[2], row[3], why) from error
             pieces.append((row[3], changes, row[5]))
             if len(changes) > _INLINE_CHANGES:
                 await asyncio.sleep(0)
@@ -248,6 +252,8 @@ class EmbeddedLog:
             decoded = self._codec.decode(payload)
             changes, size = tuple(decoded.changes), decoded.size
         size = size * 2 + len(changes) * BYTES_PER_CHANGE
+        if len(changes) != (last - first + 1 if held else 0):
+            raise DamagedError("", why=f"it has {len(changes)} changes")
         stored = Stored(first, last, changes, held, as_of, size)
         if inside:
             return stored.since(after).of(streams)
