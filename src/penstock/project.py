@@ -1,7 +1,7 @@
 """A project, opened: ask it, run it, look at it.
 
 async with penstock.open("penstock.yaml") as project:
-print(await project.answer("Until when can I cancel a flight?"))
+    print(await project.answer("Until when can I cancel a flight?"))
 """
 
 from __future__ import annotations
