@@ -39,7 +39,7 @@ def _postgres(
 
 
 def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -> FilesSource:
-    from penstock.sources.files.patterns import HIDDEN_AND_TEMPORARY
+    from penstock.sources.documents.patterns import HIDDEN_AND_TEMPORARY
     from penstock.sources.files.source import FilesSource
 
     return FilesSource(
