@@ -22,6 +22,7 @@ from penstock.errors import FatalError, UnavailableError
 
 if TYPE_CHECKING:
     from penstock.project import Project
+    from penstock.runtimes.embedded import EmbeddedRuntime
 
 TRIES = 7
 """How often `run --once` tries a source that cannot be reached."""
@@ -57,11 +58,11 @@ async def _run(file: Any, *, once: bool, quiet: bool, json: bool) -> None:
     from penstock.project import open_project
 
     show = not quiet and not json
-    async with open_project(file) as project, project.running():
+    async with open_project(file) as project, project.running() as runtime:
         if once:
             await _once(project, show=show and console.is_terminal, json=json)
         else:
-            await _for_ever(project, show=show)
+            await _for_ever(project, runtime, show=show)
 
 
 async def _once(project: Project, *, show: bool, json: bool) -> None:
@@ -83,12 +84,16 @@ async def _once(project: Project, *, show: bool, json: bool) -> None:
         console.print(f"[bold]{project.settings.project}[/]: everything is in step")
 
 
-async def _for_ever(project: Project, *, show: bool) -> None:
+async def _for_ever(project: Project, runtime: EmbeddedRuntime, *, show: bool) -> None:
     from penstock.serving.api.server import serve
 
     server = project.settings.server
     async with serve(
-        project.meters, host=server.host, port=server.port, problems=project.problems
+        project.meters,
+        host=server.host,
+        port=server.port,
+        problems=project.problems,
+        mounted=runtime.receivers(),
     ) as address:
         if show:
             console.print(

@@ -20,7 +20,7 @@ from penstock.log.base import Log
 from penstock.pipelines.base import Tools
 from penstock.runtimes.ingest import IngestSettings, ingest
 from penstock.runtimes.process import Assignment, Processor, ProcessSettings
-from penstock.sources.base import Source
+from penstock.sources.base import Application, ReceivingSource, Source
 from penstock.stores.base import Store
 from penstock.telemetry import Meters
 
@@ -71,6 +71,14 @@ class EmbeddedRuntime:
         self._meters = meters
         self._ingest_settings = ingest_settings or IngestSettings()
         self.failures: list[FatalError] = []
+
+    def receivers(self) -> dict[str, Application]:
+        """What answers those who push to sources, by the path that is theirs."""
+        return {
+            f"/hooks/{source.name}": source.application()
+            for source in self._sources
+            if isinstance(source, ReceivingSource)
+        }
 
     async def run(self) -> None:
         """Until cancelled; raises the first failure once all sources or all pipelines ended."""

@@ -7,7 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from penstock.settings.amazon import AmazonSettings, ObjectsSettings
 from penstock.settings.base import Duration, Name, Section, Size, typed
+from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
+from penstock.settings.kinds import SourceSettings
 from penstock.settings.models import (
     ConstantSettings,
     EmbedderSettings,
@@ -22,14 +25,17 @@ from penstock.settings.sources import (
     FilesSettings,
     PostgresSettings,
     RowSourceSettings,
-    SourceSettings,
     TableSettings,
 )
+from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 
 __all__ = [
+    "AmazonSettings",
     "AnswerSettings",
     "ChunkSettings",
     "ConstantSettings",
+    "DeclaredRowsSettings",
+    "DeclaredTableSettings",
     "DocumentSourceSettings",
     "EmbedderSettings",
     "ExtractiveSettings",
@@ -38,6 +44,7 @@ __all__ = [
     "KnowledgeSettings",
     "LogSettings",
     "MiniLMSettings",
+    "ObjectsSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "PostgresSettings",
@@ -48,6 +55,8 @@ __all__ = [
     "Settings",
     "SourceSettings",
     "TableSettings",
+    "WebhookDocumentsSettings",
+    "WebhookSettings",
 ]
 
 _RESERVED = frozenset({"penstock", "public", "information_schema"})

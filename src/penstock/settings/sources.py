@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BeforeValidator, SecretStr, field_validator
 
 from penstock.settings.base import Duration, Section, Size, named_tables
 
@@ -90,6 +90,3 @@ class FilesSettings(DocumentSourceSettings):
     """The folder, relative to the project file."""
     rescan: Duration = 600.0
     """How often the folder is compared as a whole, beside watching it."""
-
-
-SourceSettings: TypeAlias = Annotated[PostgresSettings | FilesSettings, Field(discriminator="type")]

@@ -6,13 +6,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
-from penstock.settings import FilesSettings, PostgresSettings, RowSourceSettings, Settings
+from penstock.settings import (
+    AmazonSettings,
+    DeclaredRowsSettings,
+    FilesSettings,
+    ObjectsSettings,
+    PostgresSettings,
+    RowSourceSettings,
+    Settings,
+    WebhookDocumentsSettings,
+    WebhookSettings,
+)
 
 if TYPE_CHECKING:
     from penstock.serving.context import RowView
+    from penstock.sources.amazon import AmazonAccess
     from penstock.sources.base import Source
     from penstock.sources.files.source import FilesSource
+    from penstock.sources.formats.declared import DeclaredStream
+    from penstock.sources.objects.source import ObjectsSource
     from penstock.sources.postgres.source import PostgresSource
+    from penstock.sources.webhook.payloads import Payloads
+    from penstock.sources.webhook.source import WebhookSource
 
 
 def source(settings: Settings, name: str, clock: Clock) -> Source:
@@ -54,9 +69,93 @@ def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -
     )
 
 
+def _access(chosen: AmazonSettings) -> AmazonAccess:
+    from penstock.sources.amazon import AmazonAccess
+
+    secret, token = chosen.secret_key, chosen.session_token
+    return AmazonAccess(
+        chosen.region,
+        chosen.endpoint,
+        chosen.access_key,
+        secret.get_secret_value() if secret else None,
+        token.get_secret_value() if token else None,
+    )
+
+
+def _objects(settings: Settings, name: str, chosen: ObjectsSettings, clock: Clock) -> ObjectsSource:
+    from penstock.sources.documents.patterns import HIDDEN_AND_TEMPORARY
+    from penstock.sources.objects import ObjectsSource, Place
+
+    del settings
+    return ObjectsSource(
+        name,
+        Place(chosen.bucket, chosen.prefix),
+        access=_access(chosen),
+        queue=chosen.queue,
+        include=chosen.include,
+        exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
+        max_bytes=chosen.max_size,
+        relist_s=chosen.relist,
+        clock=clock,
+    )
+
+
+def _declared(chosen: DeclaredRowsSettings) -> dict[str, DeclaredStream]:
+    from penstock.sources.formats.declared import DeclaredStream
+
+    return {
+        chosen.stream(table): DeclaredStream(
+            chosen.stream(table), tuple(wanted.key), tuple(wanted.columns.items())
+        )
+        for table, wanted in chosen.tables.items()
+    }
+
+
+def _webhook(settings: Settings, name: str, chosen: WebhookSettings, clock: Clock) -> WebhookSource:
+    from penstock.sources.webhook import RowPayloads
+
+    del settings
+    payloads = RowPayloads(name, _declared(chosen), chosen.op_field)
+    return _receiver(name, payloads, chosen, clock)
+
+
+def _webhook_documents(
+    settings: Settings, name: str, chosen: WebhookDocumentsSettings, clock: Clock
+) -> WebhookSource:
+    from penstock.sources.documents.patterns import Patterns
+    from penstock.sources.webhook import DocumentPayloads
+
+    del settings
+    payloads = DocumentPayloads(name, Patterns(chosen.include, chosen.exclude))
+    return _receiver(name, payloads, chosen, clock)
+
+
+def _receiver(
+    name: str,
+    payloads: Payloads,
+    chosen: WebhookSettings | WebhookDocumentsSettings,
+    clock: Clock,
+) -> WebhookSource:
+    from penstock.sources.webhook import WebhookSource
+    from penstock.sources.webhook.inbox import Bounds
+
+    return WebhookSource(
+        name,
+        payloads,
+        [secret.get_secret_value() for secret in chosen.secret],
+        bounds=Bounds(keep_ids_s=max(chosen.remember, Bounds().replay_window_s)),
+        max_bytes=chosen.max_size,
+        clock=clock,
+        heartbeat_s=chosen.heartbeat,
+    )
+
+
 _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     PostgresSettings: _postgres,
     FilesSettings: _files,
+    ObjectsSettings: _objects,
+    WebhookSettings: _webhook,
+    WebhookDocumentsSettings: _webhook_documents,
 }
 
 

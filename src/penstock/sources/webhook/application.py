@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
@@ -16,6 +17,7 @@ _TITLES: Final = {
     401: "Not signed",
     404: "No such stream",
     405: "Not a delivery",
+    408: "Too slow",
     413: "Too large",
     422: "Not readable",
     429: "Too many at once",
@@ -23,6 +25,7 @@ _TITLES: Final = {
 }
 _OURS: Final = frozenset({"webhook-id", "webhook-timestamp", "webhook-signature"})
 _MOST_READ: Final = 64
+_BODY_S: Final = 30.0
 
 
 class WebhookApplication:
@@ -52,7 +55,10 @@ class WebhookApplication:
             return Answer(429, "expected fewer deliveries at once", 1)
         self._reading += 1
         try:
-            body = await _body(headers, receive, self._source.max_bytes)
+            async with asyncio.timeout(_BODY_S):
+                body = await _body(headers, receive, self._source.max_bytes)
+        except TimeoutError:
+            return Answer(408, f"expected the whole body within {_BODY_S:g} s")
         finally:
             self._reading -= 1
         if body is None:

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from penstock.errors import BadRecordError
 from penstock.records import Key, Microseconds, Op, Row, Schema, document_schema
+from penstock.sources.documents.patterns import Patterns
 from penstock.sources.documents.rows import timestamp
 from penstock.sources.formats.declared import DeclaredStream, key_in, key_of, objects_of, row_of
 from penstock.sources.formats.values import Json, Number, json_text, parse_json, storable
@@ -69,13 +70,15 @@ class DocumentPayloads:
     ``metadata``; with the op ``delete``, ``path`` alone."""
 
     source: str
+    patterns: Patterns
 
     def read(self, stream: str, body: bytes, now: Microseconds) -> Sequence[News]:
-        """See `Payloads.read`."""
+        """See `Payloads.read`. Paths that the project does not want are passed over."""
         if stream:
             raise KeyError(stream)
         schema = document_schema(self.source)
-        return _each(body, lambda item: self._news(schema, item, now))
+        news = _each(body, lambda item: self._news(schema, item, now))
+        return [item for item in news if self.patterns.wanted(str(item.key[0]))]
 
     def _news(self, schema: Schema, item: Mapping[str, Json], now: Microseconds) -> News:
         path = _text(item, "path")

@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import BadRecordError
-from penstock.sources.base import Finding, SourceBatch, State, StateChange
+from penstock.sources.base import Application, Finding, SourceBatch, State, StateChange
 from penstock.sources.webhook.inbox import Bounds, Inbox
 from penstock.sources.webhook.payloads import Payloads
 from penstock.sources.webhook.signatures import Forged, secret_bytes, verify
@@ -90,6 +90,12 @@ class WebhookSource:
             return Answer(204)
         sentence = "expected the log to take this delivery by now: send it again, under the same id"
         return Answer(503, sentence, 2)
+
+    def application(self) -> Application:
+        """See `ReceivingSource.application`."""
+        from penstock.sources.webhook.application import WebhookApplication
+
+        return WebhookApplication(self)
 
     # ------------------------------------------------------------ the loop's side
 
