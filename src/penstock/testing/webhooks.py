@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any, Protocol
 
 from penstock.clock import Clock, SystemClock
@@ -81,3 +82,36 @@ class Outbox:
             await asyncio.sleep(0.01)
             sending.clear()  # all that is left is sent again, in order
             self._changed.set()
+
+
+def mutated(headers: Mapping[str, str], body: bytes, seed: int) -> tuple[dict[str, str], bytes]:
+    """The same delivery with something changed that its signature speaks for (or the signature
+    itself). Of use where none may be taken."""
+    draw = Random(seed)
+    other, changed = dict(headers), body
+    while (other, changed) == (headers, body):
+        name = draw.choice(("webhook-id", "webhook-timestamp", "webhook-signature", "body"))
+        if name == "body":
+            changed = _changed(body, draw)
+        elif draw.random() < 0.05:
+            other.pop(name, None)
+        else:
+            other[name] = _changed(other.get(name, "").encode(), draw).decode("latin-1")
+        if headers["webhook-signature"] in other.get("webhook-signature", "").split(" "):
+            # Another signature beside the right one is what a sender does who rotates secrets.
+            other["webhook-signature"] = headers["webhook-signature"]
+    return other, changed
+
+
+def _changed(text: bytes, draw: Random) -> bytes:
+    place = draw.randrange(len(text) + 1)
+    kind = draw.randrange(5)
+    if kind == 0:
+        return text[:place] + bytes([draw.randrange(32, 127)]) + text[place:]
+    if kind == 1:
+        return text[:place] + text[place + 1 :]
+    if kind == 2 and place < len(text):
+        return text[:place] + bytes([text[place] ^ (1 << draw.randrange(7))]) + text[place + 1 :]
+    if kind == 3:
+        return text[place:] + text[:place]
+    return text + text[place:] if draw.random() < 0.5 else text[:place]
