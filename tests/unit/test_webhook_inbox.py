@@ -11,7 +11,7 @@ import pytest
 
 from penstock.clock import SystemClock
 from penstock.errors import ConfigError
-from penstock.records import Microseconds, Op
+from penstock.records import Change, Microseconds, Op
 from penstock.sources.formats.declared import DeclaredStream
 from penstock.sources.webhook import RowPayloads, WebhookSource
 from penstock.sources.webhook.inbox import Bounds, Inbox
@@ -61,7 +61,7 @@ async def test_g2_the_same_id_at_the_same_time_is_one_delivery() -> None:
     batches = shop.read({})
     await anext(batches)
     copies = [asyncio.ensure_future(shop.deliver("t", *delivery("a", {"id": 1}))) for _ in range(3)]
-    changes = []
+    changes: list[Change] = []
     while not changes:
         batch = await anext(batches)
         changes += batch.changes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -48,6 +48,7 @@ class ObjectsSource:
         relist_s: float = 60.0,
         clock: Clock | None = None,
         extractor: Extractor | None = None,
+        open_bucket: Callable[[], Bucket] | None = None,
     ) -> None:
         self.name = name
         self._place = place
@@ -59,8 +60,9 @@ class ObjectsSource:
         self._clock = clock or SystemClock()
         self._extractor = extractor or ChildExtractor()
         self._hints: QueueHints | None = None
+        self._bucket = open_bucket or self._s3_bucket
 
-    def _bucket(self) -> Bucket:
+    def _s3_bucket(self) -> Bucket:
         return S3Bucket(self._place, self._access, threads=_THREADS)
 
     def _queue_client(self) -> AmazonClient:
