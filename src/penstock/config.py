@@ -24,8 +24,10 @@ from penstock.settings import (
     ConstantSettings,
     DeclaredRowsSettings,
     DeclaredTableSettings,
+    DynamoDBSettings,
     ExtractiveSettings,
     FilesSettings,
+    KinesisSettings,
     MiniLMSettings,
     ObjectsSettings,
     PostgresSettings,
@@ -204,6 +206,8 @@ _SOURCES: dict[str, Any] = {
     "objects": ObjectsSettings,
     "webhook": WebhookSettings,
     "webhook_documents": WebhookDocumentsSettings,
+    "dynamodb": DynamoDBSettings,
+    "kinesis": KinesisSettings,
 }
 _TAGGED: dict[str, Any] = {
     **_SOURCES,

@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from penstock.settings.amazon import AmazonSettings, ObjectsSettings
+from penstock.settings.amazon import (
+    AmazonSettings,
+    DynamoDBSettings,
+    ItemTableSettings,
+    KinesisSettings,
+    ObjectsSettings,
+)
 from penstock.settings.base import Duration, Name, Section, Size, typed
 from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
 from penstock.settings.kinds import SourceSettings
@@ -37,10 +43,13 @@ __all__ = [
     "DeclaredRowsSettings",
     "DeclaredTableSettings",
     "DocumentSourceSettings",
+    "DynamoDBSettings",
     "EmbedderSettings",
     "ExtractiveSettings",
     "FilesSettings",
     "GeneratorSettings",
+    "ItemTableSettings",
+    "KinesisSettings",
     "KnowledgeSettings",
     "LogSettings",
     "MiniLMSettings",

@@ -6,11 +6,17 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from penstock.settings.amazon import ObjectsSettings
+from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
 from penstock.settings.sources import FilesSettings, PostgresSettings
 from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 
 SourceSettings: TypeAlias = Annotated[
-    PostgresSettings | FilesSettings | ObjectsSettings | WebhookSettings | WebhookDocumentsSettings,
+    PostgresSettings
+    | FilesSettings
+    | ObjectsSettings
+    | WebhookSettings
+    | WebhookDocumentsSettings
+    | DynamoDBSettings
+    | KinesisSettings,
     Field(discriminator="type"),
 ]

@@ -9,7 +9,9 @@ from penstock.clock import Clock
 from penstock.settings import (
     AmazonSettings,
     DeclaredRowsSettings,
+    DynamoDBSettings,
     FilesSettings,
+    KinesisSettings,
     ObjectsSettings,
     PostgresSettings,
     RowSourceSettings,
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from penstock.serving.context import RowView
     from penstock.sources.amazon import AmazonAccess
     from penstock.sources.base import Source
+    from penstock.sources.dynamodb.source import DynamoDBSource
     from penstock.sources.files.source import FilesSource
     from penstock.sources.formats.declared import DeclaredStream
+    from penstock.sources.kinesis.source import KinesisSource
     from penstock.sources.objects.source import ObjectsSource
     from penstock.sources.postgres.source import PostgresSource
     from penstock.sources.webhook.payloads import Payloads
@@ -150,12 +154,49 @@ def _receiver(
     )
 
 
+def _dynamodb(
+    settings: Settings, name: str, chosen: DynamoDBSettings, clock: Clock
+) -> DynamoDBSource:
+    from penstock.sources.dynamodb import DynamoDBSource
+
+    del settings
+    ((table, wanted),) = chosen.tables.items()
+    return DynamoDBSource(
+        name,
+        table,
+        access=_access(chosen),
+        columns=wanted.columns,
+        on_gap=chosen.on_gap,
+        poll_s=chosen.poll,
+        heartbeat_s=chosen.heartbeat,
+        clock=clock,
+    )
+
+
+def _kinesis(settings: Settings, name: str, chosen: KinesisSettings, clock: Clock) -> KinesisSource:
+    from penstock.sources.kinesis import KinesisSource, RecordRows
+
+    del settings
+    return KinesisSource(
+        name,
+        chosen.stream_name,
+        RecordRows(name, _declared(chosen), chosen.op_field, chosen.table_field),
+        access=_access(chosen),
+        on_gap=chosen.on_gap,
+        poll_s=chosen.poll,
+        heartbeat_s=chosen.heartbeat,
+        clock=clock,
+    )
+
+
 _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     PostgresSettings: _postgres,
     FilesSettings: _files,
     ObjectsSettings: _objects,
     WebhookSettings: _webhook,
     WebhookDocumentsSettings: _webhook_documents,
+    DynamoDBSettings: _dynamodb,
+    KinesisSettings: _kinesis,
 }
 
 
