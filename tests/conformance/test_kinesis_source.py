@@ -121,6 +121,11 @@ async def test_g13_what_cannot_be_read_is_put_aside(amazon: AmazonServer) -> Non
     assert [change.schema.stream for change in changes] == [UNREADABLE] * 4 + ["notes"]
     assert "Producer Library" in str(changes[0].value("error"))
     assert len({change.key for change in changes}) == 5
+    again = await system.source().read_again(changes[2])
+    assert again == [changes[2]]
+    mended = DeclaredStream("notes", ("note",), (("id", "text"), ("note", "text")))
+    source = KinesisSource("notes", system.stream, RecordRows("notes", {"notes": mended}))
+    assert await source.read_again(changes[2]) == [changes[2]]  # its first object has no note
 
 
 async def test_g2_a_gap_is_named_or_gone_over_when_told_to(amazon: AmazonServer) -> None:

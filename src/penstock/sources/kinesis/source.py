@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
@@ -142,6 +143,18 @@ class KinesisSource:
             numbers.last = before
             place = f"{self._stream}/{shard}/{record['SequenceNumber']}"
             return [self._rows.unreadable(record, place, numbers.next(), at, error.reason)]
+
+    async def read_again(self, change: Change) -> Sequence[Change]:
+        """What the record of an unreadable change means by now, at the position that it had; the
+        change itself when it still cannot be read."""
+        data = base64.b64decode(str(change.value("value")))
+        try:
+            return [
+                self._rows.change(stream, op, item, change.position, change.committed_at)
+                for stream, op, item in self._rows.read(data)
+            ]
+        except BadRecordError:
+            return [change]
 
     async def acknowledge(self, state: StateChange) -> None:
         """Nothing is kept for us: a stream forgets by itself."""

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final
 
 from penstock.clock import Clock, SystemClock
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, UnavailableError
 from penstock.records import Row
 from penstock.sources.amazon import AmazonAccess, AmazonClient
 from penstock.sources.base import Finding, SourceBatch, State, StateChange
@@ -17,7 +17,7 @@ from penstock.sources.documents.rows import document_of, extracted_document
 from penstock.sources.extract import ChildExtractor, Extractor
 from penstock.sources.objects.bucket import Bucket, Place, Refused, S3Bucket
 from penstock.sources.objects.hints import QueueHints
-from penstock.sources.objects.looking import look
+from penstock.sources.objects.looking import Verdict, look
 from penstock.sources.objects.reading import Reading
 
 MAX_BYTES: Final = 50_000_000
@@ -129,11 +129,15 @@ class ObjectsSource:
         bucket = self._bucket()
         try:
             version = await bucket.look(key)
-            if version is None or isinstance(version, Refused):
+            if version is None:
                 return None
+            if isinstance(version, Refused):  # not to be seen is not to be gone
+                raise UnavailableError(version.reason)
             found = await look(bucket, version, None, self._max_bytes)
         finally:
             await bucket.close()
+        if found is Verdict.CHANGING:
+            raise UnavailableError(f"expected {key!r} to rest, it is being replaced: try again")
         if not isinstance(found, Found):
             return None
         document = document_of(found, None, self._extractor)
