@@ -89,8 +89,10 @@ class ItemRows:
     def key(self, item: Mapping[str, Any]) -> Key:
         """The key alone."""
         columns = [column for column in self.schema.columns if column.key]
-        values = {column.name: plain(item.get(column.name, {})) for column in columns}
-        return tuple(self._texts(columns, values))
+        missing = [column.name for column in columns if column.name not in item]
+        if missing:
+            raise BadRecordError(f"{missing[0]}: expected this part of the key, got none")
+        return tuple(self._texts(columns, {c.name: plain(item[c.name]) for c in columns}))
 
     def _texts(self, columns: Sequence[Column], values: Mapping[str, Json]) -> list[str | None]:
         found: list[str | None] = []
