@@ -2,7 +2,9 @@
 
 Guarantees, shown by the suite in ``penstock.testing.logs``:
 
-L1. Records of one partition have the positions 1, 2, 3, ... in the order of appending.
+L1. Records of one partition have ascending positions in the order of appending. A log that stores
+    records one by one counts them 1, 2, 3, ...; another may leave numbers out (Kafka gives some to
+    its own marks) and may know positions only between appends.
 L2. A position becomes visible only after all before it: a reader at N never misses one below.
 L3. An append, the producer's new state and its time are one step: all of it or nothing.
 L4. An append by a producer that was opened again elsewhere is refused (`FencedError`).
@@ -110,6 +112,17 @@ class Log(Protocol):
 
     async def close(self) -> None:
         """Release connections. Waits end with an error."""
+
+
+class Consumers(Protocol):
+    """What is known of those who read a log: positions are stored with results, not in the log."""
+
+    async def slowest(self, topic: str) -> Mapping[int, LogPosition]:
+        """By partition, the least position that a registered consumer has behind it. Partitions
+        that nobody has registered for are left out."""
+
+    async def forget(self, topic: str) -> None:
+        """The topic is gone: so are all positions in it."""
 
 
 @runtime_checkable
