@@ -31,7 +31,7 @@ _ALL: Final[Mapping[str, Any]] = {
     "socket.keepalive.enable": True,
     "reconnect.backoff.ms": 50,
     "reconnect.backoff.max.ms": 1000,
-    "log_level": 3,
+    "log_level": 0,  # what it would write is in the errors that it gives
 }
 _CONSUMER: Final[Mapping[str, Any]] = {
     "isolation.level": "read_committed",
@@ -168,7 +168,7 @@ def meaning(error: Any) -> FatalError | UnavailableError | FencedError:
         codes.POLICY_VIOLATION,
         codes.INVALID_REPLICATION_FACTOR,
         codes.INVALID_CONFIG,
-        codes.INVALID_TOPIC_EXCEPTION,
+        codes.TOPIC_EXCEPTION,
         codes.UNSUPPORTED_VERSION,
         codes.MSG_SIZE_TOO_LARGE,
     }

@@ -71,7 +71,7 @@ class KafkaLog:
         self._recent = Recent(cache_bytes)
         self._waiters = Waiters()
         self._blank: dict[Partition, tuple[LogPosition, LogPosition]] = {}
-        self._producers: list[KafkaProducer] = []
+        self._producers: dict[str, KafkaProducer] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
@@ -126,6 +126,9 @@ class KafkaLog:
     async def open_producer(self, name: str) -> KafkaProducer:
         """See `Log.open_producer`."""
         self._check_open()
+        before = self._producers.pop(name, None)
+        if before is not None:
+            before.close(reopened=True)
         state_topic = self._names.state(name)
         await self._topics.make(state_topic, 1, STATE)
         producer = await self._client.call(
@@ -139,7 +142,7 @@ class KafkaLog:
         finally:
             await self._client.call(consumer.close)
         opened = KafkaProducer(self, self._client, name, producer, state, state_topic)
-        self._producers.append(opened)
+        self._producers[name] = opened
         return opened
 
     async def prepare(
@@ -204,7 +207,7 @@ class KafkaLog:
         start = self._past_blank(place, after)
         recent = self._recent.read(*place, start, max_changes, streams)
         if recent is not None:
-            return recent
+            return recent._replace(first=LogPosition(after + 1))
         bounds = await self._bounds(topic, place)
         check_kept(topic, partition, start, LogPosition(bounds.low + 1), bounds.end)
         if start >= bounds.end:
@@ -320,7 +323,7 @@ class KafkaLog:
     def _close(self) -> None:
         self._follower.close()
         self._readers.close()
-        for producer in self._producers:
+        for producer in self._producers.values():
             producer.close()
 
     # ------------------------------------------------------------------ inside

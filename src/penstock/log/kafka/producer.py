@@ -16,7 +16,7 @@ from penstock.errors import FatalError, FencedError, PenstockError, UnavailableE
 from penstock.log.kafka.client import REQUEST_S, Client, library, meaning
 from penstock.log.kafka.frames import Append, Totals, frames
 from penstock.log.kafka.readers import Partition
-from penstock.log.refusals import cut_off, fenced
+from penstock.log.refusals import closed, cut_off, fenced
 from penstock.records import Change, LogPosition, Microseconds
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class KafkaProducer:
         self.state = state
         self._log = log
         self._client = client
-        self._producer = producer
+        self._producer: Producer | None = producer
         self._state_topic = state_topic
         self._writer = secrets.randbits(64)
         self._appends = 0
@@ -107,8 +107,11 @@ class KafkaProducer:
         self, topic: str, parts: Sequence[Part], state: Sequence[tuple[bytes, bytes | None]]
     ) -> Mapping[Partition, LogPosition]:
         """One transaction; says where it ends in each partition. Blocks."""
+        producer = self._producer
+        if producer is None:
+            raise closed()
         self._appends += 1
-        self._producer.begin_transaction()
+        producer.begin_transaction()
         failed: list[PenstockError] = []
         ends: dict[Partition, LogPosition] = {}
 
@@ -120,48 +123,52 @@ class KafkaProducer:
 
         for part in parts:
             for frame in frames(part.append, self._writer, self._appends):
-                self._send(topic, part.partition, None, frame, told)
+                _send(producer, topic, part.partition, None, frame, told)
         for key, value in state:
-            self._send(self._state_topic, 0, key, value, told)
-        self._commit(failed)
+            _send(producer, self._state_topic, 0, key, value, told)
+        _commit(producer, failed)
         return ends
 
-    def _send(
-        self,
-        topic: str,
-        partition: int,
-        key: bytes | None,
-        value: bytes | None,
-        told: Callable[[Any, Any], None],
-    ) -> None:
-        while True:
-            try:
-                self._producer.produce(topic, value, key=key, partition=partition, on_delivery=told)
-                return
-            except BufferError:
-                self._producer.poll(0.1)
+    def close(self, *, reopened: bool = False) -> None:
+        """Leave. What was cut off is aborted by Kafka when the producer is opened again."""
+        over, self._over = self._over, fenced(self.name) if reopened else closed()
+        producer, self._producer = self._producer, None
+        if over is None and producer is not None and not self._turn.locked():
+            producer.close()
 
-    def _commit(self, failed: list[PenstockError]) -> None:
-        kafka = library()
-        deadline = time.monotonic() + TRANSACTION_S
-        while True:
-            try:
-                self._producer.commit_transaction(max(0.1, deadline - time.monotonic()))
-                return
-            except kafka.KafkaException as error:
-                detail = error.args[0]
-                if detail.retriable() and time.monotonic() < deadline:
-                    continue  # the same commit, asked for again
-                # The reason is with the records where there is one.
-                for reason in failed:
-                    if isinstance(reason, FatalError):
-                        raise reason from error
-                raise
 
-    def close(self) -> None:
-        """Drop what was not sent and leave; an open transaction is aborted by the next opening."""
-        self._producer.purge()
-        self._producer.close()
+def _send(
+    producer: Producer,
+    topic: str,
+    partition: int,
+    key: bytes | None,
+    value: bytes | None,
+    told: Callable[[Any, Any], None],
+) -> None:
+    while True:
+        try:
+            producer.produce(topic, value, key=key, partition=partition, on_delivery=told)
+            return
+        except BufferError:
+            producer.poll(0.1)
+
+
+def _commit(producer: Producer, failed: list[PenstockError]) -> None:
+    kafka = library()
+    deadline = time.monotonic() + TRANSACTION_S
+    while True:
+        try:
+            producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+            return
+        except kafka.KafkaException as error:
+            detail = error.args[0]
+            if detail.retriable() and time.monotonic() < deadline:
+                continue  # the same commit, asked for again
+            # The reason is with the records where there is one.
+            for reason in failed:
+                if isinstance(reason, FatalError):
+                    raise reason from error
+            raise
 
 
 def _state_records(state: Mapping[str, str | None]) -> list[tuple[bytes, bytes | None]]:

@@ -220,15 +220,16 @@ class Follower:
         kafka = library()
         with self._lock:
             self._unread[partition] = 0
-            if self._ending.is_set() or self._at.get(partition, -1) >= after:
+            known = self._at.get(partition)
+            if self._ending.is_set() or (known is not None and known >= after):
                 return
+            self._at[partition] = after
+            self._assemblers[partition] = Assembler()
+            if known is not None:
+                return  # what comes before the place is passed over
             with translated():
                 if self._consumer is None:
                     self._consumer = self._client.consumer(**{"fetch.error.backoff.ms": 100})
-                if partition in self._at:
-                    self._consumer.incremental_unassign([kafka.TopicPartition(*partition)])
-                self._at[partition] = after
-                self._assemblers[partition] = Assembler()
                 self._consumer.incremental_assign([kafka.TopicPartition(*partition, after)])
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -244,7 +245,8 @@ class Follower:
 
     def close(self) -> None:
         """End the thread and the consumer."""
-        self._ending.set()
+        with self._lock:
+            self._ending.set()
         if self._thread is not None:
             self._thread.join(timeout=2 * REQUEST_S)
         if self._consumer is not None:
@@ -278,7 +280,7 @@ class Follower:
                 self._on_trouble(partition)
             return
         if message.offset() < at:
-            return  # of an assignment before this one
+            return  # its readers have it already
         try:
             whole = self._assemblers[partition].feed(message.offset(), message.value())
         except FatalError:  # whoever reads there is told
