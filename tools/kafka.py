@@ -49,6 +49,7 @@ JVM = (
     "-Xms128m",
     "-XX:+UseSerialGC",
     "-Xshare:auto",
+    "-XX:TieredStopAtLevel=1",
     "-Djava.awt.headless=true",
     "-Djava.net.preferIPv4Stack=true",
 )

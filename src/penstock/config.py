@@ -22,8 +22,10 @@ from penstock import DEFAULT_FILE
 from penstock.errors import ConfigError
 from penstock.settings import (
     ConstantSettings,
+    EmbeddedLogSettings,
     ExtractiveSettings,
     FilesSettings,
+    KafkaLogSettings,
     MiniLMSettings,
     PostgresSettings,
     Settings,
@@ -196,6 +198,8 @@ _TAGGED: dict[str, Any] = {
     "minilm": MiniLMSettings,
     "constant": ConstantSettings,
     "extractive": ExtractiveSettings,
+    "embedded": EmbeddedLogSettings,
+    "kafka": KafkaLogSettings,
 }
 
 
@@ -231,12 +235,12 @@ def _sentence(detail: ErrorDetails, tree: _Tree) -> str:
         )
     message = detail["msg"].removeprefix("Value error, ")
     message = message.removeprefix(f"{name}: ")
-    secret = any(word in name for word in ("dsn", "key", "password"))
+    secret = any(word in name for word in ("dsn", "key", "password", "options"))
     got = "" if secret or detail["type"] == "value_error" else f", got {detail['input']!r}"
     return f"{where}: {name}: {message[:1].lower()}{message[1:]}{got}"
 
 
-_TAGS = frozenset({"postgres", "files", "minilm", "constant", "extractive", "openai", "[key]"})
+_TAGS = frozenset({*_TAGGED, "openai", "[key]"})
 
 
 def _is_tag(path: Sequence[str | int], i: int) -> bool:
@@ -245,6 +249,7 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
     return (
         path[i] == "[key]"
         or before in {"embedder", "generator"}
+        or (i == 1 and before == "log")
         or (i == 2 and path[0] == "sources")
     )
 

@@ -19,6 +19,18 @@ class Registered:
 
     def __init__(self) -> None:
         self.positions: dict[tuple[str, str, int], LogPosition] = {}
+        self.identities: dict[str, str] = {}
+        self.ends: dict[str, dict[int, LogPosition]] = {}
+        self.firsts: dict[str, dict[int, LogPosition]] = {}
+
+    async def opened(self, topic: str, identity: str, partitions: int) -> None:
+        self.identities[topic] = identity
+
+    async def reached(self, topic: str, ends: Mapping[int, LogPosition]) -> None:
+        self.ends.setdefault(topic, {}).update(ends)
+
+    async def trimmed(self, topic: str, firsts: Mapping[int, LogPosition]) -> None:
+        self.firsts.setdefault(topic, {}).update(firsts)
 
     async def slowest(self, topic: str) -> Mapping[int, LogPosition]:
         found: dict[int, LogPosition] = {}

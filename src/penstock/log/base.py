@@ -15,9 +15,9 @@ L6. Reading is repeatable: the same position gives the same records until retent
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from penstock.records import Batch, Change, LogPosition, Microseconds
 
@@ -115,7 +115,20 @@ class Log(Protocol):
 
 
 class Consumers(Protocol):
-    """What is known of those who read a log: positions are stored with results, not in the log."""
+    """What a log that is not in the project's database is told of those who read it, and tells the
+    database of itself: positions of consumers are stored with their results, and how far a consumer
+    is behind is asked there."""
+
+    async def opened(self, topic: str, identity: str, partitions: int) -> None:
+        """The topic is there. ``identity`` is another one when it was made anew: a `ConfigError`
+        while consumers still have positions in the one before, which mean nothing in this."""
+
+    async def reached(self, topic: str, ends: Mapping[int, LogPosition]) -> None:
+        """The topic's partitions reach to there. Told before the append that did it returns, so
+        that no later statement about the source is known before it."""
+
+    async def trimmed(self, topic: str, firsts: Mapping[int, LogPosition]) -> None:
+        """The oldest positions that are kept."""
 
     async def slowest(self, topic: str) -> Mapping[int, LogPosition]:
         """By partition, the least position that a registered consumer has behind it. Partitions
@@ -131,3 +144,44 @@ class TailableLog(Protocol):
 
     def tail(self, topic: str, after: LogPosition | None = None) -> AsyncIterator[Batch]:
         """Batches of all partitions from a position (None: from now on), for ever."""
+
+
+class Item(NamedTuple):
+    """Something that one process of a project does at a time: carry a source (``name``) into the
+    log, process a partition of a topic (``name``, ``partition``), or an upkeep."""
+
+    kind: Literal["source", "partition", "upkeep"]
+    name: str
+    partition: int = 0
+
+
+class Share(NamedTuple):
+    """What a process should do now. ``shed`` are those of ``mine`` that others should have: stop
+    them, then release them."""
+
+    mine: frozenset[Item]
+    shed: frozenset[Item]
+
+
+class Group(Protocol):
+    """The processes that share the work of one project, as one of them sees it.
+
+    It says who *should* do what, and is never what correctness rests on: two that do the same for a
+    moment are told apart by the producer's fence and by the consumer's position (`FencedError`).
+    """
+
+    every_s: float
+    """How often `beat` wants to be called; one that is not for several times that is given up."""
+
+    async def join(self, items: Sequence[Item]) -> None:
+        """Become one of those that share these; the same items in all processes."""
+
+    async def beat(self) -> Share:
+        """Say that this process lives, and learn its share. Items of processes that died are in the
+        share of somebody after a few beats."""
+
+    async def release(self, items: Collection[Item]) -> None:
+        """These have been stopped: others may begin with them."""
+
+    async def leave(self) -> None:
+        """Give everything back at once. May be called again."""

@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from penstock.settings.base import Duration, Name, Section, Size, typed
+from penstock.settings.base import Name, Section, typed
+from penstock.settings.log import (
+    AnyLogSettings,
+    EmbeddedLogSettings,
+    KafkaLogSettings,
+    LogSettings,
+)
 from penstock.settings.models import (
     ConstantSettings,
     EmbedderSettings,
@@ -31,10 +37,12 @@ __all__ = [
     "ChunkSettings",
     "ConstantSettings",
     "DocumentSourceSettings",
+    "EmbeddedLogSettings",
     "EmbedderSettings",
     "ExtractiveSettings",
     "FilesSettings",
     "GeneratorSettings",
+    "KafkaLogSettings",
     "KnowledgeSettings",
     "LogSettings",
     "MiniLMSettings",
@@ -91,17 +99,6 @@ class AnswerSettings(Section):
     """How many passages and rows a context holds."""
 
 
-class LogSettings(Section):
-    """How the log keeps changes."""
-
-    partitions: int = Field(default=1, gt=0, le=256)
-    """Partitions per topic. With 1, a source's transactions stay whole all the way."""
-    keep: Duration = 7 * 86400.0
-    """What is older is removed, once every pipeline has processed it."""
-    keep_size: Size = 2_000_000_000
-    """What is over this size per topic is removed, oldest first, once processed."""
-
-
 class RunSettings(Section):
     """How the loops work."""
 
@@ -134,7 +131,7 @@ class Settings(Section):
     """What is captured, by name."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
-    log: LogSettings = LogSettings()
+    log: AnyLogSettings = EmbeddedLogSettings()
     run: RunSettings = RunSettings()
     server: ServerSettings = ServerSettings()
     folder: Path = Field(default=Path(), exclude=True)

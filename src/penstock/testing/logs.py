@@ -512,6 +512,7 @@ class LogSuite:
         assert await log.trim("t", max_bytes=0) == 5
         (empty,) = await log.describe("t")
         assert (empty.first, empty.last, empty.records) == (left.last + 1, left.last, 0)
+        assert await log.read("t", 0, empty.last) is None
 
     async def test_trim_waits_for_the_slowest_consumer(self, log: Log) -> None:
         """What a registered consumer has not processed stays, however old or large."""

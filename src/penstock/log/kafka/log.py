@@ -20,6 +20,7 @@ from penstock.log.base import Consumers, PartitionInfo
 from penstock.log.codec import Codec
 from penstock.log.kafka.client import REQUEST_S, Client
 from penstock.log.kafka.frames import Append, Totals, Whole
+from penstock.log.kafka.group import KafkaGroup
 from penstock.log.kafka.names import Names
 from penstock.log.kafka.places import Bounds, Places
 from penstock.log.kafka.producer import TRANSACTION_S, KafkaProducer, Part, read_state
@@ -84,6 +85,8 @@ class KafkaLog:
         present = await self._topics.count(name) or 0
         if present != partitions:
             raise other_partitions(topic, partitions, present)
+        await self._consumers.opened(topic, await self._topics.identity(name), partitions)
+        await self._tell_ends(topic)
 
     async def drop_topic(self, topic: str) -> None:
         """See `Log.drop_topic`; the positions of its consumers go with it."""
@@ -117,9 +120,18 @@ class KafkaLog:
             max_bytes=max_bytes,
             now=Microseconds(time.time_ns() // 1000),
         )
-        for (_, number), (low, _) in (await self._places.bounds(list(bounds))).items():
-            self._recent.trim(name, number, LogPosition(low + 1))
+        firsts = {
+            number: LogPosition(low + 1)
+            for (_, number), (low, _) in (await self._places.bounds(list(bounds))).items()
+        }
+        for number, first in firsts.items():
+            self._recent.trim(name, number, first)
+        await self._consumers.trimmed(topic, firsts)
         return removed
+
+    def group(self) -> KafkaGroup:
+        """What shares our partitions among processes."""
+        return KafkaGroup(self._client, self._names)
 
     # ------------------------------------------------------------------ writing
 
@@ -143,7 +155,19 @@ class KafkaLog:
             await self._client.call(consumer.close)
         opened = KafkaProducer(self, self._client, name, producer, state, state_topic)
         self._producers[name] = opened
+        # A process that died may have appended without telling; topics are called after producers.
+        await self._tell_ends(name)
+        await self._tell_ends(f"{name}.bulk")
         return opened
+
+    async def _tell_ends(self, topic: str) -> None:
+        name = self._names.topic(topic)
+        count = await self._topics.count(name) or 0
+        bounds = await self._places.bounds([(name, number) for number in range(count)])
+        newest = {p: await self._places.newest(p, found) for p, found in bounds.items()}
+        if newest:
+            ends = {number: found.last for (_, number), found in newest.items()}
+            await self._consumers.reached(topic, ends)
 
     async def prepare(
         self,
@@ -167,22 +191,24 @@ class KafkaLog:
             prepared.append(Part(number, append))
         return name, prepared
 
-    async def until_readable(self, ends: Mapping[Partition, LogPosition]) -> None:
-        """Return when partitions can be read up to there. Only producers call this."""
+    async def appended(self, topic: str, ends: Mapping[Partition, LogPosition]) -> None:
+        """Return when partitions can be read up to there, and it is known. Only producers call
+        this."""
         deadline = time.monotonic() + REQUEST_S
         left = dict(ends)
         while left and time.monotonic() < deadline:
             found = await self._places.bounds(list(left))
-            left = {place: end for place, end in left.items() if found[place].end < end}
+            left = {p: end for p, end in left.items() if p in found and found[p].end < end}
             if left:
                 await asyncio.sleep(VISIBLE_S)
+        await self._consumers.reached(topic, {number: end for (_, number), end in ends.items()})
 
     async def _learn_totals(
         self, partitions: Sequence[Partition], totals: dict[Partition, Totals]
     ) -> None:
         unknown = [partition for partition in partitions if partition not in totals]
         for partition, bounds in (await self._places.bounds(unknown)).items():
-            totals[partition] = await self._places.total(partition, bounds)
+            totals[partition] = (await self._places.newest(partition, bounds)).totals
 
     async def _encode(self, changes: Sequence[Change]) -> bytes:
         if not changes:
@@ -210,7 +236,7 @@ class KafkaLog:
             return recent._replace(first=LogPosition(after + 1))
         bounds = await self._bounds(topic, place)
         check_kept(topic, partition, start, LogPosition(bounds.low + 1), bounds.end)
-        if start >= bounds.end:
+        if start >= bounds.end or self._places.is_newest(place, start, bounds):
             return None
         found = await self._readers.read(place, start, bounds.end, max_changes)
         pieces = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -13,6 +14,7 @@ from penstock.records import LogPosition, Microseconds
 T = TypeVar("T")
 
 _BACK: Final = 16
+_PAUSE_S: Final = 0.05
 
 
 class Bounds(NamedTuple):
@@ -22,13 +24,20 @@ class Bounds(NamedTuple):
     end: LogPosition
 
 
+class Newest(NamedTuple):
+    """The position of the newest record of ours, and what the partition has held up to it."""
+
+    last: LogPosition
+    totals: Totals
+
+
 class Places:
-    """Answers of the brokers about offsets. ``known`` remembers totals that were seen."""
+    """Answers of the brokers about offsets. What was learned of ends is remembered."""
 
     def __init__(self, client: Client, readers: Readers) -> None:
         self._client = client
         self._readers = readers
-        self._ends: dict[Partition, tuple[LogPosition, Totals]] = {}
+        self._newest: dict[Partition, tuple[LogPosition, Newest]] = {}
         self._lows: dict[Partition, tuple[LogPosition, Totals]] = {}
 
     # ------------------------------------------------------------------ ends
@@ -51,7 +60,23 @@ class Places:
                 request_timeout=REQUEST_S,
             )
 
-        futures = [ask(kafka.admin.OffsetSpec.earliest()), ask(kafka.admin.OffsetSpec.latest())]
+        deadline = time.monotonic() + REQUEST_S
+        while True:
+            try:
+                return self._both_ends(
+                    partitions,
+                    [ask(kafka.admin.OffsetSpec.earliest()), ask(kafka.admin.OffsetSpec.latest())],
+                )
+            except kafka.KafkaException as error:
+                # A topic was made a moment ago, or moved: its new leader is being found.
+                if error.args[0].code() not in _moving() or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE_S)
+
+    def _both_ends(
+        self, partitions: Sequence[Partition], futures: Sequence[Mapping[Any, Any]]
+    ) -> Mapping[Partition, Bounds]:
+        kafka = library()
         found: list[dict[Partition, LogPosition]] = []
         for answers in futures:
             ends: dict[Partition, LogPosition] = {}
@@ -67,18 +92,21 @@ class Places:
 
     # ------------------------------------------------------------------ time
 
-    async def since(self, partition: Partition, time: Microseconds, bounds: Bounds) -> LogPosition:
+    async def since(
+        self, partition: Partition, moment: Microseconds, bounds: Bounds
+    ) -> LogPosition:
         """The beginning of the first append that has a record of that time or later, or the end."""
-        offset = await self._client.call(self._at_time, partition, time)
-        if offset is None or offset >= bounds.end:
-            return bounds.end
+        offset = await self._client.call(self._at_time, partition, moment)
+        newest = await self.newest(partition, bounds)
+        if offset is None or offset >= newest.last:
+            return newest.last
         return await self._beginning(partition, offset, bounds)
 
-    def _at_time(self, partition: Partition, time: Microseconds) -> LogPosition | None:
+    def _at_time(self, partition: Partition, moment: Microseconds) -> LogPosition | None:
         kafka = library()
         place = kafka.TopicPartition(*partition)
         # Kafka knows milliseconds; rounding down finds a little more, and never less.
-        spec = kafka.admin.OffsetSpec.for_timestamp(max(0, time // 1000))
+        spec = kafka.admin.OffsetSpec.for_timestamp(max(0, moment // 1000))
         answers = self._client.admin().list_offsets(
             {place: spec},
             isolation_level=kafka.IsolationLevel.READ_COMMITTED,
@@ -112,38 +140,45 @@ class Places:
 
     def saw(self, partition: Partition, last: LogPosition, append: Append) -> None:
         """Remember what the newest append that was seen says."""
-        known = self._ends.get(partition)
-        if known is None or known[0] <= last:
-            self._ends[partition] = (last, append.after)
+        known = self._newest.get(partition)
+        if known is None or known[1].last <= last:
+            self._newest[partition] = (LogPosition(last + 1), Newest(last, append.after))
+
+    def is_newest(self, partition: Partition, at: LogPosition, bounds: Bounds) -> bool:
+        """Is it known that there is nothing after this place?"""
+        known = self._newest.get(partition)
+        return known is not None and known[1].last <= at and known[0] >= bounds.end
 
     def forget(self, topic: str) -> None:
         """The topic is gone or made anew."""
-        for memory in (self._ends, self._lows):
-            for partition in [known for known in memory if known[0] == topic]:
-                del memory[partition]
+        for partition in [known for known in self._newest if known[0] == topic]:
+            del self._newest[partition]
+        for partition in [known for known in self._lows if known[0] == topic]:
+            del self._lows[partition]
 
-    async def total(self, partition: Partition, bounds: Bounds) -> Totals:
-        """What the partition has held from its beginning to its end."""
-        known = self._ends.get(partition)
-        if known is not None and known[0] + 1 >= bounds.end:
+    async def newest(self, partition: Partition, bounds: Bounds) -> Newest:
+        """The newest record of ours; the low end where there is none."""
+        known = self._newest.get(partition)
+        if known is not None and known[0] >= bounds.end:
             return known[1]
 
-        def look(reader: Reader) -> Totals:
+        def look(reader: Reader) -> Newest:
             back = _BACK
             while bounds.end > bounds.low:
                 start = LogPosition(max(bounds.low, bounds.end - back))
-                last = None
-                for _, frame in reader.scan(partition, start, bounds.end):
-                    last = frame
+                last: Newest | None = None
+                for offset, frame in reader.scan(partition, start, bounds.end):
+                    last = Newest(LogPosition(offset + 1), frame.append.after)
                 if last is not None:
-                    return last.append.after
+                    return last
                 if start == bounds.low:
                     break
                 back *= 4
-            return Totals()
+            # Retention may have removed all: what that was is not known any more, nor needed.
+            return Newest(bounds.low, Totals() if known is None else known[1].totals)
 
         found = await self._with_reader(partition, look)
-        self._ends[partition] = (bounds.end, found)
+        self._newest[partition] = (bounds.end, found)
         return found
 
     async def total_before(self, partition: Partition, at: LogPosition, bounds: Bounds) -> Totals:
@@ -158,7 +193,7 @@ class Places:
 
         found = await self._with_reader(partition, look) if at < bounds.end else None
         if found is None:
-            return await self.total(partition, bounds)
+            return (await self.newest(partition, bounds)).totals
         self._lows[partition] = (at, found)
         return found
 
@@ -174,3 +209,8 @@ def _absent() -> set[int]:
         codes._UNKNOWN_PARTITION,  # noqa: SLF001
         codes._NOENT,  # noqa: SLF001
     }
+
+
+def _moving() -> set[int]:
+    codes = library().KafkaError
+    return {codes.NOT_LEADER_FOR_PARTITION, codes.LEADER_NOT_AVAILABLE}

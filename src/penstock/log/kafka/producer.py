@@ -46,8 +46,8 @@ class Preparing(Protocol):
     ) -> tuple[str, list[Part]]:
         """The topic in Kafka, and what each of its partitions gets."""
 
-    async def until_readable(self, ends: Mapping[Partition, LogPosition]) -> None:
-        """Return when partitions can be read up to there."""
+    async def appended(self, topic: str, ends: Mapping[Partition, LogPosition]) -> None:
+        """Return when partitions can be read up to there, and it is known."""
 
 
 class KafkaProducer:
@@ -101,7 +101,7 @@ class KafkaProducer:
             for part in parts:
                 self._totals[name, part.partition] = part.append.after
             # Committed is not yet readable: the marks of the commit are written after the answer.
-            await self._log.until_readable(ends)
+            await self._log.appended(topic, ends)
 
     def _step(
         self, topic: str, parts: Sequence[Part], state: Sequence[tuple[bytes, bytes | None]]

@@ -94,12 +94,11 @@ class Reader:
             whole = self._assembler.feed(message.offset(), message.value())
             if whole is None:
                 continue
-            # The one place after it that is left can only hold the mark of its own transaction.
-            reached = whole.last + 1 >= end
-            at = max(whole.last, end) if reached else whole.last
-            wholes.append(whole._replace(last=at))
+            at = whole.last
+            wholes.append(whole)
             changes += sum(max(append.changes, 1) for append in whole.appends)
-            if reached:
+            # The one place after it that is left can only hold the mark of its own transaction.
+            if at + 1 >= end:
                 return Found(wholes, at, ended=True)
         return Found(wholes, at, ended=False)
 

@@ -25,15 +25,15 @@ async def describe(
     """The partitions of one topic as they are now."""
     bounds = await places.bounds(partitions)
     found = []
-    for partition, (low, end) in sorted(bounds.items()):
-        newest = await places.total(partition, bounds[partition])
+    for partition, (low, _) in sorted(bounds.items()):
+        last, newest = await places.newest(partition, bounds[partition])
         oldest = await places.total_before(partition, low, bounds[partition])
         found.append(
             PartitionInfo(
                 topic,
                 partition[1],
                 LogPosition(low + 1),
-                end,
+                LogPosition(max(last, low)),
                 max(0, newest.changes - oldest.changes),
                 max(0, newest.size - oldest.size),
             )
@@ -90,7 +90,7 @@ class Trimming:
         if await self._size_after(lows) <= most:
             return lows
         early, late = Microseconds(0), Microseconds(now + 1000)
-        cuts = {partition: bounds.end for partition, bounds in self._bounds.items()}
+        cuts = await self._since(late)
         while late - early > 1000:
             middle = Microseconds((early + late) // 2)
             tried = await self._since(middle)
@@ -104,7 +104,7 @@ class Trimming:
         size = 0
         for partition, cut in cuts.items():
             bounds = self._bounds[partition]
-            newest = await self._places.total(partition, bounds)
+            newest = (await self._places.newest(partition, bounds)).totals
             size += newest.size - (await self._places.total_before(partition, cut, bounds)).size
         return size
 

@@ -58,6 +58,17 @@ class Topics:
         """All topics with their numbers of partitions."""
         return await self._client.call(self._list, None)
 
+    async def identity(self, name: str) -> str:
+        """What tells a topic from one of the same name before or after it."""
+        return await self._client.call(self._identity, name)
+
+    def _identity(self, name: str) -> str:
+        kafka = library()
+        found = self._client.admin().describe_topics(
+            kafka.TopicCollection([name]), request_timeout=REQUEST_S
+        )
+        return f"kafka topic {name} {found[name].result().topic_id}"
+
     def forget(self, name: str) -> None:
         """It may be gone, or made anew."""
         self._counts.pop(name, None)
