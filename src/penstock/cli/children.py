@@ -1,4 +1,4 @@
-"""Processes of our own program that live as long as this one, and are started again when they die."""
+"""Processes of our own program that live as long as this one, and are started again if they die."""
 
 from __future__ import annotations
 

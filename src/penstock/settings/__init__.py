@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from penstock.settings.base import Name, Section, typed
+from penstock.settings.base import Duration, Name, Section, typed
 from penstock.settings.log import (
     AnyLogSettings,
     EmbeddedLogSettings,
@@ -106,6 +106,9 @@ class RunSettings(Section):
     """The most changes that are processed in one step."""
     dead_letter_limit: int = Field(default=1000, ge=0)
     """A pipeline stops when it would put more than this many records aside within an hour."""
+    lease: Duration = Field(default=10.0, ge=1.0)
+    """What a worker had is taken over by others when it has not been heard of for so long. A worker
+    that was killed is noticed within a second or two in any case."""
 
 
 class ServerSettings(Section):

@@ -50,10 +50,14 @@ def group(
     """Leases in the project's database; with Kafka, its consumer groups share the partitions."""
     from penstock.log.leases import LeaseGroup
 
-    leases = LeaseGroup(pool, dsn, project=settings.project, worker=worker)
+    lease_s = settings.run.lease
+    leases = LeaseGroup(pool, dsn, project=settings.project, worker=worker, lease_s=lease_s)
     if isinstance(settings.log, KafkaLogSettings):
+        from penstock.log.kafka.group import SESSION_S
         from penstock.log.kafka.log import KafkaLog
 
         assert isinstance(log, KafkaLog)
-        return SplitGroup({"source": leases, "upkeep": leases, "partition": log.group()})
+        return SplitGroup(
+            {"source": leases, "upkeep": leases, "partition": log.group(min(lease_s, SESSION_S))}
+        )
     return leases

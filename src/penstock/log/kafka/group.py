@@ -26,7 +26,7 @@ _HAND_OVER_S: Final = 10.0
 class KafkaGroup:
     """See `penstock.log.base.Group`; only partitions can be shared so."""
 
-    def __init__(self, client: Client, names: Names, *, session_s: float = SESSION_S) -> None:
+    def __init__(self, client: Client, names: Names, *, session_s: float) -> None:
         self.every_s = 0.5
         self._client = client
         self._names = names

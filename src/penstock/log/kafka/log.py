@@ -129,9 +129,9 @@ class KafkaLog:
         await self._consumers.trimmed(topic, firsts)
         return removed
 
-    def group(self) -> KafkaGroup:
-        """What shares our partitions among processes."""
-        return KafkaGroup(self._client, self._names)
+    def group(self, session_s: float) -> KafkaGroup:
+        """What shares our partitions among processes; one that is silent for so long is out."""
+        return KafkaGroup(self._client, self._names, session_s=session_s)
 
     # ------------------------------------------------------------------ writing
 
