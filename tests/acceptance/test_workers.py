@@ -148,9 +148,10 @@ def crew(
     made = Crew(home, database_url, source_url, log)
     yield made
     made._stop.set()
+    home.close()  # before the databases are taken away
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(100)
 def test_g1_g2_workers_are_killed_while_four_share_a_topic(crew: Crew) -> None:
     """2 workers, then 4; two of them, the one with the source among them, are killed."""
     crew.join(2)
@@ -169,7 +170,7 @@ def test_g1_g2_workers_are_killed_while_four_share_a_topic(crew: Crew) -> None:
     crew.end()
 
 
-@pytest.mark.timeout(170)
+@pytest.mark.timeout(100)
 def test_g1_g2_a_worker_that_slept_past_its_lease_is_fenced_and_joins_again(crew: Crew) -> None:
     """SIGSTOP past the lease, SIGCONT: its late writes are refused, and it goes on living."""
     crew.join(2)
