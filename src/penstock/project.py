@@ -1,7 +1,7 @@
 """A project, opened: ask it, run it, look at it.
 
 async with penstock.open("penstock.yaml") as project:
-print(await project.answer("Until when can I cancel a flight?"))
+    print(await project.answer("Until when can I cancel a flight?"))
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Project:
                 f"expected to reach the project's database, got {str(error)!r}: start it, mend "
                 "`database`, or set `database: embedded`"
             ) from error
-        self._pool = await open_pool(self.dsn, max_size=12)
+        self._pool = await open_pool(self.dsn, max_size=12, idle_timeout_s=self.settings.run.lease)
         self._store = wiring.store(self.settings, self._pool)
         consumers = wiring.consumers(self.settings, self._pool)
         self._log = wiring.log(self.settings, self._pool, self.dsn, self.clock, consumers)

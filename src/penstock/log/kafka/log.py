@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from penstock.errors import FatalError
+from penstock.errors import DamagedError, FatalError
 from penstock.log.base import Consumers, PartitionInfo
 from penstock.log.codec import Codec
 from penstock.log.kafka.client import REQUEST_S, Client
@@ -29,7 +29,7 @@ from penstock.log.kafka.retention import Trimming, describe
 from penstock.log.kafka.topics import CHANGES, STATE, Topics
 from penstock.log.partitions import parted
 from penstock.log.recent import BYTES_PER_CHANGE, Recent, Stored, joined
-from penstock.log.refusals import check_kept, closed, no_topic, other_partitions
+from penstock.log.refusals import check_kept, closed, damaged, no_topic, other_partitions
 from penstock.log.tail import tail
 from penstock.log.waiters import Waiters
 from penstock.records import Batch, Change, LogPosition, Microseconds
@@ -242,7 +242,11 @@ class KafkaLog:
         pieces = []
         at = start
         for whole in found.wholes:
-            changes, as_of = await self._decode(place, at, whole, streams)
+            try:
+                changes, as_of = await self._decode(place, at, whole, streams)
+            except DamagedError as error:
+                first, why = LogPosition(at + 1), str(error.facts["why"])
+                raise damaged(topic, partition, first, whole.last, why) from error
             pieces.append((whole.last, changes, as_of))
             at = whole.last
         if found.at > at:
