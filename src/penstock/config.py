@@ -25,8 +25,10 @@ from penstock.settings import (
     DeclaredRowsSettings,
     DeclaredTableSettings,
     DynamoDBSettings,
+    EmbeddedLogSettings,
     ExtractiveSettings,
     FilesSettings,
+    KafkaLogSettings,
     KinesisSettings,
     MiniLMSettings,
     ObjectsSettings,
@@ -200,6 +202,9 @@ def _keys(path: Sequence[str | int]) -> list[str]:
     return [name for name in current.model_fields if name != "folder"] if current else []
 
 
+_SECRET_NAMES = ("dsn", "key", "password", "secret", "token", "options")
+"""What a setting is called whose value no message shows."""
+
 _SOURCES: dict[str, Any] = {
     "postgres": PostgresSettings,
     "files": FilesSettings,
@@ -214,6 +219,8 @@ _TAGGED: dict[str, Any] = {
     "minilm": MiniLMSettings,
     "constant": ConstantSettings,
     "extractive": ExtractiveSettings,
+    "embedded": EmbeddedLogSettings,
+    "kafka": KafkaLogSettings,
 }
 
 
@@ -248,7 +255,7 @@ def _sentence(detail: ErrorDetails, tree: _Tree) -> str:
         return f"{where}: expected a 'type' in {name!r} (for a source: {kinds}), found none"
     message = detail["msg"].removeprefix("Value error, ")
     message = message.removeprefix(f"{name}: ")
-    secret = any(word in name for word in ("dsn", "key", "password", "secret", "token"))
+    secret = any(word in name for word in _SECRET_NAMES)
     got = "" if secret or detail["type"] == "value_error" else f", got {detail['input']!r}"
     return f"{where}: {name}: {message[:1].lower()}{message[1:]}{got}"
 
@@ -262,6 +269,7 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
     return (
         path[i] == "[key]"
         or before in {"embedder", "generator"}
+        or (i == 1 and before == "log")
         or (i == 2 and path[0] == "sources")
     )
 
