@@ -1,7 +1,7 @@
 """Penstock brings fresh context to generative AI.
 
 async with penstock.open("penstock.yaml") as project:
-context = await project.context("What does flight PS204 cost?")
+    context = await project.context("What does flight PS204 cost?")
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@
     └── FatalError         stop this source or pipeline and tell a person
         ├── FencedError        another process has taken over
         ├── SourceError        the source cannot be captured as it is (slot lost, rights, no key)
+        ├── DamagedError       what is stored is not what was written
         └── MissingExtraError  an optional dependency is not installed
 
 A message is one lower-case sentence: what was expected, what came, what to do.
@@ -61,6 +62,10 @@ class FencedError(FatalError):
 
 class SourceError(FatalError):
     """The source cannot be captured as it is."""
+
+
+class DamagedError(FatalError):
+    """What is stored is not what was written: a disk, a memory or a hand changed it."""
 
 
 class MissingExtraError(FatalError):

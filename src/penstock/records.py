@@ -22,8 +22,9 @@ order, so they can be stored, compared and indexed without knowing the source
 (PostgreSQL: commit LSN and place in the transaction, both as fixed-width hexadecimal)."""
 
 LogPosition = NewType("LogPosition", int)
-"""The number of a record in one partition of one topic. The first record has number 1; a reader
-that has seen nothing stands at 0; resuming at N returns the records *after* N."""
+"""The number of a record in one partition of one topic. Numbers begin at 1 and ascend (a log may
+leave some out); a reader that has seen nothing stands at 0; resuming at N returns the records
+*after* N."""
 
 Microseconds = NewType("Microseconds", int)
 """Time as microseconds since 1970-01-01 UTC."""
@@ -83,9 +84,16 @@ class Schema:
         """Where the key's columns stand in a row."""
         return tuple(i for i, column in enumerate(self.columns) if column.key)
 
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
     def index(self, name: str) -> int:
         """Where the column ``name`` stands; ``ValueError`` when there is none."""
-        return self.names.index(name)
+        place = self._places.get(name)
+        if place is None:
+            raise ValueError(f"expected one of {', '.join(self.names)}, got {name!r}")
+        return place
 
 
 class Change(NamedTuple):
@@ -148,3 +156,25 @@ the version before it keeps serving."""
 def document_schema(source: str) -> Schema:
     """The schema of the documents of ``source``."""
     return Schema(source, DOCUMENTS, DOCUMENT_COLUMNS)
+
+
+UNREADABLE: Final = "unreadable"
+"""The stream name of records that a source could not read as changes."""
+
+UNREADABLE_COLUMNS: Final = (
+    Column("place", "text", key=True),
+    Column("time", "bigint"),
+    Column("key", "text"),
+    Column("value", "text"),
+    Column("headers", "text"),
+    Column("error", "text"),
+)
+"""What is kept of a record that could not be read: where it stood (as its source says it), the
+source's time of it in milliseconds, its bytes in base64, and why it could not be read. Like a
+document with an ``error``, it travels as a change, becomes a dead letter in the transaction that
+passes it, and can be read again from there."""
+
+
+def unreadable_schema(source: str) -> Schema:
+    """The schema of the unreadable records of ``source``."""
+    return Schema(source, UNREADABLE, UNREADABLE_COLUMNS)

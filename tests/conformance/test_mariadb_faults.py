@@ -12,17 +12,14 @@ import pytest
 from penstock.clock import SystemClock
 from penstock.errors import SourceError, UnavailableError
 from penstock.sources.mysql.source import MySQLSource
-from penstock.testing.mariadb import PASSWORD, MariaDBServer, free_port, missing
+from penstock.testing.mariadb import PASSWORD, MariaDBServer, free_port
 
 pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-def server() -> Iterator[MariaDBServer]:
+def server(mariadb_programs: None) -> Iterator[MariaDBServer]:
     """A server of the test's own, that may be killed."""
-    reason = missing()
-    if reason is not None:
-        pytest.skip(f"faults of MariaDB are not verified here: {reason}")
     made = MariaDBServer({"log-slave-updates": "ON", "gtid-domain-id": "0"})
     try:
         made.create()

@@ -12,7 +12,8 @@ import pytest
 from penstock.clock import SystemClock
 from penstock.records import Change, Key, Op, Row
 from penstock.sources.base import RereadableSource, SourceBatch
-from penstock.sources.postgres.source import PostgresLimits, PostgresSource
+from penstock.sources.postgres.limits import PostgresLimits
+from penstock.sources.postgres.source import PostgresSource
 
 ROWS = 3000
 DEADLINE_S = 25.0

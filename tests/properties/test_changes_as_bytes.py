@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.errors import FatalError
+from penstock.errors import DamagedError, FatalError
 from penstock.log.codec import Codec
 from penstock.records import (
     UNCHANGED,
@@ -111,3 +113,19 @@ def test_foreign_bytes_are_refused(payload: bytes) -> None:
     """What no codec wrote is never taken for changes."""
     with pytest.raises(FatalError):
         Codec().decode(payload)
+
+
+def test_g2_every_single_flipped_bit_is_noticed() -> None:
+    """Wherever it is in a stored batch, compressed or not: the error is ours and says damaged."""
+    schema = Schema("shop", "public.t", (Column("id", "bigint", key=True), Column("name", "text")))
+    batch = [
+        Change(schema, Op.CREATE, (str(i),), Position("p"), Microseconds(i), (str(i), "same" * 9))
+        for i in range(3)
+    ]
+    for compress_from in (None, 0):
+        payload = Codec(compress_from=compress_from).encode(batch).payload
+        for place, bit in product(range(len(payload)), range(8)):
+            damaged = bytearray(payload)
+            damaged[place] ^= 1 << bit
+            with pytest.raises(DamagedError, match="damaged"):
+                Codec().decode(bytes(damaged))

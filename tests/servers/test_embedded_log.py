@@ -21,7 +21,7 @@ from penstock.database.connect import open_pool
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.database.migrate import migrate
 from penstock.database.queries import load_queries
-from penstock.errors import FatalError, FencedError, UnavailableError
+from penstock.errors import DamagedError, FatalError, FencedError, UnavailableError
 from penstock.log import embedded
 from penstock.log.embedded import EmbeddedLog
 from penstock.records import BEGINNING, LogPosition
@@ -361,3 +361,58 @@ async def _listening(url: str) -> bool:
 async def _kill_listeners(url: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(LISTENERS.format("pg_terminate_backend(pid)"))
+
+
+async def test_g2_a_damaged_byte_is_named_and_other_topics_go_on(database_url: str) -> None:
+    """Every byte of a stored batch, one at a time: who reads it is told which positions of which
+    topic, and what to do; what is around it, and other topics, are read as before."""
+    async with opened(database_url) as log:
+        for topic in ("shop", "other"):
+            await log.create_topic(topic)
+        producer = await log.open_producer("p")
+        for i in (1, 3, 5):
+            await producer.append("shop", [change(i), change(i + 1)])
+        await producer.append("other", [change(9)])
+    flip = (
+        "UPDATE penstock.log_batches SET payload = set_byte(payload, %(at)s,"
+        " get_byte(payload, %(at)s) # 64) WHERE topic = 'shop' AND last_position = 4"
+        " RETURNING octet_length(payload)"
+    )
+    async with (
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection,
+        opened(database_url) as log,
+    ):
+        place, size = 0, 1
+        while place < size:
+            cursor = await connection.execute(flip, {"at": place})
+            ((size,),) = await cursor.fetchall()
+            with pytest.raises(DamagedError) as caught:
+                await log.read("shop", 0, LogPosition(2), max_changes=2)
+            await connection.execute(flip, {"at": place})
+            place += 1
+        assert (caught.value.facts["first"], caught.value.facts["last"]) == (3, 4)
+        assert "--topic shop --position 4" in str(caught.value)
+        assert "penstock resync shop" in str(caught.value)
+        await connection.execute(flip, {"at": size - 1})
+        for after, expected in ((0, ["1", "2"]), (4, ["5", "6"])):
+            batch = await log.read("shop", 0, LogPosition(after), max_changes=2)
+            assert batch is not None
+            assert keys(batch.changes) == expected
+        assert keys(await changes_of(log, "other")) == ["9"]
+
+
+async def test_g2_a_batch_of_another_length_is_named(database_url: str) -> None:
+    """A sound batch in the wrong place has a good checksum and the wrong number of changes."""
+    async with opened(database_url) as log:
+        await log.create_topic("t")
+        producer = await log.open_producer("p")
+        await producer.append("t", [change(1), change(2)])
+        await producer.append("t", [change(3)])
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(
+            "UPDATE penstock.log_batches SET payload ="
+            " (SELECT payload FROM penstock.log_batches WHERE last_position = 3)"
+        )
+    async with opened(database_url) as log:
+        with pytest.raises(DamagedError, match="changes 1 to 2 of partition 0 of 't'"):
+            await log.read("t", 0, BEGINNING)

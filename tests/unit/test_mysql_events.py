@@ -84,7 +84,7 @@ def test_a_transaction_of_mysql_becomes_changes() -> None:
 
 @pytest.mark.parametrize("compress", [True, False])
 def test_a_compressed_transaction_is_the_same(compress: bool) -> None:
-    """MySQL's transaction payload: zstandard, or none."""
+    """MySQL's transaction payload: Zstandard, or none."""
     inner = BinlogWriter(checksums=False)
     _, *events_inside = transaction(inner, 5)
     writer, fed = BinlogWriter(), assembler()

@@ -5,7 +5,8 @@ and ``old_key`` are there); inside a group everything is stored by column. Group
 pieces, so that a reader of some streams does not parse the others.
 
     byte 0      version of the format
-    byte 1      flags: 1 the body is compressed with zlib, 2 a text is no valid Unicode
+    byte 1      flags: 1 the body is compressed with zlib (no longer written), 2 a text is no valid
+                Unicode, 4 the body is compressed with Zstandard
     bytes 2-5   CRC-32 of all the rest (and of the two bytes before)
     bytes 6-    body: length of the head, head, groups
 
@@ -14,22 +15,31 @@ pieces, so that a reader of some streams does not parse the others.
 
 from __future__ import annotations
 
+import gc
 import json
 import struct
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import repeat
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import orjson
 
-from penstock.errors import FatalError
+from penstock.errors import DamagedError, FatalError
 from penstock.records import UNCHANGED, Change, Column, Op, Row, Schema, Unchanged, Value
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 VERSION: Final = 1
-COMPRESSED: Final = 1
+ZLIB: Final = 1
 SURROGATES: Final = 2
+ZSTANDARD: Final = 4
 
 _FRAME: Final = struct.Struct(">BBI")
 _LENGTH: Final = struct.Struct(">I")
@@ -69,9 +79,15 @@ class Codec:
     def __init__(self, *, compress_from: int | None = None) -> None:
         self._compress_from = compress_from
         self._schemas: dict[str, Schema] = {}
+        self._texts: dict[int, tuple[Schema, str]] = {}  # holds the schema: its id stays its own
 
     def encode(self, changes: Sequence[Change]) -> Encoded:
         """One or more changes as bytes."""
+        try:
+            if len(changes) == 1 and (columns := _single_columns(changes[0])) is not None:
+                return self._encode_one(changes[0].schema, columns)
+        except TypeError:
+            pass  # a text is no valid Unicode: the long way knows what to do
         groups, order = _grouped(changes)
         try:
             return self._encode(groups, order, orjson.dumps, 0)
@@ -82,7 +98,8 @@ class Codec:
         """The changes of ``payload``, in order; only those of ``streams`` when given."""
         body, load = _open(payload)
         try:
-            return Decoded(self._decode(body, load, streams), len(body))
+            with _without_collector():
+                return Decoded(self._decode(body, load, streams), len(body))
         except (LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
             raise _corrupt(f"its content does not have the shape of a batch: {error}") from error
 
@@ -109,6 +126,24 @@ class Codec:
         body = b"".join((_LENGTH.pack(len(head)), head, *pieces))
         streams = tuple(dict.fromkeys(schema.stream for schema in schemas))
         return Encoded(_close(body, flags, self._compress_from), streams, len(body))
+
+    def _encode_one(self, schema: Schema, columns: list[_Json]) -> Encoded:
+        """What `_encode` makes of one change with valid texts, in a quarter of the time."""
+        piece = orjson.dumps(columns)
+        head = orjson.dumps([[self._text(schema)], [(0, 1, len(piece))], None])
+        body = b"".join((_LENGTH.pack(len(head)), head, piece))
+        return Encoded(_close(body, 0, self._compress_from), (schema.stream,), len(body))
+
+    def _text(self, schema: Schema) -> str:
+        known = self._texts.get(id(schema))
+        if known is not None and known[0] is schema:
+            return known[1]
+        text = _schema_text(schema, orjson.dumps)
+        self._remember(text, schema)
+        if len(self._texts) >= _MAX_SCHEMAS:
+            self._texts.clear()
+        self._texts[id(schema)] = (schema, text)
+        return text
 
     def _decode(
         self, body: bytes, load: Callable[[Any], _Json], streams: frozenset[str] | None
@@ -144,14 +179,27 @@ class Codec:
         self._schemas[text] = schema
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """A batch is thousands of new tuples that all stay: the garbage collector would look through
+    them over and over, which takes as long as making them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 # --------------------------------------------------------------------------- the frame
 
 
 def _close(body: bytes, flags: int, compress_from: int | None) -> bytes:
     if compress_from is not None and len(body) >= compress_from:
-        small = zlib.compress(body, 1)
+        small = zstd.compress(body, level=1)
         if len(small) < len(body) * 0.8:
-            body, flags = small, flags | COMPRESSED
+            body, flags = small, flags | ZSTANDARD
     check = zlib.crc32(body, zlib.crc32(bytes((VERSION, flags))))
     return _FRAME.pack(VERSION, flags, check) + body
 
@@ -162,25 +210,28 @@ def _open(payload: bytes) -> tuple[bytes, Callable[[Any], _Json]]:
     version, flags, check = _FRAME.unpack_from(payload)
     if zlib.crc32(payload[_FRAME.size :], zlib.crc32(payload[:2])) != check:
         raise _corrupt("its checksum does not match")
-    if version != VERSION or flags & ~(COMPRESSED | SURROGATES):
+    if version != VERSION or flags & ~(ZLIB | SURROGATES | ZSTANDARD):
         raise FatalError(
             f"expected a batch of format {VERSION}, got {version} with flags {flags}: "
             "it was written by a newer version of penstock; upgrade this one",
             version=version,
         )
     body = payload[_FRAME.size :]
-    if flags & COMPRESSED:
-        try:
+    try:
+        if flags & ZSTANDARD:
+            body = zstd.decompress(body)
+        elif flags & ZLIB:
             body = zlib.decompress(body)
-        except zlib.error as error:
-            raise _corrupt(f"it cannot be decompressed: {error}") from error
+    except (zlib.error, zstd.ZstdError) as error:
+        raise _corrupt(f"it cannot be decompressed: {error}") from error
     return body, _load_any_text if flags & SURROGATES else orjson.loads
 
 
-def _corrupt(why: str) -> FatalError:
-    return FatalError(
+def _corrupt(why: str) -> DamagedError:
+    return DamagedError(
         f"expected a stored batch of changes, got damaged bytes ({why}): restore the database "
-        "from a backup, or drop the topic and load its source again"
+        "from a backup, or drop the topic and load its source again",
+        why=why,
     )
 
 
@@ -244,6 +295,30 @@ def _ordered(groups: Sequence[list[Change] | None], order: Sequence[int] | None)
         return [pull[number]() for number in order]
     wanted = [None if group is None else iter(group) for group in groups]
     return [next(found) for found in map(wanted.__getitem__, order) if found is not None]
+
+
+def _single_columns(change: Change) -> list[_Json] | None:
+    """What `_group_columns` makes of one plain change; None for one that needs a closer look."""
+    schema, op, key, position, time, after, before, old_key, transaction = change
+    row = after if after is not None else before
+    texts = (*key, *(after or ()), *(before or ()), *(old_key or ()))
+    if not set(map(type, texts)) <= _TEXTS:
+        return None
+    lengths = {len(each) for each in (after, before) if each is not None}
+    if lengths and lengths != {len(schema.columns)}:
+        return None
+    indexes = schema.key_indexes
+    derived = row is not None and indexes and key == tuple(row[i] for i in indexes)
+    return [
+        op.value,
+        (position,),
+        time,
+        transaction,
+        None if derived else [(part,) for part in key],
+        None if old_key is None else [(part,) for part in old_key],
+        None if after is None else [None if value is None else (value,) for value in after],
+        None if before is None else [None if value is None else (value,) for value in before],
+    ]
 
 
 def _group_columns(schema: Schema, fields: _Fields) -> list[_Json]:

@@ -21,13 +21,15 @@ from psycopg_pool import AsyncConnectionPool
 from penstock.clock import Clock
 from penstock.database.connect import translated
 from penstock.database.queries import load_queries
-from penstock.errors import BadRecordError, ConfigError, FatalError
+from penstock.errors import BadRecordError, ConfigError, DamagedError, FatalError, FencedError
+from penstock.log.appending import Part, merged, refused, values_of
 from penstock.log.base import PartitionInfo
 from penstock.log.codec import Codec, Encoded
+from penstock.log.group_commit import Append, GroupCommit, Refused
 from penstock.log.notices import Listener
 from penstock.log.partitions import parted
 from penstock.log.recent import BYTES_PER_CHANGE, Recent, Stored, joined
-from penstock.log.refusals import check_kept, cut_off, fenced, no_topic, other_partitions
+from penstock.log.refusals import check_kept, cut_off, damaged, no_topic, other_partitions
 from penstock.log.tail import tail
 from penstock.log.waiters import Waiters
 from penstock.records import Batch, Change, LogPosition, Microseconds
@@ -47,14 +49,7 @@ Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 class _Topic(NamedTuple):
     tenant: str
     partitions: int
-
-
-class _Part(NamedTuple):
-    """What one append puts into one partition."""
-
-    partition: int
-    changes: Sequence[Change]
-    encoded: Encoded
+    log: str
 
 
 class EmbeddedLog:
@@ -82,6 +77,7 @@ class EmbeddedLog:
         self._topics: dict[str, _Topic] = {}
         self._recent = Recent(cache_bytes)
         self._waiters = Waiters()
+        self._commits = GroupCommit(self._store)
         self._listener = Listener(
             dsn, clock, on_connected=self._waiters.wake_all, on_notice=self._heard
         )
@@ -101,6 +97,12 @@ class EmbeddedLog:
             raise ConfigError(
                 f"expected the topic {topic!r} to belong to tenant {self._tenant!r}, it belongs to "
                 f"{found.tenant!r}: choose another name",
+                topic=topic,
+            )
+        if found.log != "embedded":
+            raise ConfigError(
+                f"expected the topic {topic!r} to be in this database, it is in {found.log}: set "
+                "`log` back to what it was, or begin anew with `penstock drop` and `penstock run`",
                 topic=topic,
             )
         if found.partitions != partitions:
@@ -143,53 +145,41 @@ class EmbeddedLog:
         rows = await self._fetch("producer_state", {"producer": name})
         return EmbeddedProducer(self, name, epoch, dict(rows))
 
-    async def prepare(
-        self, topic: str, changes: Sequence[Change], as_of: Microseconds | None
-    ) -> list[_Part]:
-        """Changes as bytes, by partition; what cannot be stored is refused here, before anything
-        is written. Only producers call this."""
-        parts = parted(changes, as_of, (await self._topic(topic)).partitions)
-        return [_Part(number, part, await self._encode(part)) for number, part in parts.items()]
+    async def append(self, append: Append) -> FatalError | None:
+        """One step of a producer; returns why it was refused. Only producers call this."""
+        return await self._commits.append(append)
 
-    async def append(
-        self,
-        producer: str,
-        epoch: int,
-        topic: str,
-        parts: Sequence[_Part],
-        state: Mapping[str, str | None],
-        as_of: Microseconds | None,
-    ) -> bool:
-        """One step of a producer; False when its epoch is over. Only producers call this."""
-        values = {
-            "producer": producer,
-            "epoch": Int8(epoch),
-            "topic": topic,
-            "partitions": [Int4(part.partition) for part in parts],
-            "changes": [Int4(len(part.changes)) for part in parts],
-            "streams": [_array(part.encoded.streams) for part in parts],
-            "payloads": [part.encoded.payload for part in parts],
-            "as_of": None if as_of is None else Int8(as_of),
-            "now": Int8(self._clock.now()),
-            "names": [name for name, value in state.items() if value is not None],
-            "values": [value for value in state.values() if value is not None],
-            "gone": [name for name, value in state.items() if value is None],
-        }
-        rows = await self._fetch("append", values)
-        mine, ready = rows[0][:2]
-        if not mine:
-            return False
-        if not ready:
-            self._forget(topic)
-            raise no_topic(topic)
-        if parts:
-            for part, (_, _, partition, first, last, _) in zip(parts, rows, strict=True):
-                size = part.encoded.size * 2 + len(part.changes) * BYTES_PER_CHANGE
-                streams = frozenset(part.encoded.streams)
-                stored = Stored(first, last, tuple(part.changes), streams, as_of, size)
-                self._recent.put(topic, partition, stored)
-                self._waiters.advance((topic, partition), last)
-        return True
+    async def parted(
+        self, topic: str, changes: Sequence[Change], as_of: Microseconds | None
+    ) -> Mapping[int, Sequence[Change]]:
+        """Which partition of a topic gets which changes. Only producers call this."""
+        return parted(changes, as_of, (await self._topic(topic)).partitions)
+
+    async def _store(self, appends: Sequence[Append]) -> Refused | None:
+        """Some appends in one transaction, if all of them can be stored."""
+        try:
+            parts = [
+                Part(topic, partition, changes, await self._encode(changes), as_of)
+                for (topic, partition), (changes, as_of) in merged(appends).items()
+            ]
+        except FatalError as error:
+            if len(appends) > 1:
+                raise  # which of them it was is found one by one
+            return Refused({appends[0]: error})
+        values = values_of(appends, parts, self._clock.now())
+        ((mine, there, firsts, lasts, _),) = await self._fetch("append", values)
+        if len(mine) < len(appends) or len(there) < len(parts):
+            found = refused(appends, parts, mine, there)
+            for append in found.reasons:
+                self._forget(append.topic)
+            return found
+        for part, first, last in zip(parts, firsts, lasts, strict=True):
+            size = part.encoded.size * 2 + len(part.changes) * BYTES_PER_CHANGE
+            streams = frozenset(part.encoded.streams)
+            stored = Stored(first, last, tuple(part.changes), streams, part.as_of, size)
+            self._recent.put(part.topic, part.partition, stored)
+            self._waiters.advance((part.topic, part.partition), last)
+        return None
 
     async def _encode(self, changes: Sequence[Change]) -> Encoded:
         if not changes:
@@ -237,7 +227,11 @@ class EmbeddedLog:
             return None
         pieces = []
         for row in rows:
-            changes = self._decode(topic, partition, row, streams, after)
+            try:
+                changes = self._decode(topic, partition, row, streams, after)
+            except DamagedError as error:
+                why = str(error.facts["why"])
+                raise damaged(topic, partition, row[2], row[3], why) from error
             pieces.append((row[3], changes, row[5]))
             if len(changes) > _INLINE_CHANGES:
                 await asyncio.sleep(0)
@@ -265,6 +259,8 @@ class EmbeddedLog:
             decoded = self._codec.decode(payload)
             changes, size = tuple(decoded.changes), decoded.size
         size = size * 2 + len(changes) * BYTES_PER_CHANGE
+        if len(changes) != (last - first + 1 if held else 0):
+            raise DamagedError("", why=f"it has {len(changes)} changes")
         stored = Stored(first, last, changes, held, as_of, size)
         if inside:
             return stored.since(after).of(streams)
@@ -367,23 +363,18 @@ class EmbeddedProducer:
         async with self._turn:
             if self._over is not None:
                 raise self._over
-            parts = await self._log.prepare(topic, changes, as_of)
+            parts = await self._log.parted(topic, changes, as_of)
+            append = Append(self.name, self._epoch, topic, len(changes), parts, state or {}, as_of)
             # Until the database has answered, even a cancelled step may have happened.
             self._over = cut_off(self.name)
-            mine = await self._step(topic, parts, state or {}, as_of)
-            self._over = None if mine else fenced(self.name)
-            if self._over is not None:
-                raise self._over
+            refusal = await self._step(append)
+            self._over = refusal if isinstance(refusal, FencedError) else None
+            if refusal is not None:
+                raise refusal
 
-    async def _step(
-        self,
-        topic: str,
-        parts: Sequence[_Part],
-        state: Mapping[str, str | None],
-        as_of: Microseconds | None,
-    ) -> bool:
+    async def _step(self, append: Append) -> FatalError | None:
         try:
-            return await self._log.append(self.name, self._epoch, topic, parts, state, as_of)
+            return await self._log.append(append)
         except (BadRecordError, UnicodeEncodeError) as error:
             # The changes are bytes by now: what is refused is in the state.
             raise FatalError(
@@ -391,9 +382,3 @@ class EmbeddedProducer:
                 f"{error} (the state must be text without NUL and broken Unicode)",
                 producer=self.name,
             ) from error
-
-
-def _array(texts: Sequence[str]) -> str:
-    """Texts as PostgreSQL writes an array of them: an array of arrays would lose its shape."""
-    quoted = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
-    return "{" + ",".join(f'"{text}"' for text in quoted) + "}"

@@ -11,7 +11,7 @@ WHERE t.topic = %(topic)s::text
 ON CONFLICT DO NOTHING;
 
 -- name: topic
-SELECT tenant, partitions FROM penstock.log_topics WHERE topic = %(topic)s::text;
+SELECT tenant, partitions, log FROM penstock.log_topics WHERE topic = %(topic)s::text;
 
 -- name: drop_topic
 -- Listeners forget what they know of the topic: it may be made again with other content.
@@ -31,52 +31,61 @@ RETURNING epoch;
 SELECT name, value FROM penstock.producer_state WHERE producer = %(producer)s::text;
 
 -- name: append
--- One step, one round trip. The producer's row is locked first, so that an opener waits for an
--- append under way and later ones find another epoch; then the partitions, in order, so that two
--- writers never wait for each other in a circle. Nothing is written unless all locks were had.
+-- One step, one round trip, for one append or a group of them. The rows of their producers are locked
+-- first, so that an opener waits for an append under way and later ones find another epoch; then the
+-- partitions. Both in order, so that two writers never wait for each other in a circle. Nothing is
+-- written unless all locks were had; the answer says, by number, which were.
 WITH mine AS MATERIALIZED (
-    SELECT FROM penstock.producers
-    WHERE producer = %(producer)s::text AND epoch = %(epoch)s
-    FOR SHARE
+    SELECT s.number FROM penstock.producers AS p
+    JOIN unnest(%(producers)s::text[], %(epochs)s::bigint[]) WITH ORDINALITY
+        AS s (producer, epoch, number) ON p.producer = s.producer AND p.epoch = s.epoch
+    ORDER BY p.producer COLLATE "C"
+    FOR SHARE OF p
 ), heads AS MATERIALIZED (
-    SELECT partition, last FROM penstock.log_partitions
-    WHERE topic = %(topic)s::text AND partition = ANY(%(partitions)s::int[]) AND EXISTS (SELECT FROM mine)
-    ORDER BY partition
-    FOR NO KEY UPDATE
+    SELECT b.number, p.last, b.changes FROM penstock.log_partitions AS p
+    JOIN unnest(%(topics)s::text[], %(partitions)s::int[], %(changes)s::int[]) WITH ORDINALITY
+        AS b (topic, partition, changes, number) ON p.topic = b.topic AND p.partition = b.partition
+    WHERE (SELECT count(*) FROM mine) = cardinality(%(producers)s::text[])
+    ORDER BY p.topic COLLATE "C", p.partition
+    FOR NO KEY UPDATE OF p
 ), ready AS MATERIALIZED (
-    SELECT FROM mine WHERE (SELECT count(*) FROM heads) = cardinality(%(partitions)s::int[])
+    SELECT (SELECT count(*) FROM mine) = cardinality(%(producers)s::text[])
+        AND (SELECT count(*) FROM heads) = cardinality(%(topics)s::text[]) AS ready
+), bytes AS (
+    SELECT b.*, sum(b.size) OVER (ORDER BY b.number) - b.size AS start
+    FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(streams)s::text[], %(times)s::bigint[],
+        %(sizes)s::int[]) WITH ORDINALITY AS b (topic, partition, streams, as_of, size, number)
 ), moved AS (
-    UPDATE penstock.log_partitions AS p SET last = h.last + greatest(b.changes, 1)
-    FROM heads AS h, unnest(%(partitions)s::int[], %(changes)s::int[]) AS b (partition, changes)
-    WHERE p.topic = %(topic)s::text AND p.partition = h.partition AND b.partition = h.partition
-        AND EXISTS (SELECT FROM ready)
-    RETURNING p.partition, h.last + 1 AS first, p.last
+    UPDATE penstock.log_partitions AS p SET last = h.last + greatest(h.changes, 1)
+    FROM heads AS h
+    JOIN unnest(%(topics)s::text[], %(partitions)s::int[]) WITH ORDINALITY
+        AS b (topic, partition, number) USING (number)
+    WHERE p.topic = b.topic AND p.partition = b.partition AND (SELECT ready FROM ready)
+    RETURNING h.number, p.topic, p.partition, h.last + 1 AS first, p.last, h.changes
 ), stored AS (
     INSERT INTO penstock.log_batches (topic, partition, last_position, first_position, changes,
         streams, as_of, appended_at, payload)
-    SELECT %(topic)s::text, m.partition, m.last, m.first, b.changes, b.streams::text[], %(as_of)s::bigint,
-        timestamptz 'epoch' + %(now)s * interval '1 microsecond', nullif(b.payload, ''::bytea)
-    FROM moved AS m
-    JOIN unnest(%(partitions)s::int[], %(changes)s::int[], %(streams)s::text[],
-        %(payloads)b::bytea[])
-        AS b (partition, changes, streams, payload) ON b.partition = m.partition
+    SELECT m.topic, m.partition, m.last, m.first, m.changes, b.streams::text[], b.as_of,
+        timestamptz 'epoch' + %(now)s * interval '1 microsecond',
+        CASE WHEN m.changes > 0
+            THEN substr(%(payloads)b::bytea, b.start::int + 1, b.size) END
+    FROM moved AS m JOIN bytes AS b USING (number)
 ), kept AS (
     INSERT INTO penstock.producer_state (producer, name, value)
-    SELECT %(producer)s::text, s.name, s.value
-    FROM unnest(%(names)s::text[], %(values)s::text[]) AS s (name, value)
-    WHERE EXISTS (SELECT FROM ready)
+    SELECT s.producer, s.name, s.value
+    FROM unnest(%(keepers)s::text[], %(names)s::text[], %(values)s::text[]) AS s (producer, name, value)
+    WHERE (SELECT ready FROM ready)
     ON CONFLICT (producer, name) DO UPDATE SET value = excluded.value
 ), removed AS (
-    DELETE FROM penstock.producer_state
-    WHERE producer = %(producer)s::text AND name = ANY(%(gone)s::text[]) AND EXISTS (SELECT FROM ready)
+    DELETE FROM penstock.producer_state AS p
+    USING unnest(%(droppers)s::text[], %(gone)s::text[]) AS s (producer, name)
+    WHERE p.producer = s.producer AND p.name = s.name AND (SELECT ready FROM ready)
 )
-SELECT EXISTS (SELECT FROM mine) AS mine, EXISTS (SELECT FROM ready) AS ready,
-    m.partition, m.first, m.last,
-    CASE WHEN m.partition IS NOT NULL
-        THEN pg_notify('penstock_log', %(topic)s::text || ':' || m.partition || ':' || m.last)
-    END AS told
-FROM (VALUES (1)) AS one LEFT JOIN moved AS m ON true
-ORDER BY m.partition;
+SELECT ARRAY(SELECT number FROM mine) AS mine, ARRAY(SELECT number FROM heads) AS there,
+    ARRAY(SELECT first FROM moved ORDER BY number) AS first,
+    ARRAY(SELECT last FROM moved ORDER BY number) AS last,
+    (SELECT count(pg_notify('penstock_log', topic || ':' || partition || ':' || last)::text)
+     FROM moved) AS told;
 
 -- name: head
 SELECT first, last FROM penstock.log_partitions

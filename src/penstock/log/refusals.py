@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.errors import ConfigError, FatalError, FencedError
+from penstock.errors import ConfigError, DamagedError, FatalError, FencedError
 from penstock.records import LogPosition
 
 
@@ -65,3 +65,22 @@ def check_kept(
             "anew since that position was stored; start its consumers from the beginning",
             newest=last,
         )
+
+
+def damaged(
+    topic: str, partition: int, first: LogPosition, last: LogPosition, why: str
+) -> DamagedError:
+    """An append cannot be read as it was written."""
+    source = topic.split(".", 1)[0]
+    return DamagedError(
+        f"expected the changes {first} to {last} of partition {partition} of {topic!r}, the log "
+        f"holds damaged bytes in their place ({why}); other topics go on. Restore the database "
+        f"from a backup. Or pass them over with `penstock replay PIPELINE --topic {topic} "
+        f"--position {last}`, for each pipeline that stopped, and mend what is then missing with "
+        f"`penstock resync {source}`",
+        topic=topic,
+        partition=partition,
+        first=first,
+        last=last,
+        why=why,
+    )

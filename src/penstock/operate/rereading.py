@@ -7,7 +7,7 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,9 +24,10 @@ logger = structlog.get_logger("penstock.rereading")
 class Rereading:
     """Asks the running sources for the tables that are marked; `ask` is a chore."""
 
-    def __init__(self, store: PostgresStore, sources: Sequence[Source]) -> None:
+    def __init__(self, store: PostgresStore, sources: Callable[[], Sequence[Source]]) -> None:
         self._store = store
-        self._sources = {s.name: s for s in sources if isinstance(s, RereadableSource)}
+        self._sources = sources
+        self._running: dict[str, RereadableSource] = {}
         self._asked: dict[tuple[str, str], tuple[str | None, str | None]] = {}
 
     async def ask(self) -> None:
@@ -34,11 +35,20 @@ class Rereading:
         marked = [table for table in await self._store.live_tables() if table.reread]
         names = {(table.source, table.stream) for table in marked}
         self._asked = {name: mark for name, mark in self._asked.items() if name in names}
+        running: dict[str, RereadableSource] = {
+            s.name: s for s in self._sources() if isinstance(s, RereadableSource)
+        }
+        for name in [name for name in self._asked if running.get(name[0]) is not self._known(name)]:
+            del self._asked[name]  # it was begun anew since, and has forgotten
+        self._running = running
         for table in marked:
             await self._ask_for(table)
 
+    def _known(self, name: tuple[str, str]) -> RereadableSource | None:
+        return self._running.get(name[0])
+
     async def _ask_for(self, table: LiveTable) -> None:
-        source = self._sources.get(table.source)
+        source = self._running.get(table.source)
         name, mark = (table.source, table.stream), (table.columns_at, table.reread)
         if source is None or self._asked.get(name) == mark:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
@@ -111,8 +111,3 @@ class FilesSettings(DocumentSourceSettings):
     """The folder, relative to the project file."""
     rescan: Duration = 600.0
     """How often the folder is compared as a whole, beside watching it."""
-
-
-SourceSettings: TypeAlias = Annotated[
-    PostgresSettings | MySQLSettings | FilesSettings, Field(discriminator="type")
-]

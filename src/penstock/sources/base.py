@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from penstock.records import Change, Key, Microseconds, Row, Schema
 
@@ -96,6 +104,28 @@ class RereadableSource(Protocol):
         Who asks keeps the wish until the truncate has come: one that was not begun is forgotten
         with the process. One that was begun is completed, by the next process if need be.
         """
+
+
+Application: TypeAlias = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[MutableMapping[str, Any]]],
+        Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+"""An application after ASGI, which any HTTP server of Python's can serve."""
+
+
+@runtime_checkable
+class ReceivingSource(Protocol):
+    """A source that others send to, over HTTP."""
+
+    name: str
+
+    def application(self) -> Application:
+        """What answers the requests below the source's own address. Made once, served until the
+        process ends; answers 503 while the source is not read."""
 
 
 class RowHash(NamedTuple):

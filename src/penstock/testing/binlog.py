@@ -6,6 +6,7 @@ The bytes follow MySQL's source documentation ("Binlog Event") and MariaDB's kno
 
 from __future__ import annotations
 
+import sys
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -27,6 +28,11 @@ from penstock.sources.mysql.events import (
     XID,
 )
 from penstock.sources.mysql.protocol import encode_length
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 SERVER: Final = 1
 WRITE: Final = 30
@@ -166,9 +172,7 @@ class BinlogWriter:
         whole = b"".join(inner)
         packed = whole
         if compress:
-            import zstandard
-
-            packed = zstandard.ZstdCompressor().compress(whole)
+            packed = zstd.compress(whole)
         fields = [(2, encode_length(0 if compress else 255)), (3, encode_length(len(whole)))]
         fields.append((1, encode_length(len(packed))))
         body = b"".join(

@@ -7,13 +7,13 @@ it, and never again while its vector is stored (G5).
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
+import orjson
 
 from penstock.errors import BadRecordError
 from penstock.models.base import Embedder
@@ -28,7 +28,7 @@ from penstock.pipelines.knowledge.rows import (
     unchanged,
 )
 from penstock.pipelines.knowledge.token_counts import TokenCounts
-from penstock.records import DOCUMENTS, Change, Key, Op, Unchanged, Value
+from penstock.records import DOCUMENTS, Change, Key, Op, Value
 from penstock.stores.base import (
     ChunkText,
     DocumentVersion,
@@ -55,6 +55,9 @@ class _Draft:
     deleted: bool = False
     values: dict[str, Value] = field(default_factory=dict)
     """Of a row: what its text and title are made of."""
+
+
+_KEPT: Final = ("title", "media_type", "content_hash", "text", "metadata")
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,8 @@ class KnowledgePipeline:
             return Titled("", "")
         change = draft.change
         if change.schema.stream == DOCUMENTS:
-            return Titled(storable(_text(change, "title")), storable(_text(change, "text")))
+            title, text = _texts(change, ("title", "text"))
+            return Titled(storable(title), storable(text))
         stream = change.schema.stream
         return Titled(table_name(stream), storable(self.rows[stream].text(draft.values)))
 
@@ -212,13 +216,14 @@ class KnowledgePipeline:
         if schema.stream == DOCUMENTS:
             if draft.deleted:
                 return DocumentVersion(chunks=None, **common)
+            title, media_type, content_hash, text, metadata = _texts(change, _KEPT)
             return DocumentVersion(
                 chunks=chunks,
-                title=storable(_text(change, "title")),
-                media_type=_text(change, "media_type"),
-                content_hash=_text(change, "content_hash"),
-                text=_text(change, "text"),
-                metadata=_metadata(_text(change, "metadata")),
+                title=storable(title),
+                media_type=media_type,
+                content_hash=content_hash,
+                text=text,
+                metadata=_metadata(metadata),
                 **common,
             )
         key: Key = change.key
@@ -252,14 +257,18 @@ def storable(text: str) -> str:
     return text
 
 
-def _text(change: Change, column: str) -> str:
-    value = change.value(column)
-    return "" if value is None or isinstance(value, Unchanged) else value
+def _texts(change: Change, columns: Sequence[str]) -> list[str]:
+    """Values of a document's change; "" for what it does not have."""
+    row = change.after
+    if row is None:
+        return [""] * len(columns)
+    index = change.schema.index
+    return [value if isinstance(value := row[index(column)], str) else "" for column in columns]
 
 
 def _metadata(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text) if text else {}
+        found = orjson.loads(text) if text else {}
     except ValueError as error:
         raise BadRecordError(f"the metadata is expected to be JSON, but {error}") from error
     return found if isinstance(found, dict) else {}

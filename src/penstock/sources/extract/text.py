@@ -69,7 +69,8 @@ def extract_text(kind: Kind, data: bytes) -> Extracted:
 
 def _title(text: str) -> str | None:
     head = text[:_LOOK]
-    match = _TITLE.search(head)
+    marked = "#" in head or "\n=" in head or "\n---" in head
+    match = _TITLE.search(head) if marked else None
     if match is None:
         return None
     before = head[: match.start()]

@@ -11,13 +11,13 @@ base, "Replication Protocol".
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
-from penstock.errors import MissingExtraError
 from penstock.sources.mysql.protocol import (
     BROKEN,
     ProtocolError,
@@ -25,6 +25,11 @@ from penstock.sources.mysql.protocol import (
     length_encoded,
     length_encoded_bytes,
 )
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 HEADER: Final = 19
 CHECKSUM: Final = 4
@@ -544,16 +549,9 @@ def payload_events(data: bytes) -> list[bytes]:
 
 def _unzstd(packed: bytes, length: int) -> bytes:
     try:
-        import zstandard
-    except ImportError as error:
-        raise MissingExtraError("reading compressed transactions of MySQL", "mysql") from error
-    try:
-        return (
-            zstandard.ZstdDecompressor()
-            .decompressobj(read_across_frames=True)
-            .decompress(packed)[: length + 1]
-        )
-    except zstandard.ZstdError as error:
+        # No more than was announced, and a byte to see that there is more.
+        return zstd.ZstdDecompressor().decompress(packed, length + 1)
+    except (zstd.ZstdError, EOFError) as error:
         raise ValueError(str(error)) from error
 
 

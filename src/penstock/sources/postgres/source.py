@@ -1,43 +1,35 @@
-"""The PostgreSQL source: a consistent copy of tables, then every change by logical replication.
-
-State, as small named texts: ``system`` and ``timeline`` (which server), ``lsn`` (what the slot may
-be told to forget), ``position`` (the last change given), ``table:STREAM`` (consistent point of the
-table's copy and the table's oid, once it is complete), ``shape:STREAM`` (what the table looked like
-when it was copied or the stream last described it).
-"""
+"""The PostgreSQL source: a consistent copy of tables, then every change by logical replication."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import psycopg
 import structlog
 
 from penstock.clock import Clock
-from penstock.errors import ConfigError, SourceError
-from penstock.records import Microseconds, Schema
-from penstock.sources.base import Finding, RowHash, SourceBatch, State, StateChange
+from penstock.errors import SourceError
+from penstock.records import Microseconds
+from penstock.sources.base import SourceBatch, State, StateChange
 from penstock.sources.postgres.capture import Capture
 from penstock.sources.postgres.catalogue import (
     Server,
     Table,
     choose_tables,
     fetch,
-    fetch_column_names,
     fetch_published,
     fetch_relation,
     fetch_server,
-    fetch_slot,
     fetch_tables,
     fetch_types,
 )
 from penstock.sources.postgres.changes import NEVER, TablePlan, table_schema
-from penstock.sources.postgres.checks import check_source
 from penstock.sources.postgres.connections import connect
+from penstock.sources.postgres.inspection import PostgresDatabase
+from penstock.sources.postgres.limits import PostgresLimits
 from penstock.sources.postgres.positions import format_lsn, parse_lsn, parse_position
 from penstock.sources.postgres.publication import (
     Export,
@@ -47,69 +39,31 @@ from penstock.sources.postgres.publication import (
     check_identity,
     check_slot,
     claim_slot,
-    default_slot_name,
-    drop_publication,
     drop_slot,
     ensure_publication,
     export_snapshot,
     identify,
 )
-from penstock.sources.postgres.shapes import STATE as _SHAPE
-from penstock.sources.postgres.shapes import Shape, fetch_shapes
+from penstock.sources.postgres.shapes import fetch_shapes
 from penstock.sources.postgres.snapshot import TableCopier, enter_snapshot
-from penstock.sources.postgres.verify import HashedTable, current_lsn, row_hashes
+from penstock.sources.postgres.state import (
+    SHAPE,
+    TABLE,
+    Copied,
+    changed_facts,
+    copied_in,
+    copied_tables,
+    lsn_in,
+    shapes_in,
+)
+from penstock.sources.postgres.verify import current_lsn
 
 logger = structlog.get_logger("penstock.sources.postgres")
 
 OLDEST_VERSION: Final = 150000
-_TABLE: Final = "table:"
 
 
-@dataclass(frozen=True, slots=True)
-class PostgresLimits:
-    """How much is held, and how long is waited."""
-
-    read_ahead_bytes: int = 4_000_000
-    consistent_point_s: float = 300.0
-    """How long to wait for open transactions before a copy."""
-    reread_point_s: float = 3.0
-    """The same when a table is copied again: the stream waits for that time."""
-    reread_pause_s: float = 30.0
-    """How long the stream goes on before that is tried again."""
-    slot_s: float = 6.0
-    """How long to wait for a slot that a killed process still holds."""
-    answer_s: float = 10.0
-    """How long the server may take to answer a question of ours."""
-
-
-class SlotStatus(NamedTuple):
-    """How the slot stands: what is confirmed, and how much WAL the server keeps for us."""
-
-    slot: str
-    confirmed_lsn: str | None
-    current_lsn: str
-    retained_wal_bytes: int
-    lag_bytes: int
-    active: bool
-    wal_status: str | None
-
-
-class _Copied(NamedTuple):
-    """A table's complete copy, as the state holds it."""
-
-    consistent_point: int
-    oid: int
-
-    @classmethod
-    def parse(cls, text: str) -> _Copied:
-        point, _, oid = text.partition(" ")
-        return cls(parse_lsn(point), int(oid or 0))
-
-    def format(self) -> str:
-        return f"{format_lsn(self.consistent_point)} {self.oid}"
-
-
-class PostgresSource:
+class PostgresSource(PostgresDatabase):
     """Captures tables of one PostgreSQL database (15 or later).
 
     ``tables`` are names (``flights``, ``public.flights``) or globs (``public.*``), looked up each
@@ -134,20 +88,19 @@ class PostgresSource:
         publication: str | None = None,
         heartbeat_s: float = 5.0,
         max_batch_changes: int = 5000,
-        limits: PostgresLimits = PostgresLimits(),
+        limits: PostgresLimits | None = None,
     ) -> None:
-        if not tables:
-            raise ConfigError(f"expected the names of tables for source {name!r}, got none")
-        self.name = name
-        self.slot = slot or default_slot_name(name)
-        self.publication = publication or self.slot
-        self._dsn = dsn
-        self._patterns = tuple(tables)
-        self._clock = clock
+        super().__init__(
+            name,
+            dsn,
+            tables,
+            clock=clock,
+            slot=slot,
+            publication=publication,
+            limits=limits or PostgresLimits(),
+        )
         self._heartbeat_s = heartbeat_s
         self._batch_changes = max_batch_changes
-        self._limits = limits
-        self._what = f"source {name!r}"
         self._durable = 0
         self._capture: Capture | None = None
         self._wanted: set[str] = set()
@@ -179,15 +132,15 @@ class PostgresSource:
         )
         self._wanted |= self._copying  # begun, but not durable: the state may not know
         self._copying = set()
-        copied, shapes = _copied_tables(state, tables, published), _shapes_in(state)
-        facts = _changed_facts(state, tables, identity)
+        copied, shapes = copied_tables(state, tables, published), shapes_in(state)
+        facts = changed_facts(state, tables, identity)
         if resume_lsn is None:
             first = self._first_load(catalogue, tables, published, facts)
             async with aclosing(first) as batches:
                 async for batch in batches:
-                    resume_lsn = _lsn_in(batch.state, resume_lsn)
-                    copied |= _copied_in(batch.state)
-                    shapes |= _shapes_in(batch.state)
+                    resume_lsn = lsn_in(batch.state, resume_lsn)
+                    copied |= copied_in(batch.state)
+                    shapes |= shapes_in(batch.state)
                     yield batch
         else:
             facts |= {} if "lsn" in state else {"lsn": format_lsn(resume_lsn)}
@@ -226,9 +179,9 @@ class PostgresSource:
     async def acknowledge(self, state: StateChange) -> None:
         """See `penstock.sources.base.Source.acknowledge`."""
         self._copying -= {
-            name.removeprefix(_TABLE)
+            name.removeprefix(TABLE)
             for name, value in state.items()
-            if name.startswith(_TABLE) and value is not None
+            if name.startswith(TABLE) and value is not None
         }
         lsn = state.get("lsn")
         if lsn is None:
@@ -253,97 +206,6 @@ class PostgresSource:
         if capture is not None:
             await capture.close()
         await resources.aclose()
-
-    async def check(self) -> Sequence[Finding]:
-        """See `penstock.sources.base.CheckableSource.check`."""
-        return await check_source(
-            self._dsn, self.name, self._patterns, slot=self.slot, publication=self.publication
-        )
-
-    async def drop(self) -> Sequence[str]:
-        """See `penstock.sources.base.DroppableSource.drop`."""
-        await self.close()
-        dropped = []
-        connection = await connect(self._dsn, self._what)
-        try:
-            await claim_slot(
-                connection, self._what, self.slot, clock=self._clock, patience_s=self._limits.slot_s
-            )
-            if await drop_slot(connection, self._what, self.slot):
-                dropped.append(f"replication slot {self.slot}")
-            if await drop_publication(connection, self._what, self.publication):
-                dropped.append(f"publication {self.publication}")
-        finally:
-            await connection.close()
-        return dropped
-
-    async def status(self) -> SlotStatus | None:
-        """How the slot stands now, asked on a connection of its own; None before there is one."""
-        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
-        try:
-            slot = await fetch_slot(connection, self._what, self.slot)
-            if slot is None:
-                return None
-            current = (await fetch(connection, self._what, "SELECT pg_current_wal_lsn()::text"))[0]
-            confirmed = slot.confirmed_lsn
-            return SlotStatus(
-                slot.name,
-                None if confirmed is None else format_lsn(confirmed),
-                current[0],
-                slot.retained_bytes,
-                max(0, parse_lsn(current[0]) - (confirmed or 0)),
-                slot.active_pid is not None,
-                slot.wal_status,
-            )
-        finally:
-            await connection.close()
-
-    async def current_lsn(self) -> str:
-        """Where the server's log ends now: what committed before lies before it."""
-        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
-        try:
-            return await current_lsn(connection, self._what)
-        finally:
-            await connection.close()
-
-    async def streams(self) -> list[str]:
-        """The streams that the project's names mean at the source now."""
-        connection = await connect(self._dsn, self._what)
-        try:
-            found = await fetch_tables(connection, self._what)
-            return [table.stream for table in choose_tables(self._patterns, found, self.name)]
-        finally:
-            await connection.close()
-
-    async def columns(self) -> dict[str, list[str]]:
-        """The columns of every table at the source, by stream; for comparing with the settings."""
-        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
-        try:
-            return await fetch_column_names(connection, self._what)
-        finally:
-            await connection.close()
-
-    async def row_hashes(
-        self, schema: Schema, columns: Sequence[str] | None = None
-    ) -> AsyncGenerator[RowHash]:
-        """A hash of every row that one of our streams has now, ordered by key; for comparing with
-        the live table. ``columns`` are those that are hashed: the ones of ``schema`` that the table
-        still has (None: all of them)."""
-        connection = await connect(self._dsn, self._what)
-        try:
-            tables = await fetch_tables(connection, self._what)
-            table = choose_tables([schema.stream], tables, self.name)[0]
-            hashed = HashedTable(
-                (table.namespace, table.name),
-                columns or schema.names,
-                [column.name for column in schema.columns if column.key],
-                only=table.kind == "r",
-            )
-            async with aclosing(row_hashes(connection, self._what, hashed)) as rows:
-                async for row in rows:
-                    yield row
-        finally:
-            await connection.close()
 
     async def _open_catalogue(self) -> psycopg.AsyncConnection:
         connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
@@ -435,7 +297,7 @@ class PostgresSource:
         self._copying |= streams
         # First the word that there is no copy, then nothing of the tables until there is one: a
         # process that dies in between leaves it to the next to make the copy.
-        yield SourceBatch(state={_TABLE + stream: None for stream in sorted(streams)})
+        yield SourceBatch(state={TABLE + stream: None for stream in sorted(streams)})
         filters = await fetch_published(catalogue, self._what, self.publication)
         published = Published(frozenset(), filters)
         patience_s = self._limits.reread_point_s
@@ -511,10 +373,10 @@ class PostgresSource:
     ) -> AsyncGenerator[SourceBatch]:
         logger.info("source.copying", source=self.name, table=table.stream)
         plan = await self._plan(connection, table)
-        finished = {_TABLE + table.stream: _Copied(export.consistent_point, table.oid).format()}
+        finished = {TABLE + table.stream: Copied(export.consistent_point, table.oid).format()}
         found = (await fetch_shapes(connection, self._what, self.publication)).get(table.stream)
         if found is not None:
-            finished[_SHAPE + table.stream] = found.shape.format()
+            finished[SHAPE + table.stream] = found.shape.format()
         copy = copier.copy(table, plan, published.filters.get(table.oid), finished)
         async with aclosing(copy) as batches:
             async for batch in batches:
@@ -548,54 +410,6 @@ def require_logical(server: Server, what: str) -> None:
         )
 
 
-def _changed_facts(
-    state: State, tables: Sequence[Table], identity: Identity
-) -> dict[str, str | None]:
-    """What the state must say from now on: who the server is, and no tables that are gone."""
-    wanted = {kind + table.stream for table in tables for kind in (_TABLE, _SHAPE)}
-    facts: dict[str, str | None] = {
-        name: None for name in state if name.startswith((_TABLE, _SHAPE)) and name not in wanted
-    }
-    now = {"system": identity.system, "timeline": str(identity.timeline)}
-    return facts | {name: value for name, value in now.items() if state.get(name) != value}
-
-
-def _copied_tables(state: State, tables: Sequence[Table], published: Published) -> dict[int, int]:
-    """Tables whose copy is complete and whose changes were published ever since, with the
-    consistent point of the copy."""
-    copied = {}
-    for table in tables:
-        text = state.get(_TABLE + table.stream)
-        if text is None or table.oid in published.added:
-            continue
-        entry = _Copied.parse(text)
-        if entry.oid == table.oid:
-            copied[table.oid] = entry.consistent_point
-    return copied
-
-
-def _copied_in(state: StateChange) -> dict[int, int]:
-    entries = (
-        _Copied.parse(text)
-        for name, text in state.items()
-        if name.startswith(_TABLE) and text is not None
-    )
-    return {entry.oid: entry.consistent_point for entry in entries}
-
-
-def _shapes_in(state: StateChange) -> dict[str, Shape]:
-    return {
-        name.removeprefix(_SHAPE): Shape.parse(text)
-        for name, text in state.items()
-        if name.startswith(_SHAPE) and text is not None
-    }
-
-
 def _end_tables(capture: Capture, state: StateChange) -> None:
-    for stream, shape in _shapes_in(state).items():
+    for stream, shape in shapes_in(state).items():
         capture.end_table(stream, shape)
-
-
-def _lsn_in(state: StateChange, before: int | None) -> int | None:
-    lsn = state.get("lsn")
-    return before if lsn is None else parse_lsn(lsn)

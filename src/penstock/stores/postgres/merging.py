@@ -18,6 +18,7 @@ import psycopg
 
 from penstock.database.queries import load_queries
 from penstock.stores.base import DEFAULT_TENANT
+from penstock.stores.postgres.arrays import numbers_literal
 from penstock.stores.postgres.binary_rows import HEADER, TRAILER, posting_rows
 from penstock.stores.postgres.lexical import Block, Ids, keep, merge_blocks, pack, unpack_all
 
@@ -168,8 +169,15 @@ async def _rewrite(connection: Connection, tenant: str, chosen: Sequence[tuple[s
         (term, unpack_all([(ids, counts, lengths) for _, ids, counts, lengths in found]))
         for term, found in groupby(rows, itemgetter(0))
     ]
-    alive = await _alive(connection, [postings.chunk_ids for _, postings in joined])
-    kept = [(term, keep(postings, np.isin(postings.chunk_ids, alive))) for term, postings in joined]
+    ids = [postings.chunk_ids for _, postings in joined]
+    living = (
+        np.isin(np.concatenate(ids), await _alive(connection, ids)) if ids else np.empty(0, bool)
+    )
+    ends = np.cumsum([len(found) for found in ids])
+    parts = np.split(living, ends[:-1])
+    kept = [
+        (term, keep(postings, alive)) for (term, postings), alive in zip(joined, parts, strict=True)
+    ]
     left = [(term, pack(postings)) for term, postings in kept if len(postings.chunk_ids)]
     await _store(connection, tenant, [term for term, _ in left], [packed for _, packed in left])
 
@@ -177,7 +185,7 @@ async def _rewrite(connection: Connection, tenant: str, chosen: Sequence[tuple[s
 async def _alive(connection: Connection, ids: Sequence[Ids]) -> Ids:
     """Which of these chunks there still are."""
     wanted = np.unique(np.concatenate(ids)) if ids else np.empty(0, np.int64)
-    cursor = await _run(connection, "alive", chunks=wanted.tolist())
+    cursor = await _run(connection, "alive", chunks=numbers_literal(wanted.tolist()))
     return np.fromiter((row[0] for row in await cursor.fetchall()), np.int64)
 
 

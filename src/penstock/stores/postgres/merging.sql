@@ -13,7 +13,7 @@ SELECT block, payload, total FROM (
 WHERE before < %(most)s ORDER BY block
 
 -- name: alive
-SELECT id FROM penstock.chunks WHERE id = ANY(%(chunks)s)
+SELECT id FROM penstock.chunks WHERE id = ANY(%(chunks)s::bigint[])
 
 -- name: next_block
 SELECT nextval('penstock.posting_blocks')

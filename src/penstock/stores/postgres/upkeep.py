@@ -22,6 +22,11 @@ from penstock.stores.postgres.store import PostgresStore
 MOST_MERGES: Final = 20
 """How many pieces of the text index one call merges at most."""
 
+WHILE_LOADING: Final = MergeSettings(
+    fresh_blocks=200, fresh_small=64_000_000, fresh_bytes=32_000_000, lists_per_term=16
+)
+"""A reader looks through so many fresh blocks in some milliseconds."""
+
 # Autovacuum looks once a minute; a first load must not be planned for with empty tables till then.
 _ANALYZE: Final = (
     "ANALYZE penstock.documents, penstock.chunks, penstock.vectors, penstock.postings, "
@@ -60,9 +65,15 @@ class Upkeep:
             self._analyzed_at = chunks
 
     async def merge(self, *, all_of_it: bool = False) -> None:
-        """Merge posting lists and throw away what nothing uses."""
-        settings = MergeSettings(fresh_blocks=1) if all_of_it else MergeSettings()
+        """Merge posting lists and throw away what nothing uses.
+
+        While a first load is under way little is merged: a list that was made then would be made
+        again, several times over, and readers bear a few more blocks meanwhile.
+        """
         async with self._turn, self._connection() as connection:
+            settings = MergeSettings(fresh_blocks=1) if all_of_it else MergeSettings()
+            if not all_of_it and await _loading(connection):
+                settings = WHILE_LOADING
             for _ in range(MOST_MERGES):
                 merged = await merge_postings(
                     connection, tenant=self._tenant, after=self._after, settings=settings
@@ -79,7 +90,7 @@ class Upkeep:
         is dropped, since adding to it costs more than building it afterwards.
         """
         async with self._turn, self._connection() as connection:
-            [(loading,)] = await (await connection.execute(_LOADING)).fetchall()
+            loading = await _loading(connection)
             if loading:
                 await vector_index.drop_before_bulk(connection, model, loading)
             else:
@@ -101,3 +112,9 @@ class Upkeep:
         with translated():
             async with self._pool.connection() as connection:
                 yield connection
+
+
+async def _loading(connection: psycopg.AsyncConnection[Any]) -> int:
+    """How many records of first loads are waiting."""
+    [(waiting,)] = await (await connection.execute(_LOADING)).fetchall()
+    return int(waiting)

@@ -1,22 +1,23 @@
-"""A file that was read, as a row of the stream of documents."""
+"""A document that was read, as a row of the stream of documents."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from penstock.errors import BadRecordError, MissingExtraError
 from penstock.records import Microseconds, Row
+from penstock.sources.documents.found import Found
 from penstock.sources.extract import Extracted, Extractor
-from penstock.sources.files.folder import Found
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Document(NamedTuple):
     """What a change of a document will say. ``base`` is the fingerprint that was known when the
-    file was read: another one by now means that something newer was found since."""
+    document was read: another one by now means that something newer was found since."""
 
     key: str
     fingerprint: str
@@ -27,11 +28,20 @@ class Document(NamedTuple):
 
 def timestamp(nanoseconds: int) -> str | None:
     """A time as PostgreSQL prints it; None for one that no calendar has."""
+    seconds, rest = divmod(nanoseconds // 1000, 1_000_000)
+    moment = _second(seconds)
+    if moment is None or not rest:
+        return moment
+    return f"{moment[:-6]}.{rest:06d}{moment[-6:]}"
+
+
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str | None:
+    """A first load has many files of one second."""
     try:
-        moment = _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+        return (_EPOCH + timedelta(seconds=seconds)).isoformat(" ")
     except OverflowError:
         return None
-    return moment.isoformat(" ")
 
 
 def readable(found: Found, base: str | None, extracted: Extracted) -> Document:

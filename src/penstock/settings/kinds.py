@@ -1,0 +1,23 @@
+"""All kinds of sources, told apart by ``type``."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
+from penstock.settings.sources import FilesSettings, MySQLSettings, PostgresSettings
+from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
+
+SourceSettings: TypeAlias = Annotated[
+    PostgresSettings
+    | MySQLSettings
+    | FilesSettings
+    | ObjectsSettings
+    | WebhookSettings
+    | WebhookDocumentsSettings
+    | DynamoDBSettings
+    | KinesisSettings,
+    Field(discriminator="type"),
+]
