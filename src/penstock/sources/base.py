@@ -164,3 +164,22 @@ class ComparableDocuments(Protocol):
 
     async def reread(self, key: str) -> Row | None:
         """One document as it is now (`penstock.records.DOCUMENT_COLUMNS`); None: there is none."""
+
+
+class CopyProgress(NamedTuple):
+    """How far the copy of a table is. ``remaining_rows`` is an estimate; rate and time are None
+    while they are not known."""
+
+    stream: str
+    rows: int
+    rows_per_s: float | None
+    remaining_rows: int
+    remaining_s: float | None
+
+
+@runtime_checkable
+class CopyingSource(Protocol):
+    """A source that copies what there is beside the stream of changes."""
+
+    def copies(self) -> Sequence[CopyProgress]:
+        """How far the copies are that are not complete; empty when there are none."""

@@ -7,7 +7,7 @@ copy contains, and knows how far complete transactions go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final, cast
@@ -24,7 +24,6 @@ from penstock.records import (
     Schema,
 )
 from penstock.sources.postgres.decoder import (
-    BEGIN,
     Begin,
     Commit,
     Delete,
@@ -36,20 +35,13 @@ from penstock.sources.postgres.decoder import (
     Update,
     decode,
 )
+from penstock.sources.postgres.marks import CopyMark, Visibility
 from penstock.sources.postgres.positions import parse_position, position_prefix
 
 NEVER: Final = 1 << 64
 """Where a table starts whose copy is yet to be made: after every LSN."""
 _EVERYTHING: Final = 1 << 62
 _new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
-
-
-def commits_after(data: bytes, start: int, lsn: int) -> bool:
-    """Whether this message begins a transaction that committed at or after ``lsn``."""
-    if data[start] != BEGIN:
-        return False
-    message = decode(data, start)
-    return isinstance(message, Begin) and message.commit_lsn >= lsn
 
 
 def _key_maker(indexes: tuple[int, ...]) -> Callable[[Row], Key]:
@@ -67,9 +59,11 @@ class TablePlan:
     starts_at: int
     """Changes that committed before this LSN are in the copy of the table."""
     key: Callable[[Row], Key]
+    mark: CopyMark | None = None
+    """What is kept of the table while it is copied."""
 
     @classmethod
-    def make(cls, schema: Schema, starts_at: int = 0) -> TablePlan:
+    def make(cls, schema: Schema, starts_at: int = 0, mark: CopyMark | None = None) -> TablePlan:
         """Raises `SourceError` when the schema has no key."""
         if not schema.key_indexes:
             raise SourceError(
@@ -78,7 +72,7 @@ class TablePlan:
                 source=schema.source,
                 stream=schema.stream,
             )
-        return cls(schema, starts_at, _key_maker(schema.key_indexes))
+        return cls(schema, starts_at, _key_maker(schema.key_indexes), mark)
 
 
 def table_schema(
@@ -121,6 +115,7 @@ class Assembler:
         self._transaction = ""
         self._committed = Microseconds(0)
         self._commit_lsn = 0
+        self._unsettled: set[int] = set()
         self.changes: list[Change] = []
         self.complete = 0
         self.end_lsn = end_lsn
@@ -130,11 +125,26 @@ class Assembler:
         """Changes of this relation look so from here on; None leaves them out."""
         self._plans[oid] = plan
 
-    def begin_table(self, oid: int, starts_at: int) -> None:
-        """Changes of this relation that commit from this LSN on are wanted."""
+    def begin_table(self, oid: int, starts_at: int, mark: CopyMark | None) -> None:
+        """Changes of this relation that commit from this LSN on are wanted, and noted in ``mark``
+        while there is one."""
         plan = self._plans.get(oid)
         if plan is not None:
-            self._plans[oid] = replace(plan, starts_at=starts_at)
+            self._plans[oid] = replace(plan, starts_at=starts_at, mark=mark)
+
+    def is_seen_by(self, snapshot: Visibility) -> bool:
+        """Whether all transactions that were begun here are in the snapshot. A transaction is sent
+        to us as soon as its commit is on disk, a moment before others can see it."""
+        self._unsettled = snapshot.unsettled(self._unsettled)
+        return all(map(snapshot.sees, self._unsettled))
+
+    def settle(self, snapshot: Visibility) -> None:
+        """Forget what every snapshot from now on sees."""
+        self._unsettled = snapshot.unsettled(self._unsettled)
+
+    def expect(self, xids: Iterable[int]) -> None:
+        """These may have been begun by an earlier life."""
+        self._unsettled.update(xids)
 
     def take_complete(self) -> list[Change]:
         """Remove the changes of complete transactions."""
@@ -176,6 +186,7 @@ class Assembler:
         self._begin, self._place = begin, 0
         self._prefix = position_prefix(begin.commit_lsn)
         self._transaction = str(begin.xid)
+        self._unsettled.add(begin.xid)
         self._committed, self._commit_lsn = begin.committed_at, begin.commit_lsn
 
     def _finish(self, commit: Commit) -> None:
@@ -211,13 +222,14 @@ class Assembler:
         row = message.new
         if len(row) != len(plan.schema.columns):
             raise _wrong_width(plan.schema, row)
-        self._add(plan.schema, Op.CREATE, plan.key(row), row)
+        self._add(plan, Op.CREATE, plan.key(row), row)
 
     def _update(self, message: Update) -> None:
         plan = self._plan(message.relation)
         if plan is None:
             return
-        schema, old, row, old_key = plan.schema, message.old, message.new, None
+        schema, old, row = plan.schema, message.old, message.new
+        old_key: Key | None = None
         if len(row) != len(schema.columns):
             raise _wrong_width(schema, row)
         if old is not None and message.kind is not None:
@@ -228,7 +240,15 @@ class Assembler:
         key = plan.key(row)
         if UNCHANGED in cast("Row", key):
             raise ProtocolError(f"expected the key of an updated row of {schema.stream!r}")
-        self._add(schema, Op.UPDATE, key, row, old, None if old_key == key else old_key)
+        if old_key == key:
+            old_key = None
+        mark = plan.mark
+        if mark is not None and UNCHANGED in row and not mark.knows(old_key or key):
+            mark.put_off(key, row)
+            if old_key is not None:
+                self._add(plan, Op.DELETE, old_key, None, old)
+            return
+        self._add(plan, Op.UPDATE, key, row, old, old_key)
 
     def _delete(self, message: Delete) -> None:
         plan = self._plan(message.relation)
@@ -237,29 +257,37 @@ class Assembler:
         old = message.old
         if len(old) != len(plan.schema.columns):
             raise _wrong_width(plan.schema, old)
-        self._add(plan.schema, Op.DELETE, plan.key(old), None, old)
+        self._add(plan, Op.DELETE, plan.key(old), None, old)
 
     def _truncate(self, message: Truncate) -> None:
         for oid in message.relations:
             plan = self._plan(oid)
             if plan is not None:
-                self._add(plan.schema, Op.TRUNCATE, (), None)
+                self._add(plan, Op.TRUNCATE, (), None)
 
     def _add(
         self,
-        schema: Schema,
+        plan: TablePlan,
         op: Op,
         key: Key,
         after: Row | None,
         before: Row | None = None,
         old_key: Key | None = None,
     ) -> None:
+        mark = plan.mark
+        if mark is not None:
+            if op is Op.TRUNCATE:
+                mark.empty()
+            else:
+                mark.touch(key)
+                if old_key is not None:
+                    mark.touch(old_key)
         # tuple.__new__ is what Change() comes to, at a third of its time.
         self.changes.append(
             _new(
                 Change,
                 (
-                    schema,
+                    plan.schema,
                     op,
                     key,
                     f"{self._prefix}{self._place:08X}",
