@@ -209,9 +209,6 @@ class Capture:
 
     def _take(self, piece: Piece) -> SourceBatch | None:
         copy = piece.copy
-        if piece.kind == "rows":
-            batch = taking.give(copy, piece, self._places)
-            return batch if batch.changes or batch.state else None
         if piece.kind == "begin":
             is_new = copy.state is None
             batch = taking.begin(copy, piece, self._places)
@@ -219,16 +216,17 @@ class Capture:
                 self._want(copy)
                 self._on_begun(copy.stream)
             return batch
-        if copy.mark.again or copy.mark.restart:
-            return None  # something more to read has come up meanwhile
-        batch = taking.end(copy, piece)
+        batch = taking.give(copy, piece, self._places)
+        if piece.ends_chunk and copy.is_complete:
+            self._end_copy(copy, piece)
+        return batch if batch.changes or batch.state else None
+
+    def _end_copy(self, copy: TableCopy, piece: Piece) -> None:
         copy.ended = True
         del self.copies.active[copy.stream], self._marks[copy.stream]
         self._want(copy)
-        if piece.shape is not None:
-            self._shapes.copied(copy.stream, piece.shape)
+        self._shapes.copied(copy.stream, piece.look.shape)
         self._on_copied(copy.stream)
-        return batch
 
     def _want(self, copy: TableCopy) -> None:
         """Changes of the table that commit after the copy's beginning are wanted."""

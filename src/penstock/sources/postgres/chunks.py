@@ -14,6 +14,7 @@ from typing import Final, LiteralString, NamedTuple
 import psycopg
 from psycopg import pq, sql
 
+from penstock.errors import RetryableError
 from penstock.records import Key, Microseconds, Row
 from penstock.sources.postgres.catalogue import Table, fetch, fetch_relation, fetch_types
 from penstock.sources.postgres.changes import TablePlan, table_schema
@@ -36,6 +37,9 @@ SELECT pg_current_snapshot()::text,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
        ARRAY(SELECT a.backend_xid::text::bigint FROM pg_stat_activity a
              WHERE a.wait_event = 'SyncRep' AND a.backend_xid IS NOT NULL),
+       (SELECT json_agg(json_build_array(a.attnum, a.attname, a.atttypid::bigint, a.atttypmod)
+                        ORDER BY a.attnum)
+        FROM pg_attribute a WHERE a.attrelid = %s AND a.attnum = ANY (%s) AND NOT a.attisdropped),
        coalesce(string_agg(pg_relation_filenode(c.oid)::text, ' ' ORDER BY c.oid), ''),
        coalesce(max(pg_relation_size(c.oid)) / current_setting('block_size')::bigint, 0)::bigint
 FROM parts JOIN pg_class c ON c.oid = parts.oid
@@ -43,17 +47,23 @@ WHERE c.relkind = 'r'
 """
 
 
+class Look(NamedTuple):
+    """How the rows of a table looked at a time."""
+
+    shape: Shape
+    plan: TablePlan
+    time: Microseconds
+
+
 class Moment(NamedTuple):
     """What a chunk is read as of. ``files`` names the files that hold the table's blocks: other
     ones have the rows in other places."""
 
     visible: Visibility
-    time: Microseconds
     waiting: Sequence[int]
     files: str
     blocks: int
-    shape: Shape | None
-    plan: TablePlan
+    look: Look
 
 
 class ChunkReader:
@@ -76,42 +86,52 @@ class ChunkReader:
         self._only = sql.SQL("ONLY " if table.kind == "r" else "")
         self._name = sql.Identifier(table.namespace, table.name)
 
-    async def begin(self) -> Moment:
-        """Take a snapshot. Until ``end`` nobody can alter, rewrite or truncate the table, which
-        would make it look empty to the snapshot: so it is held first, as any SELECT holds it."""
+    async def begin(self) -> Moment | None:
+        """Take a snapshot; None when that cannot be had just now. Until ``end`` nobody can alter,
+        rewrite or truncate the table, which would make it look empty to the snapshot: so it is held
+        first, as any SELECT holds it. No other table is touched meanwhile (looking at a publication
+        does), or we and who locks several tables might wait for each other."""
+        shape, plan = await self.look()
+        self._filter = shape.row_filter
         try:
-            await self._connection.execute("SET lock_timeout = '30s'")
+            await self._connection.execute("SET lock_timeout = '2s'")
             await self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             await self._connection.execute(
                 sql.SQL("LOCK TABLE {}{} IN ACCESS SHARE MODE").format(self._only, self._name)
             )
+        except psycopg.errors.LockNotAvailable:
+            await self.end()
+            return None
         except psycopg.Error as error:
             raise translate(error, self._what) from error
-        rows = await fetch(self._connection, self._what, _MOMENT, (self._table.oid,))
-        snapshot, time, waiting, files, blocks = rows[0]
+        numbers = [column.number for column in shape.columns]
+        oid = self._table.oid
+        rows = await fetch(self._connection, self._what, _MOMENT, (oid, oid, numbers))
+        snapshot, time, waiting, columns, files, blocks = rows[0]
+        if [list(column) for column in shape.columns] != columns:
+            await self.end()
+            return None
+        visible = Visibility.parse(snapshot)
+        look = Look(shape, plan, Microseconds(time))
+        return Moment(visible, waiting, files, blocks, look)
+
+    async def look(self) -> tuple[Shape, TablePlan]:
+        """How the table's rows look now."""
         found = (await fetch_shapes(self._connection, self._what, self._publication)).get(
             self._table.stream
         )
-        self._filter = None if found is None else found.shape.row_filter
-        return Moment(
-            Visibility.parse(snapshot),
-            Microseconds(time),
-            waiting,
-            files,
-            blocks,
-            None if found is None else found.shape,
-            await self.plan(),
-        )
-
-    async def plan(self) -> TablePlan:
-        """How the table's rows look now."""
+        if found is None:
+            raise RetryableError(
+                f"table {self._table.stream!r} of {self._what} left publication "
+                f"{self._publication!r} while it was copied; looking again"
+            )
         relation = await fetch_relation(
             self._connection, self._what, self._publication, self._table
         )
         wanted = [(column.type_oid, column.type_modifier) for column in relation.columns]
         types = await fetch_types(self._connection, self._what, wanted)
         key = tuple(self._table.primary_key or ())
-        return TablePlan.make(table_schema(self._source, relation, types, key))
+        return found.shape, TablePlan.make(table_schema(self._source, relation, types, key))
 
     async def end(self) -> None:
         """Let the snapshot go."""

@@ -18,15 +18,14 @@ import structlog
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError
-from penstock.records import Microseconds, Row
+from penstock.records import Row
 from penstock.sources.base import CopyProgress
 from penstock.sources.postgres.catalogue import Table, fetch
-from penstock.sources.postgres.changes import Assembler, TablePlan
-from penstock.sources.postgres.chunks import ChunkReader, Moment
+from penstock.sources.postgres.changes import Assembler
+from penstock.sources.postgres.chunks import ChunkReader, Look, Moment
 from penstock.sources.postgres.connections import connect
 from penstock.sources.postgres.limits import PostgresLimits
 from penstock.sources.postgres.marks import CopyMark, Visibility
-from penstock.sources.postgres.shapes import Shape
 from penstock.sources.postgres.state import CopyState
 
 logger = structlog.get_logger("penstock.sources.postgres")
@@ -65,6 +64,14 @@ class TableCopy:
     ended: bool = False
 
     @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to be read."""
+        state, mark = self.state, self.mark
+        if state is None or mark.again or mark.restart:
+            return False
+        return 0 <= state.blocks <= state.block
+
+    @property
     def stream(self) -> str:
         """How changes name the table."""
         return self.table.stream
@@ -92,17 +99,15 @@ class TableCopy:
 
 @dataclass(frozen=True)
 class Piece:
-    """What the stream is to take of a copy: its beginning, rows, or its end (with the shape that
-    the rows have). ``block``: with these rows all blocks before it are done (-1: not said)."""
+    """What the stream is to take of a copy: its beginning, or rows, which had that shape.
+    ``block``: with these rows all blocks before it are done (-1: not said)."""
 
-    kind: Literal["begin", "rows", "end"]
+    kind: Literal["begin", "rows"]
     copy: TableCopy
-    plan: TablePlan
-    time: Microseconds
+    look: Look
     rows: Sequence[Row] = ()
     block: int = -1
     ends_chunk: bool = False
-    shape: Shape | None = None
     taken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -191,7 +196,8 @@ class Copies:
         if not copy.settled:
             await self._settle(connection, copy)
         if copy.state is None:
-            await self._give(Piece("begin", copy, await reader.plan(), self._clock.now()))
+            shape, plan = await reader.look()
+            await self._give(Piece("begin", copy, Look(shape, plan, self._clock.now())))
         logger.info("source.copying", source=self._source, **copy.progress()._asdict())
         copy.told_at = self._loop.time()
         size = self._limits.chunk_blocks
@@ -200,14 +206,10 @@ class Copies:
             moment = await self._begin(reader, copy)
             if moment is None:
                 continue
-            if self._is_done(copy):
-                await reader.end()
-                await self._give(Piece("end", copy, moment.plan, moment.time, shape=moment.shape))
-                if copy.ended:
-                    break
-                continue
             await self._chunk(reader, copy, moment, size)
             await reader.end()
+            if copy.ended:
+                break
             took = self._loop.time() - began
             size = _next_size(size, took, self._limits.chunk_s, halve=copy.mark.spoiled)
             copy.read_s += took
@@ -236,6 +238,9 @@ class Copies:
     async def _begin(self, reader: ChunkReader, copy: TableCopy) -> Moment | None:
         """A moment that sees all that the stream has given; None: not yet."""
         moment = await reader.begin()
+        if moment is None:
+            await self._clock.sleep(_LOOK_S)
+            return None
         assembler, state = self._assembler(), copy.state
         assert state is not None
         if not self._looked:
@@ -245,14 +250,14 @@ class Copies:
             await reader.end()
             await self._clock.sleep(_LOOK_S)
             return None
-        shape = None if moment.shape is None else moment.shape.format()
+        shape = moment.look.shape.format()
         if state.blocks < 0:
             state.files, state.blocks, state.shape = moment.files, moment.blocks, shape
         elif copy.mark.restart or (state.files, state.shape) != (moment.files, shape):
             # Rows are in other places now, or look different from those that were given.
             await reader.end()
             logger.info("source.copying_anew", source=self._source, table=copy.stream)
-            await self._give(Piece("begin", copy, moment.plan, moment.time))
+            await self._give(Piece("begin", copy, moment.look))
             return None
         # From here to the first await nothing comes by the stream.
         copy.mark.covered = state.block >= state.blocks
@@ -260,19 +265,17 @@ class Copies:
         copy.mark.open_chunk(keys)
         return moment
 
-    def _is_done(self, copy: TableCopy) -> bool:
-        assert copy.state is not None
-        return copy.state.block >= copy.state.blocks and not copy.mark.fetching
-
     async def _chunk(self, reader: ChunkReader, copy: TableCopy, moment: Moment, size: int) -> None:
-        state, plan = copy.state, moment.plan
+        state, plan = copy.state, moment.look.plan
         assert state is not None
         limits, block = self._limits, -1
         if copy.mark.fetching:
             parts = reader.by_key(plan, copy.mark.fetching, self._batch_rows, limits.batch_bytes)
-        else:
+        elif state.block < state.blocks:
             block = min(state.blocks, state.block + size)
             parts = reader.blocks(plan, state.block, block, self._batch_rows, limits.batch_bytes)
+        else:
+            parts = _nothing()
         await self._give_all(copy, moment, parts, block)
 
     async def _give_all(
@@ -286,11 +289,9 @@ class Copies:
         async with aclosing(parts) as pieces:
             async for rows in pieces:
                 if last:
-                    await self._put(Piece("rows", copy, moment.plan, moment.time, last))
+                    await self._put(Piece("rows", copy, moment.look, last))
                 last = [] if copy.mark.spoiled else rows
-        await self._give(
-            Piece("rows", copy, moment.plan, moment.time, last, block, ends_chunk=True)
-        )
+        await self._give(Piece("rows", copy, moment.look, last, block, ends_chunk=True))
 
     async def _put(self, piece: Piece) -> None:
         while len(self.pieces) >= _WAITING:
@@ -308,6 +309,11 @@ class Copies:
         if self._loop.time() - copy.told_at > _TELL_S:
             copy.told_at = self._loop.time()
             logger.info("source.copying", source=self._source, **copy.progress()._asdict())
+
+
+async def _nothing() -> AsyncGenerator[list[Row]]:
+    return
+    yield
 
 
 def _next_size(size: int, took_s: float, wanted_s: float, *, halve: bool) -> int:

@@ -50,7 +50,7 @@ def begin(copy: TableCopy, piece: Piece, places: Places) -> SourceBatch:
     position = make_position(*places.next())
     empty = copy.first and copy.state is None
     copy.mark.begin_anew()
-    copy.state = CopyState(copy.table.oid, position, copy.first, not empty, piece.time)
+    copy.state = CopyState(copy.table.oid, position, copy.first, not empty, piece.look.time)
     said: dict[str, str | None] = {COPY + copy.stream: describe(copy), COPIED: str(position)}
     if empty:
         return SourceBatch([_truncate(piece, position)], said)
@@ -61,12 +61,14 @@ def give(copy: TableCopy, piece: Piece, places: Places) -> SourceBatch:
     """Rows of a chunk, without those of which the stream knows better."""
     mark, state = copy.mark, copy.state
     assert state is not None
-    changes = _changes(piece.plan, mark, piece.rows, piece.time, places)
+    changes = _changes(piece.look.plan, mark, piece.rows, piece.look.time, places)
     state.rows += len(changes)
     if piece.ends_chunk:
         if piece.block >= 0 and not mark.spoiled and not mark.restart:
             state.block = piece.block
         mark.close_chunk()
+    if piece.ends_chunk and copy.is_complete:
+        return _end(copy, piece, changes)
     if not piece.ends_chunk and not mark.changed:
         return SourceBatch(changes, {COPIED: str(changes[-1].position)} if changes else {})
     said: dict[str, str | None] = {COPY + copy.stream: describe(copy)}
@@ -88,21 +90,26 @@ def describe(copy: TableCopy) -> str:
     return state.format()
 
 
-def end(copy: TableCopy, piece: Piece) -> SourceBatch:
+def _end(copy: TableCopy, piece: Piece, changes: list[Change]) -> SourceBatch:
     """The copy is complete. What the table held before it and nobody touched since is gone at the
     source: it goes with a truncate that has the position of the copy's beginning."""
     state = copy.state
     assert state is not None
     done = Copied(parse_position(state.begun)[0], copy.table.oid)
-    said: dict[str, str | None] = {COPY + copy.stream: None, TABLE + copy.stream: done.format()}
-    if piece.shape is not None:
-        said[SHAPE + copy.stream] = piece.shape.format()
-    swept = [_truncate(piece, Position(state.begun))] if state.sweep else []
-    return SourceBatch(swept, said)
+    said: dict[str, str | None] = {
+        COPY + copy.stream: None,
+        TABLE + copy.stream: done.format(),
+        SHAPE + copy.stream: piece.look.shape.format(),
+    }
+    if changes:
+        said[COPIED] = str(changes[-1].position)
+    if state.sweep:
+        changes.append(_truncate(piece, Position(state.begun)))
+    return SourceBatch(changes, said)
 
 
 def _truncate(piece: Piece, position: Position) -> Change:
-    return Change(piece.plan.schema, Op.TRUNCATE, (), position, piece.time)
+    return Change(piece.look.plan.schema, Op.TRUNCATE, (), position, piece.look.time)
 
 
 def _changes(
