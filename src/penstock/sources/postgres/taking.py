@@ -104,7 +104,7 @@ def _end(copy: TableCopy, piece: Piece, changes: list[Change]) -> SourceBatch:
     if changes:
         said[COPIED] = str(changes[-1].position)
     if state.sweep:
-        changes.append(_truncate(piece, Position(state.begun)))
+        changes.insert(0, _truncate(piece, Position(state.begun)))
     return SourceBatch(changes, said)
 
 
