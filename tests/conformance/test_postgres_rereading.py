@@ -109,6 +109,7 @@ async def test_g1_g2_copied_again_under_writers(
 
     async def write() -> None:
         async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as writer:
+            await writer.execute("SET synchronous_commit = on")  # and so sent at once
             number = 0
             while not stop.is_set():
                 number += 1

@@ -188,7 +188,11 @@ class Capture:
 
     async def _arrived(self) -> bool:
         """Wait for something to do; False when there will be nothing more."""
-        if self._pieces or (self.copies.pieces and not self._split):
+        if self._pieces:
+            return True
+        if self.copies.pieces and not self._split:
+            self._stream.poll()  # what commits meanwhile is not to wait for a copy
+            self._pieces = self._stream.take()
             return True
         await self._stream.wait()
         self._pieces = self._stream.take()
