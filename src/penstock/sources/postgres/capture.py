@@ -277,15 +277,21 @@ class Capture:
         """Decode a slice of what has come."""
         assembler = self._assembler
         pieces, self._pieces = self._pieces[:_SLICE], self._pieces[_SLICE:]
+        messages: list[bytes] = []
         for piece in pieces:
             if piece[0] != DATA:
+                assembler.feed_all(messages, DATA_START)
+                messages = []
                 self._progress = max(self._progress, wal_end(piece))
             elif piece[DATA_START] == RELATION:
+                assembler.feed_all(messages, DATA_START)
+                messages = []
                 relation = decode(piece, DATA_START)
                 assert isinstance(relation, Relation)
                 assembler.define(relation.oid, await self._plan(relation))
             else:
-                assembler.feed(piece, DATA_START)
+                messages.append(piece)
+        assembler.feed_all(messages, DATA_START)
 
     async def _plan(self, relation: Relation) -> TablePlan | None:
         stream = f"{relation.namespace}.{relation.name}"
