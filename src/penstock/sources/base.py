@@ -97,9 +97,10 @@ class RereadableSource(Protocol):
     """A source that can begin anew with one of its streams while the others go on."""
 
     async def reread_streams(self, streams: Sequence[str]) -> None:
-        """Give these streams again from the beginning, as soon as that can be done: a truncate,
-        then all that there is, at positions later than all before. Returns at once; asking again
-        before it was begun changes nothing.
+        """Give these streams again from the beginning, as soon as that can be done: all that there
+        is, at positions later than all before, and a truncate with the position of the beginning,
+        first or last (where it is last, what is older than it goes then, and only that). Returns at
+        once; asking again before it was begun changes nothing.
 
         Who asks keeps the wish until the truncate has come: one that was not begun is forgotten
         with the process. One that was begun is completed, by the next process if need be.
