@@ -118,6 +118,7 @@ class Capture:
         self._confirmed_at = 0.0
         self._progress = 0
         self._split = False
+        self._resumed_at = 0
         self._pieces: list[bytes] = []
         self._assembler = Assembler(source)
         self._places = taking.Places(0, ())
@@ -137,6 +138,8 @@ class Capture:
         """Begin to receive what comes after that LSN and, in it, after the state's position."""
         self._assembler = Assembler(self._source, state.get("position"), resume_lsn)
         given = [state[name] for name in ("position", COPIED) if name in state]
+        # The transaction of the last change may not have been given to its end.
+        self._resumed_at = parse_position(state["position"])[0] if "position" in state else 0
         self._places = taking.Places(resume_lsn, given)
         self._reported_lsn = self._progress = resume_lsn
         # Both names are made by us or are checked by the server: quoted as identifier and literal.
@@ -190,7 +193,7 @@ class Capture:
         """Wait for something to do; False when there will be nothing more."""
         if self._pieces:
             return True
-        if self.copies.pieces and not self._split:
+        if self.copies.pieces and not self._is_within():
             self._stream.poll()  # what commits meanwhile is not to wait for a copy
             self._pieces = self._stream.take()
             return True
@@ -203,13 +206,17 @@ class Capture:
         for _ in range(_PIECES):
             if self.copies.error is not None:
                 raise self.copies.error
-            piece = None if self._split else self.copies.take()
+            piece = None if self._is_within() else self.copies.take()
             if piece is None:
                 return
             batch = self._take(piece)
             piece.taken.set()
             if batch is not None:
                 yield batch
+
+    def _is_within(self) -> bool:
+        """Whether what was given last is not the end of its transaction."""
+        return self._split or self._reach() <= self._resumed_at
 
     def _take(self, piece: Piece) -> SourceBatch | None:
         copy = piece.copy
@@ -336,7 +343,8 @@ class Capture:
         if changes:
             state["position"] = changes[-1].position
             self._places.passed(changes[-1].position)
-        self._split = False
+        # Time may be told of in the middle of a transaction: that does not end it.
+        self._split = self._split and not changes and self._assembler.is_open
         reach = self._reach()
         if reach > self._reported_lsn:
             self._reported_lsn = reach

@@ -158,6 +158,11 @@ class Assembler:
         """These may have been begun by an earlier life."""
         self._unsettled.update(xids)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction has begun and not ended."""
+        return self._begin is not None
+
     def take_complete(self) -> list[Change]:
         """Remove the changes of complete transactions."""
         return self._take(self.complete)
