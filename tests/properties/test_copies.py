@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Final, LiteralString
 
 import psycopg
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -160,6 +161,7 @@ async def in_step(
             await source.acknowledge(batch.state)
 
 
+@pytest.mark.timeout(300)  # each example is a real source with several lives
 @settings(
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
