@@ -95,6 +95,9 @@ def translate(error: psycopg.Error, what: str) -> PenstockError:
         return UnavailableError(f"lost the connection to {what} ({sentence}): it is opened again")
     if isinstance(meaning, RetryableError):
         return RetryableError(f"{what} cannot do it now ({sentence}): it is tried again")
+    if error.sqlstate == "XX000" and "could not open relation" in sentence:
+        # A table was dropped while the catalogue was looked at.
+        return RetryableError(f"{what} changed while it was looked at ({sentence}): looking again")
     if error.sqlstate == "53400":
         mend = "raise max_replication_slots and max_wal_senders, or drop slots that nobody uses"
     elif error.sqlstate == "42501":
