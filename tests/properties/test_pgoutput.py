@@ -142,10 +142,8 @@ def test_many_messages_decode_as_each_alone(
 ) -> None:
     """Whatever stands among them, and whichever of them is damaged."""
     alike: list[Message] = [Insert(9, row), Update(9, None, None, row), Insert(8, row)]
-    pieces = [
-        b"#" * at + encode(message)
-        for message in (*alike * data.draw(st.integers(0, 12), label="times"), *some)
-    ]
+    times: int = data.draw(st.integers(0, 12), label="times")
+    pieces = [b"#" * at + encode(message) for message in (*alike * times, *some)]
     if pieces and data.draw(st.integers(0, 1)):
         place = data.draw(st.integers(0, len(pieces) - 1))
         broken = bytearray(pieces[place])
