@@ -144,7 +144,8 @@ def test_many_messages_decode_as_each_alone(
     alike: list[Message] = [Insert(9, row), Update(9, None, None, row), Insert(8, row)]
     times: int = data.draw(st.integers(0, 12), label="times")
     pieces = [b"#" * at + encode(message) for message in (*alike * times, *some)]
-    if pieces and data.draw(st.integers(0, 1)):
+    damaged: bool = data.draw(st.booleans(), label="damaged")
+    if pieces and damaged:
         place = data.draw(st.integers(0, len(pieces) - 1))
         broken = bytearray(pieces[place])
         broken[data.draw(st.integers(at, len(broken) - 1))] ^= data.draw(st.integers(1, 255))
