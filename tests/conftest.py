@@ -35,6 +35,7 @@ SERVER_SETTINGS = {
     "max_replication_slots": "50",
     "max_wal_senders": "50",
     "max_connections": "200",
+    "max_prepared_transactions": "20",
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",

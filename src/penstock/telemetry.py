@@ -99,6 +99,8 @@ class SourceMeter:
     errors: int = 0
     position: str | None = None
     last_error: str | None = None
+    copies: list[dict[str, float | str | None]] = field(default_factory=list)
+    """How far each table is that is being copied: stream, rows, rate, and what remains."""
 
 
 @dataclass

@@ -35,7 +35,7 @@ class BucketOfNotes:
 
     def source(self) -> ObjectsSource:
         return ObjectsSource(
-            "docs", self._place, access=self._access, queue=self._queue, relist_s=0.1
+            "docs", self._place, access=self._access, queue=self._queue, relist_s=0.3
         )
 
     async def write(self, number: int) -> None:

@@ -89,12 +89,28 @@ def _status(report: dict[str, Any]) -> Group:
             for pipeline in report["pipelines"]
         ],
     )
+    copies = [
+        Text(f"{source['source']}: copying {_copy(copy)}", style="cyan")
+        for source in report["sources"]
+        for copy in source["copies"]
+    ]
     errors = [
         Text(f"{part.get('pipeline') or part['source']}: {part['last_error']}", style="red")
         for part in (*report["sources"], *report["pipelines"])
         if part["last_error"]
     ]
-    return Group(head, Text(), sources, Text(), pipelines, *errors)
+    return Group(head, Text(), sources, *copies, Text(), pipelines, *errors)
+
+
+def _copy(copy: dict[str, Any]) -> str:
+    """How far a table is that is being copied."""
+    said = f"{copy['stream']}: {copy['rows']:,} rows"
+    if copy["rows_per_s"] is None or copy["remaining_s"] is None:
+        return f"{said}, about {copy['remaining_rows']:,} to go"
+    return (
+        f"{said} at {copy['rows_per_s']:,.0f} a second, about {copy['remaining_rows']:,} to go "
+        f"({copy['remaining_s']:,.0f} s)"
+    )
 
 
 def _percentiles(freshness: dict[str, Any] | None) -> list[str]:

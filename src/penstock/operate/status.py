@@ -60,6 +60,7 @@ def meters_report(meters: Meters) -> dict[str, Any]:
                 "errors": meter.errors,
                 "last_error": meter.last_error,
                 "position": meter.position,
+                "copies": meter.copies,
             }
             for meter in meters.sources.values()
         ],
@@ -158,6 +159,7 @@ async def status(project: Project) -> dict[str, Any]:
                 "age_ms": (now - known.as_of) / 1000 if known and known.as_of else None,
                 "loading": known.loading if known else True,
                 "retained_wal_bytes": await _retained(project, name),
+                "copies": live.get("copies", []),
                 "last_error": live.get("last_error"),
             }
         )

@@ -22,7 +22,7 @@ from penstock.clock import Clock
 from penstock.errors import FatalError, FencedError, RetryableError
 from penstock.log.base import Log, Producer
 from penstock.runtimes.base import Backoff, bulk_topic
-from penstock.sources.base import Source, SourceBatch
+from penstock.sources.base import CopyingSource, Source, SourceBatch
 from penstock.telemetry import SourceMeter
 
 logger = structlog.get_logger("penstock.ingest")
@@ -156,6 +156,8 @@ async def _append(
     await producer.append(topic, changes, state=state, as_of=max(times) if times else None)
     await source.acknowledge(state)
     meter.changes += len(changes)
+    if isinstance(source, CopyingSource):
+        meter.copies = [copy._asdict() for copy in source.copies()]
     if changes:
         meter.position = changes[-1].position
     meter.last_error = None

@@ -97,9 +97,10 @@ class RereadableSource(Protocol):
     """A source that can begin anew with one of its streams while the others go on."""
 
     async def reread_streams(self, streams: Sequence[str]) -> None:
-        """Give these streams again from the beginning, as soon as that can be done: a truncate,
-        then all that there is, at positions later than all before. Returns at once; asking again
-        before it was begun changes nothing.
+        """Give these streams again from the beginning, as soon as that can be done: all that there
+        is, at positions later than all before, and a truncate with the position of the beginning,
+        first or last (where it is last, what is older than it goes then, and only that). Returns at
+        once; asking again before it was begun changes nothing.
 
         Who asks keeps the wish until the truncate has come: one that was not begun is forgotten
         with the process. One that was begun is completed, by the next process if need be.
@@ -164,3 +165,22 @@ class ComparableDocuments(Protocol):
 
     async def reread(self, key: str) -> Row | None:
         """One document as it is now (`penstock.records.DOCUMENT_COLUMNS`); None: there is none."""
+
+
+class CopyProgress(NamedTuple):
+    """How far the copy of a table is. ``remaining_rows`` is an estimate; rate and time are None
+    while they are not known."""
+
+    stream: str
+    rows: int
+    rows_per_s: float | None
+    remaining_rows: int
+    remaining_s: float | None
+
+
+@runtime_checkable
+class CopyingSource(Protocol):
+    """A source that copies what there is beside the stream of changes."""
+
+    def copies(self) -> Sequence[CopyProgress]:
+        """How far the copies are that are not complete; empty when there are none."""

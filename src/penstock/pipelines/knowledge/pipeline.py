@@ -116,7 +116,8 @@ class KnowledgePipeline:
             source, stream = change.schema.source, change.schema.stream
             if change.op is Op.TRUNCATE:
                 for name in [n for n, d in drafts.items() if d.change.schema.stream == stream]:
-                    if name[0] == source:
+                    # Only what is older: the end of a copy speaks of the time before it.
+                    if name[0] == source and drafts[name].change.position < change.position:
                         del drafts[name]
                 truncates.append(TruncateDocuments(source, stream, change.position))
             elif stream == DOCUMENTS:
