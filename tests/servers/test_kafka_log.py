@@ -97,6 +97,7 @@ async def test_positions_of_another_log_are_refused(
     await again.close()
 
 
+@pytest.mark.timeout(180)  # two starts of a broker, on a machine that may do much else
 async def test_g2_a_killed_broker_is_waited_for_and_nothing_is_lost(
     kafka_tool: ModuleType, consumers: PostgresConsumers, tmp_path: Path
 ) -> None:
