@@ -24,6 +24,7 @@ from itertools import repeat
 
 import structlog
 
+from penstock.boundaries import Boundary, reach
 from penstock.clock import Clock
 from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
 from penstock.log.base import Log
@@ -225,12 +226,16 @@ class Processor:
     async def _write(self, step: _Step, batch: Batch, outcome: Outcome) -> None:
         letters = self._letters(batch, outcome.rejected)
         async with self._store.transaction() as transaction:
+            reach(Boundary.APPLY, "before")
             for effect in outcome.effects:
                 await transaction.apply(effect)
             if letters:
                 await transaction.bury(letters)
+            reach(Boundary.APPLY, "after")
             if step.move is not None:
                 await transaction.move(step.move)
+            reach(Boundary.COMMIT, "before")
+        reach(Boundary.COMMIT, "after")
         if step.move is not None:
             self._meter.position = step.move.to
 
