@@ -36,6 +36,8 @@ from penstock.telemetry import PipelineMeter
 
 logger = structlog.get_logger("penstock.process")
 
+_STRETCH = 4
+
 FRESHNESS_SAMPLES = 64
 """How many changes of one batch are timed at most."""
 
@@ -67,6 +69,18 @@ class _Step:
 
     changes: Sequence[Change]
     move: Move | None
+
+
+def _slice_end(changes: Sequence[Change], start: int, size: int) -> int | None:
+    """Where the slice that begins at ``start`` ends; None for the last one. A transaction stays
+    whole (its rows may have traded keys) unless it is several times as large as a slice."""
+    end = start + size
+    while end < len(changes) and end < start + _STRETCH * size:
+        before, after = changes[end - 1].transaction, changes[end].transaction
+        if before is None or before != after:
+            return end
+        end += 1
+    return None if end >= len(changes) else start + size
 
 
 class _UndoError(PenstockError):
@@ -173,10 +187,10 @@ class Processor:
 
     def _steps(self, at: LogPosition, batch: Batch) -> Iterator[_Step]:
         work = self._assignment
-        size = self._settings.slice
-        cut = max(0, (len(batch.changes) - 1) // size * size)
-        for start in range(0, cut, size):
-            yield _Step(batch.changes[start : start + size], None)
+        start = 0
+        while (end := _slice_end(batch.changes, start, self._settings.slice)) is not None:
+            yield _Step(batch.changes[start:end], None)
+            start = end
         move = Move(
             consumer=work.pipeline.name,
             topic=work.topic,
@@ -187,7 +201,7 @@ class Processor:
             as_of=batch.as_of,
             position=batch.changes[-1].position if batch.changes else None,
         )
-        yield _Step(batch.changes[cut:], move)
+        yield _Step(batch.changes[start:], move)
 
     async def _stored_position(self) -> LogPosition:
         work = self._assignment

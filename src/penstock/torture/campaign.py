@@ -29,7 +29,7 @@ _WITNESS: Final = load_queries(Path(__file__).with_name("witness.sql"))
 _SESSIONS: Final = 4
 _RECOVERY_S: Final = 120.0
 """A stream that does not go on after this time is stuck."""
-_SETTLE_S: Final = 120.0
+_SETTLE_S: Final = 60.0
 """How long all stores may take to be equal to the sources once nothing changes."""
 _ROUND_S: Final = 4.0
 """How long a round waits for its changes before the fault comes anyway."""

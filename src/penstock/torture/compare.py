@@ -222,7 +222,11 @@ async def _compare_documents(target: Connection, folder: Folder, found: Differen
         if name not in held:
             found.add("lost", f"document {name} is not in the knowledge base")
         elif held[name] != content:
-            found.add("lost", f"document {name} has another content in the knowledge base")
+            found.add(
+                "lost",
+                f"document {name} is {held[name][1][:60]!r} in the knowledge base, not "
+                f"{content[1][:60]!r}",
+            )
     for name in held.keys() - expected.keys():
         found.add("lost", f"document {name} was deleted, and is in the knowledge base")
 

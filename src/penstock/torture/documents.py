@@ -39,8 +39,8 @@ class Folder:
         found = {}
         for path in self.path.glob("*.md"):
             content = path.read_bytes()
-            text = content.decode().split("\n", 1)[1]
-            found[path.name] = (hashlib.sha256(content).hexdigest(), "".join(text.split()))
+            text = "".join(content.decode().split())
+            found[path.name] = (hashlib.sha256(content).hexdigest(), text)
         return found
 
     def _change(self) -> None:

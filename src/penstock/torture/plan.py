@@ -142,11 +142,10 @@ class _Maker:
             (fault, None) for fault in self.wanted if fault is not Fault.KILL_AT
         ]
         if Fault.KILL_AT in self.wanted:
-            for point in self.points:
-                if point.boundary in _EARLY:
-                    self.add(Fault.KILL_AT, point)
-                else:
-                    rest.append((Fault.KILL_AT, point))
+            early = [point for point in self.points if point.boundary in _EARLY]
+            for point in sorted(early, key=lambda point: point.boundary is Boundary.CHUNK):
+                self.add(Fault.KILL_AT, point)
+            rest += [(Fault.KILL_AT, point) for point in self.points if point not in early]
         self.chance.shuffle(rest)
         for fault, point in rest:
             if self.left > 0 or fault not in KILLS:

@@ -133,7 +133,7 @@ class KnowledgePipeline:
         if change.old_key is not None and change.old_key != change.key:
             old_key = document_key(stream, change.old_key)
         earlier = drafts.get((source, old_key))
-        if old_key != key:
+        if old_key != key and not (earlier is not None and _is_another(earlier.change, change)):
             self._put(drafts, _Draft(change, old_key, deleted=True))
         columns = self.rows[stream].used
         if change.op is Op.UPDATE and leaves_text(change, columns):
@@ -235,6 +235,20 @@ class KnowledgePipeline:
             metadata={name: v for name, v in draft.values.items() if isinstance(v, str)},
             **common,
         )
+
+
+def _is_another(stands: Change, leaves: Change) -> bool:
+    """Whether the row that leaves a key is not the one that stands there, by what was sent of it:
+    two rows trade keys within a transaction (a deferred constraint allows it)."""
+    arrived = stands.op is Op.CREATE or stands.old_key is not None
+    if not arrived or stands.transaction is None or stands.transaction != leaves.transaction:
+        return False
+    if stands.after is None or leaves.before is None:
+        return False
+    return any(
+        before is not None and not isinstance(value, Unchanged) and value != before
+        for value, before in zip(stands.after, leaves.before, strict=True)
+    )
 
 
 def _fingerprint(chunks: Sequence[ChunkText]) -> str:
