@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ _RECOVERY_S: Final = 120.0
 """A stream that does not go on after this time is stuck."""
 _SETTLE_S: Final = 60.0
 """How long all stores may take to be equal to the sources once nothing changes."""
+_LARGE_SHARE: Final = 0.3
+"""About so much of all changes is made by large transactions."""
 _ROUND_S: Final = 4.0
 """How long a round waits for its changes before the fault comes anyway."""
 _EARLY: Final = ("migrate.before", "migrate.after", "chunk.before", "chunk.after")
@@ -112,12 +115,18 @@ class Campaign:
         return self._report
 
     async def _rounds(self, plan: Sequence[Round]) -> None:
-        share = self._wanted.changes // max(1, len(plan))
+        chance = random.Random(f"{self._wanted.seed}/large")
+        large = self._wanted.large
+        times = min(len(plan), max(1, int(self._wanted.changes * _LARGE_SHARE / large))) if large else 0
+        with_large = chance.sample(range(1, len(plan) + 1), times)
+        share = max(1, (self._wanted.changes - times * large) // max(1, len(plan)))
         every = max(1, len(plan) // max(1, self._wanted.comparisons))
         documents = asyncio.create_task(self._world.documents.run())
         try:
             for number, what in enumerate(plan, start=1):
                 self._pace.allow(share)
+                if number in with_large:
+                    self._pace.allow_large()
                 await self._round(what, share, f"{number}/{len(plan)}")
                 if number % every == 0 and number < len(plan):
                     documents.cancel()
@@ -225,7 +234,7 @@ class Campaign:
     def _begin_anew(self) -> None:
         """All was taken away and loaded anew: a new log, new tables."""
         self._faults.begun_anew = False
-        self._judges.append(Judge("shop", begun_late=True))
+        self._judges.append(Judge("shop"))
         self._versions = {}
         self._witnessed = False
 

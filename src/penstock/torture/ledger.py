@@ -30,18 +30,17 @@ class _Standing:
 
     __slots__ = ("certain", "position", "row", "version")
 
-    def __init__(self, *, certain: bool) -> None:
+    def __init__(self) -> None:
         self.version = 0
         self.row: int | None = None
         self.position = ""
-        self.certain = certain
+        self.certain = False  # rows may have come and gone before the log began
 
 
 class Judge:
-    """Follows one partition of one topic. ``begun_late``: keys were there and gone before the log
-    began, so that it need not begin with their first version."""
+    """Follows one partition of one topic."""
 
-    def __init__(self, topic: str, partition: int = 0, *, begun_late: bool = False) -> None:
+    def __init__(self, topic: str, partition: int = 0) -> None:
         self.lost = 0
         self.duplicated = 0
         self.out_of_order = 0
@@ -57,7 +56,6 @@ class Judge:
         self._codec = Codec()
         self._keys: dict[str, dict[Key, _Standing]] = {}
         self._latest = ""
-        self._certain = not begun_late
 
     async def follow(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Read and judge what has come since."""
@@ -96,7 +94,7 @@ class Judge:
             known = standing.version if standing is not None else 0
             if known > version:
                 self._complain("duplicated", f"{stream} {key}: version {known} of {version}")
-            elif known < version and (standing is None or standing.certain):
+            elif known < version and standing is not None and standing.certain:
                 self._complain(
                     "lost", f"{stream} {key}: ends at version {known} of {version}", version - known
                 )
@@ -115,7 +113,7 @@ class Judge:
 
     def _copy(self, keys: dict[Key, _Standing], change: Change) -> None:
         self.copied += 1
-        standing = keys.setdefault(change.key, _Standing(certain=self._certain))
+        standing = keys.setdefault(change.key, _Standing())
         if change.position <= standing.position and standing.certain:
             return  # the stream has told something later
         version = _version(change)
@@ -136,10 +134,10 @@ class Judge:
             return
         if change.old_key is not None:
             self._leave(keys, change.old_key, change)
-        self._arrive(keys.setdefault(change.key, _Standing(certain=self._certain)), change)
+        self._arrive(keys.setdefault(change.key, _Standing()), change)
 
     def _leave(self, keys: dict[Key, _Standing], key: Key, change: Change) -> None:
-        standing = keys.setdefault(key, _Standing(certain=self._certain))
+        standing = keys.setdefault(key, _Standing())
         if standing.row is None and standing.certain:
             self._complain("lost", f"{_said(change)} leaves {key}, where no row stands")
         before = None
@@ -160,6 +158,8 @@ class Judge:
             self._complain(
                 "lost", f"{_said(change)} comes after {standing.version}", version - expected
             )
+        if change.op is Op.UPDATE and change.old_key is None and standing.row is None:
+            self._complain("lost", f"{_said(change)} updates where no row stands")
         if change.op is Op.CREATE and standing.row is not None and not _trades(change):
             self._complain("lost", f"{_said(change)} is created where a row stands")
         standing.version = max(standing.version, version)

@@ -35,6 +35,7 @@ class Pace:
     def __init__(self) -> None:
         self.allowed = 0
         self.made = 0
+        self.large = 0
         self.over = False
         self._changed = asyncio.Event()
 
@@ -42,6 +43,16 @@ class Pace:
         """So many more changes may be made."""
         self.allowed += more
         self._wake()
+
+    def allow_large(self) -> None:
+        """Whoever comes next makes one large transaction, which does not count."""
+        self.large += 1
+        self._wake()
+
+    def takes_large(self) -> bool:
+        """Whether a large transaction is wanted; then it is the caller's to make."""
+        self.large -= 1 if (wanted := self.large > 0) else 0
+        return wanted
 
     def finish(self) -> None:
         """Let all sessions end."""
@@ -54,7 +65,7 @@ class Pace:
 
     async def turn(self) -> bool:
         """Wait until a change may be made; False when it is over."""
-        while self.made >= self.allowed and not self.over:
+        while self.made >= self.allowed and not self.large and not self.over:
             self._changed.clear()
             await self._changed.wait()
         return not self.over
@@ -92,12 +103,12 @@ class Session:
 
     async def _transaction(self, connection: Connection) -> None:
         chance = self.chance
-        if self._large and chance.random() < 0.004:
-            operations: list[Operation] = [_large_update]
-        else:
-            operations = chance.choices(_OPERATIONS, _WEIGHTS, k=chance.randrange(1, 4))
+        operations = chance.choices(_OPERATIONS, _WEIGHTS, k=chance.randrange(1, 4))
         leave = chance.random() < 0.08
         inner = chance.random() < 0.08
+        large = self._pace.takes_large()
+        if large:
+            operations = [_large_update]
         changes = 0
         try:
             async with connection.transaction(force_rollback=leave):
@@ -114,7 +125,7 @@ class Session:
         except psycopg.Error:
             self.failed += 1
         else:
-            self._pace.count(0 if leave else changes)
+            self._pace.count(0 if leave or large else changes)
 
     @property
     def large(self) -> int:

@@ -124,6 +124,7 @@ class World:
         self.life: Life | None = None
         self.peak_rss = 0
         self.disk_bounded = False
+        self.kept = False
 
     # ------------------------------------------------------------------ servers
 
@@ -155,8 +156,8 @@ class World:
         await self.source.stop()
         await self.database.stop()
         self.log.close()
-        if self.disk_bounded:
-            subprocess.run(["umount", "-l", str(self.folder / "data")], check=False)
+        if self.disk_bounded and not self.kept:
+            await asyncio.to_thread(_unmount, self.folder / "data")
 
     async def start_source(self) -> None:
         """Start the source's server, if it does not run."""
@@ -257,6 +258,10 @@ async def connect(dsn: str) -> Connection:
     )
 
 
+def _unmount(folder: Path) -> None:
+    subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
 def _port(dsn: str) -> int:
     return int(str(conninfo_to_dict(dsn)["port"]))
 
@@ -277,6 +282,7 @@ async def open_world(
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     world = World(folder, seed, engine)
+    world.kept = keep is not None
     try:
         await world.begin()
         yield world

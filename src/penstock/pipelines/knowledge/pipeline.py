@@ -55,6 +55,8 @@ class _Draft:
     deleted: bool = False
     values: dict[str, Value] = field(default_factory=dict)
     """Of a row: what its text and title are made of."""
+    base: str = ""
+    """Of a row: the key under which the version is stored that has the values left out."""
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,15 @@ class KnowledgePipeline:
             return
         values = row_values(change.schema, change.after, columns)
         before = row_values(change.schema, change.before, columns)
+        base = old_key
+        if earlier is not None and not earlier.deleted:
+            base = earlier.base
         for name in unchanged(values):
             if earlier is not None and not earlier.deleted:
                 values[name] = earlier.values.get(name)
             elif isinstance(before.get(name), str):
                 values[name] = before[name]
-        self._put(drafts, _Draft(change, key, values=values))
+        self._put(drafts, _Draft(change, key, values=values, base=base))
 
     @staticmethod
     def _put(drafts: dict[_Name, _Draft], draft: _Draft) -> None:
@@ -163,11 +168,7 @@ class KnowledgePipeline:
         open_drafts: dict[str, dict[str, _Draft]] = {}
         for draft in drafts:
             if not draft.deleted and unchanged(draft.values):
-                change = draft.change
-                key = draft.key
-                if change.old_key is not None:
-                    key = document_key(change.schema.stream, change.old_key)
-                open_drafts.setdefault(change.schema.source, {})[key] = draft
+                open_drafts.setdefault(draft.change.schema.source, {})[draft.base] = draft
         bases: dict[_Name, str] = {}
         for source, wanted in open_drafts.items():
             stored = await tools.store.stored_metadata(source, list(wanted))
@@ -175,7 +176,7 @@ class KnowledgePipeline:
                 position, metadata = stored.get(key, ("", {}))
                 for name in unchanged(draft.values):
                     draft.values[name] = metadata.get(name)
-                bases[source, key] = position
+                bases[source, draft.key] = position
         return bases
 
     # ------------------------------------------------------------------ drafts to versions
@@ -208,6 +209,7 @@ class KnowledgePipeline:
             "position": change.position,
             "committed_at": change.committed_at,
             "based_on": based_on,
+            "base": draft.base if based_on is not None and draft.base != draft.key else None,
         }
         if schema.stream == DOCUMENTS:
             if draft.deleted:
