@@ -29,6 +29,12 @@ def torture(
     large: Annotated[
         int, typer.Option(min=0, help="Rows of the large transactions; 0 for none.")
     ] = 6000,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds after which what does not come back is stuck.")
+    ] = 120,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first thing that is wrong.")
+    ] = False,
     engine: Annotated[
         Path | None,
         typer.Option(
@@ -59,6 +65,8 @@ def torture(
             faults=tuple(map(fault_named, fault or ())),
             points=tuple(map(point_named, at or ())),
             large=large,
+            patience_s=patience,
+            fail_fast=fail_fast,
             engine=engine,
             keep=keep,
         )

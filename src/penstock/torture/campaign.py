@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,12 +27,8 @@ Tell = Callable[[str], None]
 
 _WITNESS: Final = load_queries(Path(__file__).with_name("witness.sql"))
 _SESSIONS: Final = 4
-_RECOVERY_S: Final = 120.0
-"""A stream that does not go on after this time is stuck."""
-_SETTLE_S: Final = 60.0
-"""How long all stores may take to be equal to the sources once nothing changes."""
-_LARGE_SHARE: Final = 0.3
-"""About so much of all changes is made by large transactions."""
+_LEAST_SHARE: Final = 100
+"""So many changes at least flow in each round."""
 _ROUND_S: Final = 4.0
 """How long a round waits for its changes before the fault comes anyway."""
 _EARLY: Final = ("migrate.before", "migrate.after", "chunk.before", "chunk.after")
@@ -47,6 +42,10 @@ class StuckError(Exception):
     """Something does not come back."""
 
 
+class WrongError(Exception):
+    """Something was lost, doubled or out of order, and that is enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What campaign is asked for."""
@@ -58,6 +57,9 @@ class Wanted:
     points: tuple[Point, ...] = ()
     large: int = 6000
     comparisons: int = 8
+    patience_s: float = 120.0
+    """A stream that has not gone on, or stores that do not agree, after this time are stuck."""
+    fail_fast: bool = False
     engine: Path | None = None
     keep: Path | None = None
 
@@ -81,8 +83,8 @@ class Campaign:
         self._world = world
         self._tell = tell
         self._report = Report(wanted.seed, wanted.command())
-        self._faults = Faults(world, self._report, changed=self._check_acknowledged)
         self._pace = Pace()
+        self._faults = Faults(world, self._report, self._pace, changed=self._check_acknowledged)
         self._judges = [Judge("shop")]
         self._versions: dict[Place, int] = {}
         self._beat = 0
@@ -106,6 +108,8 @@ class Campaign:
             await self._final()
         except StuckError as error:
             self._report.stuck = str(error)
+        except WrongError:
+            pass  # it is in the report
         finally:
             pace.finish()
             for task in (*running, self._memory):
@@ -115,18 +119,13 @@ class Campaign:
         return self._report
 
     async def _rounds(self, plan: Sequence[Round]) -> None:
-        chance = random.Random(f"{self._wanted.seed}/large")
-        large = self._wanted.large
-        times = min(len(plan), max(1, int(self._wanted.changes * _LARGE_SHARE / large))) if large else 0
-        with_large = chance.sample(range(1, len(plan) + 1), times)
-        share = max(1, (self._wanted.changes - times * large) // max(1, len(plan)))
+        large = self._wanted.large * sum(what.fault is Fault.KILL_IN_LARGE for what in plan)
+        share = max(_LEAST_SHARE, (self._wanted.changes - large) // max(1, len(plan)))
         every = max(1, len(plan) // max(1, self._wanted.comparisons))
         documents = asyncio.create_task(self._world.documents.run())
         try:
             for number, what in enumerate(plan, start=1):
                 self._pace.allow(share)
-                if number in with_large:
-                    self._pace.allow_large()
                 await self._round(what, share, f"{number}/{len(plan)}")
                 if number % every == 0 and number < len(plan):
                     documents.cancel()
@@ -156,6 +155,8 @@ class Campaign:
         self._world.source_proxy.let_go()
         await self._look()
         self._tell(f"{place} {what}: {self._state()}")
+        if self._wanted.fail_fast and self._wrongs():
+            raise WrongError
 
     async def _ready(self, what: Round) -> None:
         """The process runs, and by way of the proxy where the fault needs that."""
@@ -190,13 +191,13 @@ class Campaign:
     async def _beats(self, since: float, what: Round | None) -> None:
         """Wait until a change that is made now is in its live table."""
         self._beat += 1
-        until = time.monotonic() + _RECOVERY_S
+        until = time.monotonic() + self._wanted.patience_s
         self._supervise(what)
         await self._write_beat(until)
         while not await self._is_beating():
             if time.monotonic() > until:
                 raise StuckError(
-                    f"no new change came within {_RECOVERY_S:.0f} s after {what}; our process says: "
+                    f"no new change came within {self._wanted.patience_s:.0f} s after {what}; our process says: "
                     + " / ".join(self._world.said().strip().splitlines()[-5:])[-600:]
                 )
             await asyncio.sleep(0.02)
@@ -300,7 +301,7 @@ class Campaign:
         world = self._world
         self._tell("comparing")
         await self._beats(time.monotonic(), None)
-        until = time.monotonic() + _SETTLE_S
+        until = time.monotonic() + self._wanted.patience_s
         while True:
             async with (
                 await connect(world.source_dsn) as source,
@@ -314,7 +315,7 @@ class Campaign:
                 self._report.lost += found.lost
                 self._report.duplicated += found.duplicated
                 self._report.named += found.named
-                raise StuckError(f"sources and stores differ after {_SETTLE_S:.0f} s")
+                raise StuckError(f"sources and stores differ after {self._wanted.patience_s:.0f} s")
             await asyncio.sleep(0.3)
         self._report.comparisons += 1
         self._report.compared += found.compared
@@ -331,10 +332,13 @@ class Campaign:
         setattr(self._report, what, getattr(self._report, what) + 1)
         self._report.named.append(f"{what}: {sentence}")
 
-    def _state(self) -> str:
-        judge = self._judges[-1]
+    def _wrongs(self) -> int:
+        report = self._report
         wrong = sum(j.lost + j.duplicated + j.out_of_order for j in self._judges)
-        wrong += self._report.lost + self._report.duplicated + self._report.out_of_order
+        return wrong + report.lost + report.duplicated + report.out_of_order
+
+    def _state(self) -> str:
+        judge, wrong = self._judges[-1], self._wrongs()
         last = [many[-1] for many in self._report.recoveries.values()][-1:]
         return f"{self._pace.made:,} changes made, {judge.changes:,} judged, {wrong} wrong" + (
             f", back after {last[0]:.1f} s" if last else ""

@@ -8,6 +8,8 @@ import random
 from pathlib import Path
 from typing import Final
 
+BROKEN: Final = "broken.pdf"
+"""A file that cannot be read: it must wait in the dead letters, and nothing else may."""
 _FILES: Final = 60
 _WORDS: Final = (
     "refund cancel booking window seat luggage child pet delay voucher gate agent night fare change"
@@ -27,6 +29,7 @@ class Folder:
         self.path.mkdir()
         for number in range(_FILES):
             self._write(number)
+        (self.path / BROKEN).write_bytes(b"%PDF-1.7\nnothing that a reader could follow\n")
 
     async def run(self) -> None:
         """Change a file now and then, until cancelled."""

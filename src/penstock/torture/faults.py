@@ -12,10 +12,11 @@ from typing import Final
 
 import psycopg
 
-from penstock.boundaries import Boundary
+from penstock.boundaries import Boundary, Point
 from penstock.torture.plan import Fault, Round
 from penstock.torture.report import Report
 from penstock.torture.trap import Order
+from penstock.torture.workload import Pace
 from penstock.torture.world import Life, World, connect
 
 _BOUNDARY_S: Final = 10.0
@@ -35,16 +36,23 @@ class Faults:
     """Breaks things in a world. ``begun_anew`` is called when a source had to begin from nothing."""
 
     def __init__(
-        self, world: World, report: Report, *, changed: Callable[[], Awaitable[None]]
+        self,
+        world: World,
+        report: Report,
+        pace: Pace,
+        *,
+        changed: Callable[[], Awaitable[None]],
     ) -> None:
         self.begun_anew = False
         self._world = world
         self._report = report
+        self._pace = pace
         self._changed = changed
         self._ways: Mapping[Fault, Callable[[Round], Awaitable[float]]] = {
             Fault.KILL: self._kill,
             Fault.KILL_AT: self._kill_at,
             Fault.KILL_TWICE: self._kill_twice,
+            Fault.KILL_IN_LARGE: self._kill_in_large,
             Fault.KILL_DATABASE: self._kill_database,
             Fault.KILL_SOURCE: self._kill_source,
             Fault.KILL_EVERYTHING_TWICE: self._kill_everything_twice,
@@ -55,6 +63,7 @@ class Faults:
             Fault.HALF_OPEN_SOURCE: self._half_open_source,
             Fault.HALF_OPEN_DATABASE: self._half_open_database,
             Fault.RESENT: self._resent,
+            Fault.REPLAYED: self._replayed,
             Fault.SLOT_DROPPED: self._slot_dropped,
             Fault.DISK_FULL: self._disk_full,
         }
@@ -114,6 +123,23 @@ class Faults:
         self._world.start(proxied=True)
         await asyncio.sleep(what.length_s)
         return await self._kill_life()
+
+    async def _kill_in_large(self, what: Round) -> float:
+        """Three large transactions come one after the other; between two appends all is over."""
+        before = self._pace.large_made
+        for _ in range(3):
+            self._pace.allow_large()
+        until = time.monotonic() + 60
+        while self._pace.large_made == before and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        life = self._world.life
+        assert life is not None
+        Order(Point(Boundary.APPEND, "after"), what.times, "kill").write(self._world.orders)
+        if not await life.ended(_BOUNDARY_S):
+            return await self._kill_life()
+        moment = time.monotonic()
+        await self._changed()
+        return moment
 
     async def _stop(self, what: Round) -> float:  # noqa: ARG002
         life = self._world.life
@@ -255,6 +281,24 @@ class Faults:
         else:
             world.source_proxy.cut()
         return moment
+
+    async def _replayed(self, what: Round) -> float:
+        """Pipelines go through part of the log once more, which may change nothing."""
+        world = self._world
+        await self._stop(what)
+        async with await connect(world.database_dsn) as connection:
+            await connection.execute("ALTER TABLE penstock.consumers DISABLE TRIGGER USER")
+            ask = b"SELECT max(last) FROM penstock.log_partitions WHERE topic = 'shop'"
+            [(last,)] = await (await connection.execute(ask)).fetchall()
+            since = str(max(0, last - 300 * what.times))
+            for pipeline in ("tables", "knowledge"):
+                done = await asyncio.to_thread(
+                    self._command, "replay", pipeline, "--topic", "shop", "--position", since
+                )
+                if done.returncode != 0:
+                    self._report.exits.append(f"replay failed: {done.stderr.strip()[-300:]}")
+            await connection.execute("ALTER TABLE penstock.consumers ENABLE TRIGGER USER")
+        return time.monotonic()
 
     # ------------------------------------------------------------------ the slot
 

@@ -18,6 +18,7 @@ class Fault(StrEnum):
     KILL = "kill"
     KILL_AT = "kill_at"
     KILL_TWICE = "kill_twice"
+    KILL_IN_LARGE = "kill_in_large"
     KILL_DATABASE = "kill_database"
     KILL_SOURCE = "kill_source"
     KILL_EVERYTHING_TWICE = "kill_everything_twice"
@@ -31,6 +32,7 @@ class Fault(StrEnum):
     BYTEWISE_SOURCE = "bytewise_source"
     HALF_OPEN_SOURCE = "half_open_source"
     RESENT = "resent"
+    REPLAYED = "replayed"
     SLOT_DROPPED = "slot_dropped"
     CUT_DATABASE = "cut_database"
     RESET_DATABASE = "reset_database"
@@ -44,6 +46,7 @@ MEANINGS: Final = {
     Fault.KILL: "SIGKILL of our process at a random moment",
     Fault.KILL_AT: "SIGKILL of our process at a named boundary, before and after",
     Fault.KILL_TWICE: "the same, and once more while it comes back",
+    Fault.KILL_IN_LARGE: "the same, while a transaction larger than a batch is half in the log",
     Fault.KILL_DATABASE: "SIGKILL of the project's database server",
     Fault.KILL_SOURCE: "SIGKILL of the source's database server",
     Fault.KILL_EVERYTHING_TWICE: "process, database and source, twice in quick succession",
@@ -57,6 +60,7 @@ MEANINGS: Final = {
     Fault.BYTEWISE_SOURCE: "one byte at a time from and to the source",
     Fault.HALF_OPEN_SOURCE: "the connections to the source stay open and are never answered again",
     Fault.RESENT: "the source sends again what it sent before, and old after new",
+    Fault.REPLAYED: "part of the log is processed again (`penstock replay`)",
     Fault.SLOT_DROPPED: "the replication slot is dropped",
     Fault.CUT_DATABASE: "the connections to the project's database are closed",
     Fault.RESET_DATABASE: "the connections to the project's database are reset (RST)",
@@ -70,6 +74,7 @@ KILLS: Final = {
     Fault.KILL: 1,
     Fault.KILL_AT: 1,
     Fault.KILL_TWICE: 2,
+    Fault.KILL_IN_LARGE: 1,
     Fault.KILL_DATABASE: 1,
     Fault.KILL_SOURCE: 1,
     Fault.KILL_EVERYTHING_TWICE: 6,
@@ -89,6 +94,7 @@ _WEIGHTS: Final = {
     Fault.KILL: 6,
     Fault.KILL_AT: 10,
     Fault.KILL_TWICE: 2,
+    Fault.KILL_IN_LARGE: 1,
     Fault.KILL_DATABASE: 3,
     Fault.KILL_SOURCE: 3,
     Fault.KILL_EVERYTHING_TWICE: 1,
@@ -130,7 +136,8 @@ class _Maker:
         chance = self.chance
         self.left -= KILLS.get(fault, 0)
         if fault is Fault.OUTLIVE_LEASE:
-            point = chance.choice(_STOPPING)
+            allowed = [point for point in _STOPPING if point in self.points] or _STOPPING
+            point = chance.choice(allowed)
         early = point is not None and point.boundary in _EARLY
         times = 1 if early else chance.randrange(1, 5)
         self.rounds.append(Round(fault, chance.random(), chance.uniform(0.3, 2.0), point, times))

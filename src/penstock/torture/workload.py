@@ -36,6 +36,7 @@ class Pace:
         self.allowed = 0
         self.made = 0
         self.large = 0
+        self.large_made = 0
         self.over = False
         self._changed = asyncio.Event()
 
@@ -82,6 +83,8 @@ class Session:
     ) -> None:
         self.chance = random.Random(f"{seed}/{number}")
         self.failed = 0
+        self._number = number
+        self._transactions = 0
         self._pace = pace
         self._dsn = dsn
         self._large = large
@@ -108,7 +111,10 @@ class Session:
         inner = chance.random() < 0.08
         large = self._pace.takes_large()
         if large:
-            operations = [_large_update]
+            operations, leave, inner = [_large_update], False, False
+        elif self._transactions % 40 == 5 * self._number:
+            operations, leave = [_RARE[self._number % len(_RARE)]], False
+        self._transactions += 1
         changes = 0
         try:
             async with connection.transaction(force_rollback=leave):
@@ -125,6 +131,7 @@ class Session:
         except psycopg.Error:
             self.failed += 1
         else:
+            self._pace.large_made += large
             self._pace.count(0 if leave or large else changes)
 
     @property
@@ -288,7 +295,19 @@ async def _truncate(session: Session, connection: Connection) -> int:
         connection,
         "INSERT INTO lines (order_id, line, sku, quantity) SELECT n, l, 'anew', l "
         "FROM generate_series(1, %s) n, generate_series(1, 2) l",
-        session.chance.choice((0, 50, LINES)),
+        session.chance.choice((0, 50, 300)),
+    )
+
+
+async def _truncate_pairs(session: Session, connection: Connection) -> int:
+    await _execute(connection, "SET LOCAL lock_timeout = '2s'")
+    await _execute(connection, "TRUNCATE pairs")
+    return 1 + await _execute(
+        connection,
+        "INSERT INTO pairs (code, label, body) SELECT 'c' || n, %s, %s FROM generate_series(1, %s) n",
+        session.text(2, 4),
+        session.note(),
+        PAIRS,
     )
 
 
@@ -331,6 +350,7 @@ async def _large_update(session: Session, connection: Connection) -> int:
 _OPERATIONS: Final[tuple[Operation, ...]] = (
     _update_orders, _rewrite_orders, _insert_orders, _delete_orders, _move_order, _swap_orders,
     _swap_pairs, _change_pairs, _update_lines, _insert_lines, _delete_lines, _move_lines,
-    _truncate, _alter,
 )  # fmt: skip
-_WEIGHTS: Final = (20, 14, 10, 6, 6, 3, 6, 6, 12, 8, 6, 4, 0.5, 0.5)
+_WEIGHTS: Final = (20, 14, 10, 6, 6, 3, 6, 6, 12, 8, 6, 4)
+_RARE: Final[tuple[Operation, ...]] = (_truncate, _alter, _truncate_pairs, _alter)
+"""What each session does now and then, beside the others."""

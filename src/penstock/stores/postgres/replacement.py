@@ -100,9 +100,7 @@ def _is_newer(version: DocumentVersion, before: Stored | None) -> bool:
     )
 
 
-def _expect_base(
-    version: DocumentVersion, stored: Mapping[tuple[str, str], Stored]
-) -> None:
+def _expect_base(version: DocumentVersion, stored: Mapping[tuple[str, str], Stored]) -> None:
     before = stored.get((version.source, version.base or version.key))
     there = "" if before is None else before.position
     if version.based_on is not None and version.based_on != there:
