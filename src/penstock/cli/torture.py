@@ -26,6 +26,9 @@ def torture(
         list[str] | None,
         typer.Option("--at", help="Only this boundary, as append.before; again for more."),
     ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, help="How often each fault that kills nobody comes at least.")
+    ] = 1,
     large: Annotated[
         int, typer.Option(min=0, help="Rows of the large transactions; 0 for none.")
     ] = 6000,
@@ -64,6 +67,7 @@ def torture(
             changes=changes,
             faults=tuple(map(fault_named, fault or ())),
             points=tuple(map(point_named, at or ())),
+            repeat=repeat,
             large=large,
             patience_s=patience,
             fail_fast=fail_fast,

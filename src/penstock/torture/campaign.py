@@ -55,6 +55,7 @@ class Wanted:
     changes: int
     faults: tuple[Fault, ...] = ()
     points: tuple[Point, ...] = ()
+    repeat: int = 1
     large: int = 6000
     comparisons: int = 8
     patience_s: float = 120.0
@@ -70,6 +71,8 @@ class Wanted:
         ]
         parts += [f"--fault {fault}" for fault in self.faults]
         parts += [f"--at {point}" for point in self.points]
+        if self.repeat != 1:
+            parts.append(f"--repeat {self.repeat}")
         if self.large != Wanted.__dataclass_fields__["large"].default:
             parts.append(f"--large {self.large}")
         return " ".join(parts)
@@ -94,7 +97,7 @@ class Campaign:
         """All rounds, then the last comparison."""
         began = time.monotonic()
         wanted, pace = self._wanted, self._pace
-        plan = make_plan(wanted.seed, wanted.kills, wanted.faults, wanted.points)
+        plan = make_plan(wanted.seed, wanted.kills, wanted.faults, wanted.points, wanted.repeat)
         sessions = [
             Session(number, wanted.seed, pace, lambda: self._world.source_dsn, wanted.large)
             for number in range(_SESSIONS)
@@ -339,9 +342,9 @@ class Campaign:
 
     def _state(self) -> str:
         judge, wrong = self._judges[-1], self._wrongs()
-        last = [many[-1] for many in self._report.recoveries.values()][-1:]
+        last = self._report.last_recovery_s
         return f"{self._pace.made:,} changes made, {judge.changes:,} judged, {wrong} wrong" + (
-            f", back after {last[0]:.1f} s" if last else ""
+            f", back after {last:.1f} s" if last else ""
         )
 
     def _conclude(self, seconds: float) -> None:

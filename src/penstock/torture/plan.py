@@ -124,8 +124,9 @@ class _Maker:
     """Makes rounds until there are enough kills."""
 
     def __init__(
-        self, seed: int, kills: int, only: Sequence[Fault], points: Sequence[Point]
+        self, seed: int, kills: int, only: Sequence[Fault], points: Sequence[Point], repeat: int
     ) -> None:
+        self.repeat = repeat
         self.chance = random.Random(seed)
         self.left = kills
         self.wanted = list(only) or list(Fault)
@@ -146,7 +147,10 @@ class _Maker:
         """While a project begins there are migrations, and copies of what there is; then all else,
         in any order."""
         rest: list[tuple[Fault, Point | None]] = [
-            (fault, None) for fault in self.wanted if fault is not Fault.KILL_AT
+            (fault, None)
+            for fault in self.wanted
+            for _ in range(1 if fault in KILLS else self.repeat)
+            if fault is not Fault.KILL_AT
         ]
         if Fault.KILL_AT in self.wanted:
             early = [point for point in self.points if point.boundary in _EARLY]
@@ -174,11 +178,15 @@ class _Maker:
 
 
 def make_plan(
-    seed: int, kills: int, only: Sequence[Fault] = (), points: Sequence[Point] = ()
+    seed: int,
+    kills: int,
+    only: Sequence[Fault] = (),
+    points: Sequence[Point] = (),
+    repeat: int = 1,
 ) -> list[Round]:
-    """The rounds of a campaign: first every fault and every boundary once, as far as ``kills`` goes,
-    then whatever the seed says."""
-    maker = _Maker(seed, kills, only, points)
+    """The rounds of a campaign: first every fault and every boundary once, as far as ``kills`` goes
+    (faults that kill nobody ``repeat`` times), then whatever the seed says."""
+    maker = _Maker(seed, kills, only, points, repeat)
     maker.everything_once()
     maker.the_rest()
     return maker.rounds

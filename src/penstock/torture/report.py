@@ -26,6 +26,7 @@ class Report:
     compared: int = 0
     comparisons: int = 0
     recoveries: dict[str, list[float]] = field(default_factory=dict)
+    last_recovery_s: float = 0.0
     named_within_s: list[float] = field(default_factory=list)
     exits: list[str] = field(default_factory=list)
     tracebacks: int = 0
@@ -52,6 +53,7 @@ class Report:
 
     def recovered(self, fault: str, seconds: float) -> None:
         """The first new change was in its live table so long after the fault."""
+        self.last_recovery_s = seconds
         self.recoveries.setdefault(fault, []).append(seconds)
 
     def to_dict(self) -> dict[str, Any]:
