@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-CHAOS = Path(__file__).parents[1] / "chaos" / "mutants"
-sys.path.insert(0, str(CHAOS))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from catalogue import MUTANTS, PACKAGE, Mutant  # type: ignore[import-not-found]  # noqa: E402
+from tests.chaos.mutants.catalogue import MUTANTS, PACKAGE, Mutant
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -40,9 +40,7 @@ def torture(
     ] = False,
     engine: Annotated[
         Path | None,
-        typer.Option(
-            help="A folder with another penstock package to put to the test.", exists=True
-        ),
+        typer.Option(help="A folder with another penstock.", exists=True),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Work in this folder and leave it, to look at it later.")
@@ -101,8 +99,8 @@ def _show(found: dict[str, Any]) -> None:
         console.print(f"[yellow]skipped[/] {what}: {why}")
     recovery = found["recovery_s"] or {"p50": None, "max": None}
     console.print(
-        f"{found['changes']:,} changes, {found['kills']:,} kills in {found['seconds']:,.0f} s; first "
-        f"new change after p50 {recovery['p50']} s, at most {recovery['max']} s; "
+        f"{found['changes']:,} changes, {found['kills']:,} kills in {found['seconds']:,.0f} s; "
+        f"first new change after p50 {recovery['p50']} s, at most {recovery['max']} s; "
         f"{found['peak_rss_mb']:,} MB at most"
     )
     colour = "green" if found["verdict"] == "clean" else "red"

@@ -31,6 +31,18 @@ _LEAST_SHARE: Final = 100
 """So many changes at least flow in each round."""
 _ROUND_S: Final = 4.0
 """How long a round waits for its changes before the fault comes anyway."""
+_CONFIRMED: Final = """
+SELECT confirmed_flush_lsn - '0/0'::pg_lsn, active FROM pg_replication_slots
+WHERE slot_name = 'penstock_torture_shop'
+"""
+_HELD: Final = """
+SELECT value::pg_lsn - '0/0'::pg_lsn FROM penstock.producer_state
+WHERE producer = 'shop' AND name = 'lsn'
+"""
+_WATCH: Final = """
+CREATE OR REPLACE TRIGGER torture BEFORE UPDATE ON shop.{} FOR EACH ROW
+WHEN (NEW.version < OLD.version) EXECUTE FUNCTION torture.row_went_back()
+"""
 _EARLY: Final = ("migrate.before", "migrate.after", "chunk.before", "chunk.after")
 _DATABASE_WIRES: Final = frozenset(
     {Fault.CUT_DATABASE, Fault.RESET_DATABASE, Fault.SLOW_DATABASE, Fault.BYTEWISE_DATABASE,
@@ -199,9 +211,10 @@ class Campaign:
         await self._write_beat(until)
         while not await self._is_beating():
             if time.monotonic() > until:
+                said = " / ".join(self._world.said().strip().splitlines()[-5:])[-600:]
                 raise StuckError(
-                    f"no new change came within {self._wanted.patience_s:.0f} s after {what}; our process says: "
-                    + " / ".join(self._world.said().strip().splitlines()[-5:])[-600:]
+                    f"no new change came within {self._wanted.patience_s:.0f} s after {what}; "
+                    f"our process says: {said}"
                 )
             await asyncio.sleep(0.02)
             self._supervise(what)
@@ -266,38 +279,34 @@ class Campaign:
         if not self._witnessed:
             await target.execute(_WITNESS["ledger"].encode())
             for table in stores.TABLES:
-                await target.execute(
-                    f"CREATE OR REPLACE TRIGGER torture BEFORE UPDATE ON shop.{table} FOR EACH ROW "
-                    "WHEN (NEW.version < OLD.version) EXECUTE FUNCTION torture.row_went_back()".encode()
-                )
+                await target.execute(_WATCH.format(table).encode())
             self._witnessed = True
         cursor = await target.execute("DELETE FROM torture.witnessed RETURNING *")
         for what, subject, was, became in await cursor.fetchall():
             self._wrong("out_of_order", f"{what}: {subject[:120]} from {was} to {became}")
 
     async def _check_acknowledged(self) -> None:
-        """What the source was told to forget is in the log: asked in this order, the log can only be
-        further than it was."""
+        """What the source was told to forget is in the log: asked in this order, the log can only
+        be further than it was. Of a process that is dead, the last word is waited for."""
         world = self._world
+        until = time.monotonic() + 2
         try:
             async with await connect(world.source_dsn) as source:
-                cursor = await source.execute(
-                    "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots "
-                    "WHERE slot_name = 'penstock_torture_shop'"
-                )
-                row = await cursor.fetchone()
+                while True:
+                    cursor = await source.execute(_CONFIRMED)
+                    row = await cursor.fetchone()
+                    lives = world.life is not None and world.life.alive
+                    if lives or row is None or not row[1] or time.monotonic() > until:
+                        break
+                    await asyncio.sleep(0.01)
             async with await connect(world.database_dsn) as target:
-                cursor = await target.execute(
-                    "SELECT value::pg_lsn - '0/0'::pg_lsn FROM penstock.producer_state "
-                    "WHERE producer = 'shop' AND name = 'lsn'"
-                )
-                held = await cursor.fetchone()
+                held = await (await target.execute(_HELD)).fetchone()
         except psycopg.Error:
             return
         if row is not None and row[0] is not None and held is not None and row[0] > held[0]:
             self._report.acknowledged_too_early += 1
-            self._wrong("lost", f"the source was told to forget {row[0] - held[0]} bytes of changes "
-                        "that are not in the log")  # fmt: skip
+            missing = row[0] - held[0]
+            self._wrong("lost", f"{missing} bytes that the source may forget are not in the log")
 
     async def _settle(self) -> None:
         """Let everything come to rest and compare; what differs for long differs."""

@@ -40,7 +40,8 @@ SELECT d.row_key, d.content_hash, coalesce((
     SELECT string_agg(c.text, '' ORDER BY l.place)
     FROM unnest(d.layout) WITH ORDINALITY l (id, place) JOIN penstock.chunks c ON c.id = l.id), ''),
     (SELECT count(*) FROM unnest(d.layout) l (id)
-     WHERE NOT EXISTS (SELECT FROM penstock.chunks c JOIN penstock.vectors v USING (tenant, model, hash)
+     WHERE NOT EXISTS (SELECT FROM penstock.chunks c
+                       JOIN penstock.vectors v USING (tenant, model, hash)
                        WHERE c.id = l.id AND c.document_id = d.id)), d.key
 FROM penstock.documents d WHERE d.source = %s AND d.stream IS NOT DISTINCT FROM %s
     AND d.deleted_at IS NULL

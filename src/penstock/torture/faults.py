@@ -1,4 +1,4 @@
-"""How each fault is done. Every one returns when it is over and tells from when recovery counts."""
+"""How each fault is done. Each returns when it is over and tells from when recovery counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _BOUNDARY_S: Final = 10.0
 _NAMED_S: Final = 30.0
 _SLOT: Final = "penstock_torture_shop"
 _TAKE_LOCK: Final = """
-SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND objsubid = 1 AND granted
 """
 _TAKE_SENDERS: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -33,7 +34,7 @@ WHERE pid <> pg_backend_pid() AND application_name LIKE 'penstock%'
 
 
 class Faults:
-    """Breaks things in a world. ``begun_anew`` is called when a source had to begin from nothing."""
+    """Breaks things in a world. ``begun_anew`` is set when a source had to begin from nothing."""
 
     def __init__(
         self,

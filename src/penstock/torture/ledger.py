@@ -1,4 +1,4 @@
-"""Reading the log as it grows, and judging it: nothing missing, nothing twice, nothing out of order.
+"""Reading the log as it grows and judging it: nothing missing, nothing twice, all in order.
 
 Every row that the source writes carries the next version of its key (1, 2, 3, ...), so a gap is a
 loss and a step back is wrong order. A first copy may jump ahead, never back. A delete carries no
@@ -184,4 +184,5 @@ def _version(change: Change) -> int:
 
 def _said(change: Change) -> str:
     version = "" if change.after is None else f" version {_version(change)}"
-    return f"{change.op} {change.schema.stream} {'/'.join(map(str, change.key))}{version} at {change.position}"
+    key = "/".join(map(str, change.key))
+    return f"{change.op} {change.schema.stream} {key}{version} at {change.position}"

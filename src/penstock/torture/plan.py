@@ -53,7 +53,7 @@ MEANINGS: Final = {
     Fault.STOP: "SIGTERM, while changes flow",
     Fault.FREEZE: "SIGSTOP of our process, SIGCONT a little later",
     Fault.FREEZE_DATABASE: "SIGSTOP of the project's database, SIGCONT a little later",
-    Fault.OUTLIVE_LEASE: "SIGSTOP at a boundary; its lock is lost, a second process takes over; SIGCONT",
+    Fault.OUTLIVE_LEASE: "SIGSTOP at a boundary, its lock is lost, another one takes over; SIGCONT",
     Fault.CUT_SOURCE: "the connections to the source are closed",
     Fault.RESET_SOURCE: "the connections to the source are reset (RST)",
     Fault.SLOW_SOURCE: "every packet from and to the source comes 50 ms late",
@@ -154,8 +154,8 @@ class _Maker:
         ]
         if Fault.KILL_AT in self.wanted:
             early = [point for point in self.points if point.boundary in _EARLY]
-            for point in sorted(early, key=lambda point: point.boundary is Boundary.CHUNK):
-                self.add(Fault.KILL_AT, point)
+            for one in sorted(early, key=lambda point: point.boundary is Boundary.CHUNK):
+                self.add(Fault.KILL_AT, one)
             rest += [(Fault.KILL_AT, point) for point in self.points if point not in early]
         self.chance.shuffle(rest)
         for fault, point in rest:
@@ -197,9 +197,8 @@ def point_named(name: str) -> Point:
     for point in POINTS:
         if str(point) == name:
             return point
-    raise ConfigError(
-        f"expected boundaries among {', '.join(map(str, POINTS))}, got {name!r}: choose some of these"
-    )
+    known = ", ".join(map(str, POINTS))
+    raise ConfigError(f"expected boundaries among {known}, got {name!r}: choose some of these")
 
 
 def fault_named(name: str) -> Fault:

@@ -1,8 +1,8 @@
 """A TCP proxy that does to a connection what networks do: cut it, slow it, leave it half open.
 
 Before a source it can also make PostgreSQL deliver again what was delivered already, as it does
-after a crash: while `hold_back` is on, confirmations pass on with the position of the beginning, and
-the next stream starts where the server stands instead of where the client asks.
+after a crash: from `hold_back` on, confirmations go on with the position of the beginning, and the
+next stream starts where the server stands instead of where the client asks.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ Manner: TypeAlias = Literal["through", "slow", "bytewise", "silent"]
 
 _PIECE = 64 * 1024
 _SLOW_S = 0.05
+_LAST_WORDS_S = 0.5
 _PROTOCOL_3 = 3
 _START = re.compile(rb"(START_REPLICATION SLOT .* LOGICAL )[0-9A-Fa-f]+/[0-9A-Fa-f]+")
 _LSNS = struct.Struct(">QQQ")
 
 
 class Proxy:
-    """Passes connections on to ``upstream`` in the manner that is set; ``port`` is where to connect."""
+    """Passes connections on to ``upstream`` in the manner that is set; connect to ``port``."""
 
     def __init__(self, *, replication: bool = False) -> None:
         self.upstream = 0
@@ -91,7 +92,7 @@ class Proxy:
                 await writer.drain()
                 if place % 64 == 0:
                     await asyncio.sleep(0)
-                if self.manner != "bytewise":
+                if not self._is_bytewise():
                     writer.write(data[place + 1 :])
                     break
         else:
@@ -99,6 +100,9 @@ class Proxy:
                 await asyncio.sleep(_SLOW_S)
             writer.write(data)
         await writer.drain()
+
+    def _is_bytewise(self) -> bool:
+        return self.manner == "bytewise"
 
 
 class _Link:
@@ -130,6 +134,9 @@ class _Link:
         over = asyncio.ensure_future(self._over.wait())
         try:
             await asyncio.wait([*ways, over], return_when=asyncio.FIRST_COMPLETED)
+            if not over.done():
+                # What a client has sent before its end arrives, as it would without us.
+                await asyncio.wait([ways[0]], timeout=_LAST_WORDS_S)
             if self._forgotten:
                 self._server[1].close()
                 await over

@@ -1,8 +1,8 @@
-"""Sessions that change the source: every kind of change, some of it rolled back, until told to stop.
+"""Sessions that change the source: every kind of change, some rolled back, until told to stop.
 
 Each session draws from its own stream of chance, so that what it tries depends on the seed alone.
-What fails (a deadlock, a column that is gone, a server that was killed) is one more transaction that
-was rolled back: the ledger in the source says what has really happened.
+What fails (a deadlock, a column that is gone, a server that was killed) is one more transaction
+that was rolled back: the ledger in the source says what has really happened.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ async def _insert_orders(session: Session, connection: Connection) -> int:
     return await _execute(
         connection,
         "INSERT INTO orders (id, customer, note, total) SELECT n, %s || n || '.', %s, n "
-        "FROM generate_series(%s::int, %s::int) n WHERE NOT EXISTS (SELECT FROM orders WHERE id = n)",
+        "FROM generate_series(%s::int, %s::int) n "
+        "WHERE NOT EXISTS (SELECT FROM orders WHERE id = n)",
         session.text(1, 3)[:-1],
         session.note(),
         first,
@@ -304,7 +305,8 @@ async def _truncate_pairs(session: Session, connection: Connection) -> int:
     await _execute(connection, "TRUNCATE pairs")
     return 1 + await _execute(
         connection,
-        "INSERT INTO pairs (code, label, body) SELECT 'c' || n, %s, %s FROM generate_series(1, %s) n",
+        "INSERT INTO pairs (code, label, body) "
+        "SELECT 'c' || n, %s, %s FROM generate_series(1, %s) n",
         session.text(2, 4),
         session.note(),
         PAIRS,

@@ -1,7 +1,7 @@
 """The mutants: small patches of the engine, each with the campaign that must catch it.
 
-A patch replaces a text that stands in its file exactly once; ``test_mutants_apply`` fails as soon as
-that is no longer so. Keep anchors short and close to the decision that they spoil.
+A patch replaces a text that stands in its file exactly once; ``test_mutants_apply`` fails as soon
+as that is no longer so. Keep anchors short and close to the decision that they spoil.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Patch:
     replacement: str
 
     def apply(self, package: Path) -> None:
-        """Change the file under ``package``. Raises `ValueError` when the anchor is not there once."""
+        """Change the file under ``package``; `ValueError` when the anchor is not there once."""
         path = package / self.file
         text = path.read_text(encoding="utf-8")
         if text.count(self.anchor) != 1:

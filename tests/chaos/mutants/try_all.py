@@ -18,11 +18,12 @@ from typing import Any
 
 from penstock.bench.report import machine
 
-sys.path.insert(0, str(Path(__file__).parent))
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT))
 
-from catalogue import MUTANTS, Mutant  # noqa: E402 - found beside this file
+from tests.chaos.mutants.catalogue import MUTANTS, Mutant  # noqa: E402 - tests is no package
 
-RESULTS = Path(__file__).parents[3] / "bench" / "results" / "mutants.json"
+RESULTS = ROOT / "bench" / "results" / "mutants.json"
 PATIENCE_S = 40
 
 

@@ -1,1 +1,0 @@
-"""Engines that are wrong on purpose, and what the campaign must say of each."""
