@@ -11,6 +11,7 @@ import asyncio
 import re
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Literal, TypeAlias
 
@@ -221,3 +222,8 @@ class _Frontend:
             proxy.resent += 1
             return b"Q" + (len(text) + 4).to_bytes(4) + text
         return message
+
+
+def rewritten_frontend(proxy: Proxy) -> Callable[[bytes], bytes]:
+    """What ``proxy`` makes of the bytes that one client sends, piece by piece."""
+    return _Frontend(proxy).rewritten
