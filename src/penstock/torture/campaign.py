@@ -140,7 +140,6 @@ class Campaign:
         documents = asyncio.create_task(self._world.documents.run())
         try:
             for number, what in enumerate(plan, start=1):
-                self._pace.allow(share)
                 await self._round(what, share, f"{number}/{len(plan)}")
                 if number % every == 0 and number < len(plan):
                     documents.cancel()
@@ -157,6 +156,8 @@ class Campaign:
         early = what.fault is Fault.KILL_AT and str(what.point) in _EARLY
         if not early:
             await self._ready(what)
+        self._pace.allow(share)
+        if not early:
             await self._changed(share * what.share)
         self._tell(f"{place} {what}")
         since = await self._faults.inject(what)
@@ -361,6 +362,7 @@ class Campaign:
         report.seconds = seconds
         report.documents = self._world.documents.changes
         report.peak_rss_mb = self._world.peak_rss >> 20
+        report.log["streams_begun_again"] = self._world.source_proxy.resent
         report.tracebacks = self._world.said().count("Traceback (most recent call last)")
         for judge in self._judges:
             report.lost += judge.lost
