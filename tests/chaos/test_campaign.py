@@ -1,4 +1,4 @@
-"""G1, G2 and G4 under every fault: a campaign of its own project; docs/reliability.md has longer ones."""
+"""G1, G2 and G4 under every fault; docs/reliability.md has longer campaigns."""
 
 from __future__ import annotations
 

@@ -306,12 +306,11 @@ async def test_an_unchanged_value_moves_on_with_its_row() -> None:
 
 async def test_g1_rows_that_trade_keys_in_one_transaction_keep_their_texts() -> None:
     """The row that leaves is not the one that has come there, as its old values show."""
+    one, other = ("A", "Rome", None, "9"), ("B", "Oslo", None, "8")
     changes = [
-        flight(Op.UPDATE, "B", 2, "Rome", None, "9", old_key=("A",), before=("A", "Rome", None, "9"),
-               transaction="7"),
-        flight(Op.UPDATE, "A", 3, "Oslo", None, "8", old_key=("B",), before=("B", "Oslo", None, "8"),
-               transaction="7"),
-    ]  # fmt: skip
+        flight(Op.UPDATE, "B", 2, *one[1:], old_key=("A",), before=one, transaction="7"),
+        flight(Op.UPDATE, "A", 3, *other[1:], old_key=("B",), before=other, transaction="7"),
+    ]
     found = versions(await computed(changes))
     assert texts(found["public.flights/A"]) == ["flights\nnumber: A. origin: Oslo."]
     assert texts(found["public.flights/B"]) == ["flights\nnumber: B. origin: Rome."]

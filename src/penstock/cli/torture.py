@@ -47,7 +47,7 @@ def torture(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Kill, cut, starve and freeze a project of its own while changes flow, then compare everything.
+    """Kill, cut, starve and freeze a project of its own while changes flow, then compare it all.
 
     Starts two databases and a project in a temporary folder; yours are not touched. Exits with 1
     when anything was lost, doubled or out of order.

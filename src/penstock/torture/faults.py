@@ -266,9 +266,14 @@ class Faults:
         proxy = self._world.database_proxy
         proxy.manner = "silent"
         await asyncio.sleep(what.length_s * 2)
+        moment = time.monotonic()
+        if what.times % 2:  # what it has sent to the database in the meantime never arrives
+            moment = await self._kill_life()
+            self._report.kills += 1
         proxy.cut(reset=True)
         proxy.manner = "through"
-        return time.monotonic()
+        await self._changed()
+        return moment
 
     async def _resent(self, what: Round) -> float:
         """Confirmations do not reach the source for a while; then it sends all of that again."""

@@ -66,7 +66,7 @@ MEANINGS: Final = {
     Fault.RESET_DATABASE: "the connections to the project's database are reset (RST)",
     Fault.SLOW_DATABASE: "every packet from and to the database comes 50 ms late",
     Fault.BYTEWISE_DATABASE: "one byte at a time from and to the database",
-    Fault.HALF_OPEN_DATABASE: "the database does not answer for a while, then resets",
+    Fault.HALF_OPEN_DATABASE: "the database is silent, then resets; sometimes we are killed meanwhile",
     Fault.DISK_FULL: "the disk of the project's database is full for a while (a tmpfs; root only)",
 }
 

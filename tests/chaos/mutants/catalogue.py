@@ -75,7 +75,7 @@ MUTANTS: Sequence[Mutant] = (
             "    await source.acknowledge(state)\n"
             "    await producer.append(topic, changes, state=state,",
         ),
-        "--kills 5 --fault kill_at --at append.before --changes 4000 --large 0",
+        "--kills 0 --fault half_open_database --repeat 8 --changes 5000 --large 0",
     ),
     Mutant(
         "keepalive_acknowledges",
@@ -153,17 +153,15 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "stop_swallows",
-        "what was read and not appended when the process is told to stop counts as stored",
+        "what was in hand when the process is told to stop counts as done",
         _one(
-            _INGEST,
-            "    finally:\n        reading.cancel()\n",
-            "    finally:\n"
-            "        left = list(waiting._batches)\n"
-            "        for batch in left:\n"
-            "            again = {k: v for k, v in batch.state.items() if v is not None}\n"
-            "            with suppress(FatalError):\n"
-            "                await producer.append(source.name, [], state=again)\n"
-            "        reading.cancel()\n",
+            _PROCESS,
+            "                    await asyncio.shield(committing)\n\n    async def step(",
+            "                    await asyncio.shield(committing)\n"
+            "            for part, batch, _ in computing:\n"
+            "                with suppress(PenstockError, asyncio.CancelledError):\n"
+            "                    await self._commit(part, batch, Outcome(()))\n"
+            "\n    async def step(",
         ),
         "--kills 0 --fault stop --changes 3000 --large 0 --repeat 6",
     ),
