@@ -175,7 +175,7 @@ async def test_a_connection_is_slowed_cut_and_forgotten() -> None:
     await proxy.open(server.sockets[0].getsockname()[1])
     try:
         for manner in ("through", "slow", "bytewise"):
-            proxy.manner = manner  # type: ignore[assignment] # mypy does not see the tuple's literals
+            proxy.manner = manner
             reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
             writer.write(b"there and back")
             assert await reader.readexactly(14) == b"there and back"

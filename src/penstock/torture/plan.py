@@ -53,7 +53,7 @@ MEANINGS: Final = {
     Fault.STOP: "SIGTERM, while changes flow",
     Fault.FREEZE: "SIGSTOP of our process, SIGCONT a little later",
     Fault.FREEZE_DATABASE: "SIGSTOP of the project's database, SIGCONT a little later",
-    Fault.OUTLIVE_LEASE: "SIGSTOP at a boundary, its lock is lost, another one takes over; SIGCONT",
+    Fault.OUTLIVE_LEASE: "SIGSTOP at a boundary, the lock is lost, another takes over; SIGCONT",
     Fault.CUT_SOURCE: "the connections to the source are closed",
     Fault.RESET_SOURCE: "the connections to the source are reset (RST)",
     Fault.SLOW_SOURCE: "every packet from and to the source comes 50 ms late",
@@ -66,7 +66,7 @@ MEANINGS: Final = {
     Fault.RESET_DATABASE: "the connections to the project's database are reset (RST)",
     Fault.SLOW_DATABASE: "every packet from and to the database comes 50 ms late",
     Fault.BYTEWISE_DATABASE: "one byte at a time from and to the database",
-    Fault.HALF_OPEN_DATABASE: "the database is silent, then resets; sometimes we are killed meanwhile",
+    Fault.HALF_OPEN_DATABASE: "the database is silent, then resets; at times we are killed then",
     Fault.DISK_FULL: "the disk of the project's database is full for a while (a tmpfs; root only)",
 }
 
