@@ -281,6 +281,12 @@ def substitute(text: str) -> str:
     return str(_substitute(text, os.environ, repr(text)))
 
 
+def boundary_file(environment: Mapping[str, str] | None = None) -> Path | None:
+    """The file by which a campaign says where the process shall end (``PENSTOCK_BOUNDARIES``)."""
+    named = (os.environ if environment is None else environment).get("PENSTOCK_BOUNDARIES")
+    return Path(named) if named else None
+
+
 def openai_api_key(environment: Mapping[str, str] | None = None) -> str | None:
     """The key that OpenAI's own clients would use, if there is one."""
     return (os.environ if environment is None else environment).get("OPENAI_API_KEY")

@@ -23,6 +23,7 @@ from itertools import repeat
 
 import structlog
 
+from penstock.boundaries import Boundary, reach
 from penstock.clock import Clock
 from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
 from penstock.log.base import Log
@@ -33,6 +34,8 @@ from penstock.stores.base import DeadLetter, Move, Store
 from penstock.telemetry import PipelineMeter
 
 logger = structlog.get_logger("penstock.process")
+
+_STRETCH = 4
 
 FRESHNESS_SAMPLES = 64
 """How many changes of one batch are timed at most."""
@@ -65,6 +68,18 @@ class _Step:
 
     changes: Sequence[Change]
     move: Move | None
+
+
+def _slice_end(changes: Sequence[Change], start: int, size: int) -> int | None:
+    """Where the slice that begins at ``start`` ends; None for the last one. A transaction stays
+    whole (its rows may have traded keys) unless it is several times as large as a slice."""
+    end = start + size
+    while end < len(changes) and end < start + _STRETCH * size:
+        before, after = changes[end - 1].transaction, changes[end].transaction
+        if before is None or before != after:
+            return end
+        end += 1
+    return None if end >= len(changes) else start + size
 
 
 class _UndoError(PenstockError):
@@ -169,10 +184,10 @@ class Processor:
 
     def _steps(self, at: LogPosition, batch: Batch) -> Iterator[_Step]:
         work = self._assignment
-        size = self._settings.slice
-        cut = max(0, (len(batch.changes) - 1) // size * size)
-        for start in range(0, cut, size):
-            yield _Step(batch.changes[start : start + size], None)
+        start = 0
+        while (end := _slice_end(batch.changes, start, self._settings.slice)) is not None:
+            yield _Step(batch.changes[start:end], None)
+            start = end
         move = Move(
             consumer=work.pipeline.name,
             topic=work.topic,
@@ -183,7 +198,7 @@ class Processor:
             as_of=batch.as_of,
             position=batch.changes[-1].position if batch.changes else None,
         )
-        yield _Step(batch.changes[cut:], move)
+        yield _Step(batch.changes[start:], move)
 
     async def _stored_position(self) -> LogPosition:
         work = self._assignment
@@ -222,12 +237,16 @@ class Processor:
     async def _write(self, step: _Step, batch: Batch, outcome: Outcome) -> None:
         letters = self._letters(batch, outcome.rejected)
         async with self._store.transaction() as transaction:
+            reach(Boundary.APPLY, "before")
             for effect in outcome.effects:
                 await transaction.apply(effect)
             if letters:
                 await transaction.bury(letters)
+            reach(Boundary.APPLY, "after")
             if step.move is not None:
                 await transaction.move(step.move)
+            reach(Boundary.COMMIT, "before")
+        reach(Boundary.COMMIT, "after")
         if step.move is not None:
             self._meter.position = step.move.to
 

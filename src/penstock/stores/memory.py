@@ -221,13 +221,16 @@ class MemoryTransaction:
     def _replace(self, effect: ReplaceDocuments) -> None:
         for known, number in effect.vectors.items():
             self._state.vectors[effect.model, known] = effect.matrix[number]
+        before = dict(self._state.documents)
         for version in effect.documents:
             place = (version.source, version.key)
             stored = self._state.documents.get(place)
             at = _NEVER if stored is None else stored.position
             if version.position <= at:
                 continue
-            if version.based_on is not None and version.based_on != at:
+            base = before.get((version.source, version.base or version.key))
+            there = _NEVER if base is None else base.position
+            if version.based_on is not None and version.based_on != there:
                 raise RetryableError("the version that this one was completed from has changed")
             self._state.documents[place] = version
 
