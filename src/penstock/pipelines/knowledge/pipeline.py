@@ -28,7 +28,7 @@ from penstock.pipelines.knowledge.rows import (
     unchanged,
 )
 from penstock.pipelines.knowledge.token_counts import TokenCounts
-from penstock.records import DOCUMENTS, Change, Key, Op, Value
+from penstock.records import DOCUMENTS, Change, Key, Op, Unchanged, Value
 from penstock.stores.base import (
     ChunkText,
     DocumentVersion,
