@@ -138,7 +138,7 @@ EXTENSIONS = {
 @pytest.mark.parametrize("extension", [*EXTENSIONS, "xml"])
 async def test_types_of_extensions(project: Project, any_server: OwnServer, extension: str) -> None:
     """Types of extensions, and xml, come as their text, arrays of them too."""
-    of, values = EXTENSIONS.get(extension, ("xml", ["<a b='1'>x</a>", "text"]))
+    of, values = EXTENSIONS.get(extension, ("xml", ['<a b="1">x</a>', "text"]))
     try:
         if extension in EXTENSIONS:
             any_server.execute(f"CREATE EXTENSION {extension}")
