@@ -18,12 +18,13 @@ from penstock.errors import PenstockError, RetryableError, SourceError, Unavaila
 from penstock.records import Change
 from penstock.sources.base import SourceBatch
 from penstock.sources.postgres.catalogue import Slot, fetch_server, fetch_tables
+from penstock.sources.postgres.checks import require_logical
 from penstock.sources.postgres.chunks import ChunkReader
 from penstock.sources.postgres.connections import connect
 from penstock.sources.postgres.limits import PostgresLimits
 from penstock.sources.postgres.positions import parse_lsn
 from penstock.sources.postgres.publication import check_slot
-from penstock.sources.postgres.source import PostgresSource, require_logical
+from penstock.sources.postgres.source import PostgresSource
 
 DEADLINE_S = 20.0
 NEVER = 1_000_000

@@ -77,6 +77,16 @@ class PostgresSettings(RowSourceSettings):
     """Name of the replication slot; default ``penstock_PROJECT_SOURCE``."""
     publication: str | None = None
     """Name of the publication; default as the slot."""
+    retained_wal: Size | None = None
+    """How much WAL the server may keep for this source: half of it is a warning, more an error.
+    Default: what ``max_slot_wal_keep_size`` allows, or 10 GiB where that is unlimited."""
+    failover: bool = False
+    """Standbys keep a copy of the slot, so that one that takes over goes on (PostgreSQL 17)."""
+    origin: Literal["any", "none"] = "any"
+    """``none`` leaves out what was itself replicated to this database."""
+    messages: bool = False
+    """Capture what ``pg_logical_emit_message`` writes in transactions, as the stream
+    ``penstock.messages``."""
 
     def stream(self, table: str) -> str:
         """Names without a schema are in ``public``."""

@@ -12,9 +12,9 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from penstock.records import Change, Key, Microseconds, Row, Schema
+from penstock.records import Change, Column, Key, Microseconds, Position, Row, Schema
 
 Lane = Literal["live", "bulk"]
 """``bulk`` is for what existed before (a first load); ``live`` overtakes it. Changes of one key may
@@ -25,6 +25,15 @@ State = Mapping[str, str]
 
 StateChange = Mapping[str, str | None]
 """What a batch changes in the state; None removes a name."""
+
+
+BESIDE: Final = "penstock."
+"""What begins the names of streams that are no tables of the source (what it says beside rows):
+there is nothing to compare them with."""
+
+PARKED: Final = "parked:"
+"""What begins, in a state, the names of streams that are left out until somebody has mended them;
+the value is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,34 @@ class CheckableSource(Protocol):
 
     async def check(self) -> Sequence[Finding]:
         """Look at reachability, rights and settings without changing anything."""
+
+
+HealthLevel = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the way from a source stands, beside the stream of changes.
+
+    ``retained_bytes`` is what the system keeps for us because we have not read it yet,
+    ``budget_bytes`` what it may be. ``facts`` are for people (`penstock status --json`).
+    """
+
+    level: HealthLevel
+    message: str
+    mend: str = ""
+    retained_bytes: int = 0
+    budget_bytes: int | None = None
+    facts: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+
+
+@runtime_checkable
+class WatchedSource(Protocol):
+    """A source whose system keeps what we have not read, and may run full or lose it."""
+
+    async def health(self) -> Health | None:
+        """Look on a connection of its own, without changing anything; None while nothing is kept
+        for us yet. Raises `UnavailableError` when the system cannot be reached."""
 
 
 @runtime_checkable
@@ -165,6 +202,63 @@ class ComparableDocuments(Protocol):
 
     async def reread(self, key: str) -> Row | None:
         """One document as it is now (`penstock.records.DOCUMENT_COLUMNS`); None: there is none."""
+
+
+class LiveSide(Protocol):
+    """What the stores hold of one source, for a comparison; nothing else writes there meanwhile."""
+
+    async def columns(self, stream: str) -> Sequence[Column] | None:
+        """The live table's columns as the source names them; None when there is no such table."""
+
+    def row_hashes(self, stream: str, columns: Sequence[str]) -> AsyncGenerator[tuple[Key, str]]:
+        """As `ComparableRows.row_hashes`, of the live table."""
+
+    async def exact_keys(self, stream: str, keys: Sequence[Key]) -> Sequence[Key]:
+        """These keys of `row_hashes` as changes carry them (a text cast prints some types in
+        another way)."""
+
+    def stale_texts(self, stream: str) -> AsyncGenerator[Key]:
+        """The keys, as in `row_hashes`, of live rows whose searched text is not that of the row."""
+
+    def orphaned_texts(self, stream: str) -> AsyncGenerator[Key]:
+        """The keys, as changes carry them, of searched texts without a live row."""
+
+    async def forget_later(self, position: Position) -> None:
+        """Make everything that claims to come from this position or later give way to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairStep:
+    """A piece of a repair: what was found of one stream so far, and what mends it.
+
+    ``batch`` is made durable like any other, in order. ``expected`` is about how many rows there
+    are; ``done`` comes with the last step of a stream.
+    """
+
+    stream: str
+    batch: SourceBatch
+    compared: int = 0
+    expected: int = 0
+    upserts: int = 0
+    deletes: int = 0
+    done: bool = False
+    note: str = ""
+
+
+@runtime_checkable
+class RepairableSource(Protocol):
+    """A source that can find out, row by row, what the stores do not have as it is."""
+
+    def repair(
+        self, state: State, streams: Sequence[str] | None, live: LiveSide
+    ) -> AsyncGenerator[RepairStep]:
+        """Compare these streams (None: all) with the stores and give the rows that differ, and what
+        they need to go on from there without a gap, also where the way to here is lost.
+
+        Everything that the log holds of this source has been processed, and nothing reads the
+        source meanwhile. What was given is right even if the rest never comes; then a repair is
+        begun again. Positions are later than all before.
+        """
 
 
 class CopyProgress(NamedTuple):

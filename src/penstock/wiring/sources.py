@@ -46,6 +46,7 @@ def source(settings: Settings, name: str, clock: Clock) -> Source:
 def _postgres(
     settings: Settings, name: str, chosen: PostgresSettings, clock: Clock
 ) -> PostgresSource:
+    from penstock.sources.postgres.options import PostgresOptions
     from penstock.sources.postgres.source import PostgresSource
 
     slot = chosen.slot or f"penstock_{settings.project}_{name}"[:63]
@@ -57,6 +58,12 @@ def _postgres(
         publication=chosen.publication or slot,
         clock=clock,
         heartbeat_s=chosen.heartbeat,
+        options=PostgresOptions(
+            failover=chosen.failover,
+            wal_budget_bytes=chosen.retained_wal,
+            messages=chosen.messages,
+            own_origin_only=chosen.origin == "none",
+        ),
     )
 
 

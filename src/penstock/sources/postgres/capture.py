@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, LiteralString
 
 import psycopg
+import structlog
 from psycopg import pq
 
 from penstock.clock import Clock
@@ -29,12 +30,18 @@ from penstock.sources.postgres.catalogue import (
 from penstock.sources.postgres.changes import Assembler, TablePlan, table_schema
 from penstock.sources.postgres.copying import Copies, Piece, TableCopy
 from penstock.sources.postgres.decoder import RELATION, Relation, decode
+from penstock.sources.postgres.extras import Keep
 from penstock.sources.postgres.limits import PostgresLimits
 from penstock.sources.postgres.marks import CopyMark, Visibility
+from penstock.sources.postgres.options import PostgresOptions, stream_options
+from penstock.sources.postgres.parking import keyless, park
 from penstock.sources.postgres.positions import format_lsn, parse_lsn, parse_position
 from penstock.sources.postgres.shapes import Shape, ShapeWatch, fetch_shapes
 from penstock.sources.postgres.state import COPIED, COPY
 from penstock.sources.postgres.stream import DATA, DATA_START, ReplicationStream, wal_end
+from penstock.sources.postgres.watch import look_around
+
+logger = structlog.get_logger("penstock.sources.postgres")
 
 _SLICE: Final = 400
 """How many messages are decoded before other tasks get a turn: about 2 ms."""
@@ -46,6 +53,8 @@ _MOMENTS: Final = 20
 """How many moments are remembered that the stream has not reached."""
 _PIECES: Final = 4
 """How many batches of copies are given before the stream has its turn again."""
+_LOOK_S: Final = 5.0
+"""How often we look around at least, so that what is wrong is named within 10 s."""
 _CONFIRM_S: Final = 0.05
 """Confirmations closer together than this are joined."""
 
@@ -90,6 +99,8 @@ class Capture:
         batch_changes: int,
         limits: PostgresLimits,
         heartbeat_s: float,
+        options: PostgresOptions,
+        parked: Collection[str] = (),
     ) -> None:
         self._catalogue = catalogue
         self._what = f"source {source!r}"
@@ -100,6 +111,8 @@ class Capture:
         self._on_altered = on_altered
         self._on_begun = on_begun
         self._on_copied = on_copied
+        self._asked = stream_options(options, server.version)
+        self._parked = set(parked)
         self._clock = clock
         self._batch_changes = batch_changes
         self._heartbeat_s = heartbeat_s
@@ -120,7 +133,8 @@ class Capture:
         self._split = False
         self._resumed_at = 0
         self._pieces: list[bytes] = []
-        self._assembler = Assembler(source)
+        self._keep = Keep(source, options.messages, options.own_origin_only)
+        self._assembler = Assembler(source, keep=self._keep)
         self._places = taking.Places(0, ())
         self._marks: dict[str, CopyMark] = {}
         self.copies = Copies(
@@ -136,7 +150,9 @@ class Capture:
 
     async def start(self, slot: str, resume_lsn: int, state: State, durable: int) -> None:
         """Begin to receive what comes after that LSN and, in it, after the state's position."""
-        self._assembler = Assembler(self._source, state.get("position"), resume_lsn)
+        self._assembler = Assembler(
+            self._source, state.get("position"), resume_lsn, keep=self._keep
+        )
         given = [state[name] for name in ("position", COPIED) if name in state]
         # The transaction of the last change may not have been given to its end.
         self._resumed_at = parse_position(state["position"])[0] if "position" in state else 0
@@ -145,9 +161,10 @@ class Capture:
         # Both names are made by us or are checked by the server: quoted as identifier and literal.
         quoted_slot = slot.replace('"', '""')
         quoted_publication = self._publication.replace('"', '""').replace("'", "''")
+        asked = "".join(f", {name} '{value}'" for name, value in self._asked.items())
         command = (
             f'START_REPLICATION SLOT "{quoted_slot}" LOGICAL {format_lsn(resume_lsn)} '
-            f"(proto_version '1', publication_names '\"{quoted_publication}\"')"
+            f"(proto_version '1', publication_names '\"{quoted_publication}\"'{asked})"
         )
         await self._stream.start(command.encode(), pq.ExecStatus.COPY_BOTH)
         self._stream.confirm(durable)
@@ -314,13 +331,30 @@ class Capture:
         if relation.identity == "f":
             primary_key = await fetch_primary_key(self._catalogue, self._what, relation.oid)
         schema = table_schema(self._source, relation, self._types, primary_key)
+        if not schema.key_indexes:
+            await self._park(stream)
+            return None
         # Asking took time: what is wanted of the table may have changed.
         return TablePlan.make(schema, self._tables[stream][1], self._marks.get(stream))
+
+    async def _park(self, stream: str) -> None:
+        """Leave a table out that has no key any more; the others go on."""
+        if stream in self.copies.active:
+            raise RetryableError(f"table {stream!r} of {self._what} lost its key in its copy")
+        oid, _ = self._tables.pop(stream)
+        self._assembler.define(oid, None)
+        self._parked.add(stream)
+        reason = keyless(stream)
+        self._shapes.note(park(stream, reason))
+        logger.error("source.table_parked", source=self._source, table=stream, reason=reason)
+        self._stream.wake()
 
     def _is_news(self) -> bool:
         """Whether there is something to report though no change is complete."""
         if self._split and not self._assembler.changes:
             return self._assembler.end_lsn > self._reported_lsn
+        if self._shapes.has_news and not self._assembler.changes:
+            return True
         reach = self._reach()
         return any(moment.lsn <= reach for moment in self._moments)
 
@@ -389,7 +423,7 @@ class Capture:
             while not self._stream.ended:
                 await self._probe()
                 self._stream.confirm(self._stream.durable, ask=True)
-                await self._clock.sleep(self._heartbeat_s)
+                await self._clock.sleep(min(self._heartbeat_s, _LOOK_S))
         except PenstockError as error:
             self._stream.fail(error)
 
@@ -398,12 +432,21 @@ class Capture:
             async with asyncio.timeout(10):
                 rows = await fetch(self._catalogue, self._what, _PROBE, (self._publication,))
                 found = await fetch_shapes(self._catalogue, self._what, self._publication)
+                lost = await look_around(
+                    self._catalogue,
+                    self._what,
+                    self._publication,
+                    list(self._tables),
+                    sorted(self._parked),
+                )
         except TimeoutError as error:
             raise UnavailableError(
                 f"expected an answer from {self._what} within 10 s, got none: reconnecting"
             ) from error
         time, inserted, flushed, snapshot, oids = rows[0]
         self._assembler.settle(Visibility.parse(snapshot))
+        for stream in lost:
+            await self._park(stream)
         for stream, (oid, _) in self._tables.items():
             if oid not in oids:
                 raise RetryableError(

@@ -30,13 +30,16 @@ from penstock.sources.postgres.decoder import (
     Commit,
     Delete,
     Insert,
+    LogicalMessage,
     OldKind,
+    Origin,
     ProtocolError,
     Relation,
     Truncate,
     Update,
     decode,
 )
+from penstock.sources.postgres.extras import Keep, message_row
 from penstock.sources.postgres.marks import CopyMark, Visibility
 from penstock.sources.postgres.positions import parse_position, position_prefix
 
@@ -45,6 +48,7 @@ NEVER: Final = 1 << 64
 _EVERYTHING: Final = 1 << 62
 _SAME: Final = 5
 """A message's tag and relation."""
+_ROWS_ONLY: Final = Keep()
 _new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
 
 
@@ -108,8 +112,17 @@ class Assembler:
     that are complete, the last of which ended at ``end_lsn`` and was committed at ``committed_at``.
     """
 
-    def __init__(self, source: str, position: str | None = None, end_lsn: int = 0) -> None:
+    def __init__(
+        self,
+        source: str,
+        position: str | None = None,
+        end_lsn: int = 0,
+        *,
+        keep: Keep = _ROWS_ONLY,
+    ) -> None:
         self._source = source
+        self._keep = keep
+        self._messages = TablePlan.make(keep.schema)
         self._resume = parse_position(position) if position else (-1, 0)
         self._plans: dict[int, TablePlan | None] = {}
         self._skip = 0
@@ -127,6 +140,8 @@ class Assembler:
             Begin: self._start,
             Commit: self._finish,
             Truncate: self._truncate,
+            LogicalMessage: self._message,
+            Origin: self._came_from,
         }
         self.changes: list[Change] = []
         self.complete = 0
@@ -320,6 +335,23 @@ class Assembler:
             plan = self._plan(oid)
             if plan is not None:
                 self._add(plan, Op.TRUNCATE, (), None)
+
+    def _came_from(self, _: Origin) -> None:
+        """The transaction was replicated to the source itself."""
+        if self._keep.own_only:
+            self._skip = _EVERYTHING
+
+    def _message(self, message: LogicalMessage) -> None:
+        """What was written in a transaction has a place in it; what was written outside of one has
+        none, and is left out."""
+        if not message.transactional or not self._keep.messages:
+            return
+        if self._begin is None:
+            raise ProtocolError("expected the beginning of a transaction, got a message")
+        self._place += 1
+        if self._place > self._skip:
+            row = message_row(f"{self._prefix}{self._place:08X}", message)
+            self._add(self._messages, Op.CREATE, (row[0],), row)
 
     def _add(
         self,

@@ -12,20 +12,22 @@ from penstock.errors import SourceError
 from penstock.sources.base import CopyProgress, SourceBatch, State, StateChange
 from penstock.sources.postgres.capture import Capture
 from penstock.sources.postgres.catalogue import (
-    Server,
     Table,
-    choose_tables,
     fetch_server,
     fetch_tables,
 )
 from penstock.sources.postgres.changes import NEVER
-from penstock.sources.postgres.checks import OLDEST_VERSION
+from penstock.sources.postgres.checks import require_logical
 from penstock.sources.postgres.connections import connect
 from penstock.sources.postgres.copying import TableCopy
 from penstock.sources.postgres.inspection import PostgresDatabase
 from penstock.sources.postgres.limits import PostgresLimits
+from penstock.sources.postgres.options import PostgresOptions
+from penstock.sources.postgres.parking import parked_facts, settle_tables
 from penstock.sources.postgres.positions import format_lsn, parse_lsn, parse_position
 from penstock.sources.postgres.publication import (
+    DOUBT,
+    DoubtError,
     Identity,
     check_identity,
     check_slot,
@@ -70,6 +72,7 @@ class PostgresSource(PostgresDatabase):
         heartbeat_s: float = 5.0,
         max_batch_changes: int = 5000,
         limits: PostgresLimits | None = None,
+        options: PostgresOptions | None = None,
     ) -> None:
         super().__init__(
             name,
@@ -79,6 +82,7 @@ class PostgresSource(PostgresDatabase):
             slot=slot,
             publication=publication,
             limits=limits or PostgresLimits(),
+            options=options or PostgresOptions(),
         )
         self._heartbeat_s = heartbeat_s
         self._batch_changes = max_batch_changes
@@ -96,9 +100,14 @@ class PostgresSource(PostgresDatabase):
         self._wanted |= self._begun  # begun, but not durable: the state may not know
         self._begun = set()
         try:
+            if DOUBT in state:
+                raise SourceError(state[DOUBT])
             async with aclosing(self._read(state)) as batches:
                 async for batch in batches:
                     yield batch
+        except DoubtError as error:
+            yield SourceBatch(state={DOUBT: str(error)})
+            raise
         finally:
             await self.close()
 
@@ -107,14 +116,16 @@ class PostgresSource(PostgresDatabase):
         server = await fetch_server(catalogue, self._what)
         require_logical(server, self._what)
         replication = await self._open_replication()
-        tables = choose_tables(self._patterns, await fetch_tables(catalogue, self._what), self.name)
+        found = await fetch_tables(catalogue, self._what)
+        tables, parked = settle_tables(self._patterns, found, self.name, state)
         identity = await identify(replication, self._what)
         await self._check_identity(replication, identity, state)
         resume_lsn = await self._resume_lsn(catalogue, state)
         published = await ensure_publication(
-            catalogue, self._what, self.publication, tables, server
+            catalogue, self._what, self.publication, tables, server, mend="lsn" not in state
         )
-        facts, settled = changed_facts(state, tables, identity), False
+        facts = changed_facts(state, tables, identity) | parked_facts(state, parked)
+        settled = False
         if resume_lsn is None:
             resume_lsn, settled = await self._make_slot(catalogue), True
             state = {}
@@ -139,6 +150,8 @@ class PostgresSource(PostgresDatabase):
             batch_changes=self._batch_changes,
             limits=self._limits,
             heartbeat_s=self._heartbeat_s,
+            options=self._options,
+            parked=parked,
         )
         await capture.start(self.slot, resume_lsn, state, self._durable)
         self._tables = {table.stream: table for table in tables}
@@ -250,23 +263,8 @@ class PostgresSource(PostgresDatabase):
                 temporary=False,
                 patience_s=self._limits.consistent_point_s,
                 watch=catalogue,
+                failover=self._options.failover,
             )
         finally:
             await replication.close()
         return export.consistent_point
-
-
-def require_logical(server: Server, what: str) -> None:
-    """Refuse a server that cannot be captured at all."""
-    if server.version < OLDEST_VERSION:
-        raise SourceError(
-            f"expected PostgreSQL 15 or later behind {what}, got {server.version // 10000}: "
-            "upgrade it"
-        )
-    if server.in_recovery:
-        raise SourceError(f"expected a primary server behind {what}, got a standby: mend the DSN")
-    if server.wal_level != "logical":
-        raise SourceError(
-            f"expected wal_level 'logical' on the server of {what}, got {server.wal_level!r}: "
-            "ALTER SYSTEM SET wal_level = logical, then restart the server"
-        )
