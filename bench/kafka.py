@@ -7,7 +7,7 @@ client writes one record per change, as JSON in Debezium's envelope, idempotent 
 reads them back and parses them: what somebody would write by hand. The same is done with records
 that are made beforehand and never parsed, which is what the client itself can do. Ours writes the
 same changes in transactions with state beside them, in steps of ``--append`` changes, and reads
-them back as changes. Who takes turns first does not matter: both go three times, the best counts.
+them back as changes. All go three times in turn; the best counts.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class OrderSuite(Instances):
             at = BEGINNING
             for batch in batches:
                 assert batch.first == at + 1
-                assert len(batch.changes) == batch.last - at
+                assert len(batch.changes) == batch.last - at or not self.counts_records
                 at = batch.last
                 for each in batch.changes:
                     found.setdefault(each.key[0] or "", []).append(each.value("name"))
