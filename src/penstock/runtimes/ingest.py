@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -21,7 +20,7 @@ import structlog
 from penstock.clock import Clock
 from penstock.errors import FatalError, FencedError, RetryableError
 from penstock.log.base import Log, Producer
-from penstock.runtimes.base import Backoff, bulk_topic
+from penstock.runtimes.base import Backoff, bulk_topic, ended
 from penstock.sources.base import CopyingSource, Source, SourceBatch
 from penstock.telemetry import SourceMeter
 
@@ -138,8 +137,7 @@ async def _carry(
         await reading  # raises what ended it
     finally:
         reading.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(reading, return_exceptions=True)
+        await ended([reading])
 
 
 async def _append(

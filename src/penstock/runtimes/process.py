@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -29,7 +28,7 @@ from penstock.errors import BadRecordError, FatalError, PenstockError, Retryable
 from penstock.log.base import Log
 from penstock.pipelines.base import Outcome, Pipeline, Rejected, Tools
 from penstock.records import Batch, Change, LogPosition, Op
-from penstock.runtimes.base import Backoff
+from penstock.runtimes.base import Backoff, ended
 from penstock.stores.base import DeadLetter, Move, Store
 from penstock.telemetry import PipelineMeter
 
@@ -154,11 +153,9 @@ class Processor:
         finally:
             for _, _, task in computing:
                 task.cancel()
-            await asyncio.gather(*(task for _, _, task in computing), return_exceptions=True)
             # Whatever ends the loop: a commit that has begun is finished, never torn.
-            if committing is not None:
-                with suppress(PenstockError, asyncio.CancelledError):
-                    await asyncio.shield(committing)
+            left = [] if committing is None else [committing]
+            await ended([*(task for _, _, task in computing), *left])
 
     async def step(self) -> bool:
         """Process what one read gives; False when there was nothing."""
