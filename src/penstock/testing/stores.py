@@ -281,3 +281,19 @@ class StoreSuite:
                 ]
             )
         assert await self.letters(store) == 2
+
+    async def test_g13_a_letter_is_a_change_whatever_batch_it_was_met_in(
+        self, store: Store
+    ) -> None:
+        """Buried again from a longer batch it is the same letter; two bad changes of one key in one
+        batch are two."""
+        first, second = put(1, 7, "a", "bad"), put(2, 7, "b", "bad")
+        for last, changes in ((2, [first, second]), (5, [first, second])):
+            async with store.transaction() as transaction:
+                await transaction.bury(
+                    [
+                        DeadLetter("suite", "shop", 0, LogPosition(last), change, "bad")
+                        for change in changes
+                    ]
+                )
+        assert await self.letters(store) == 2
