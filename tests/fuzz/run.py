@@ -17,7 +17,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from targets import TARGETS
+sys.path.insert(0, str(Path(__file__).parents[2]))  # as a program this file is not in a package
+
+from tests.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 
