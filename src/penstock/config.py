@@ -25,7 +25,10 @@ from penstock.settings import (
     ExtractiveSettings,
     FilesSettings,
     MiniLMSettings,
+    KafkaSettings,
+    NatsSettings,
     PostgresSettings,
+    RedisSettings,
     Settings,
     TableSettings,
 )
@@ -192,6 +195,9 @@ def _keys(path: Sequence[str | int]) -> list[str]:
 
 _TAGGED: dict[str, Any] = {
     "postgres": PostgresSettings,
+    "kafka": KafkaSettings,
+    "redis": RedisSettings,
+    "nats": NatsSettings,
     "files": FilesSettings,
     "minilm": MiniLMSettings,
     "constant": ConstantSettings,

@@ -155,3 +155,25 @@ the version before it keeps serving."""
 def document_schema(source: str) -> Schema:
     """The schema of the documents of ``source``."""
     return Schema(source, DOCUMENTS, DOCUMENT_COLUMNS)
+
+
+UNREADABLE: Final = "unreadable"
+"""The stream name of records that a source could not read as changes."""
+
+UNREADABLE_COLUMNS: Final = (
+    Column("place", "text", key=True),
+    Column("time", "bigint"),
+    Column("key", "text"),
+    Column("value", "text"),
+    Column("headers", "text"),
+    Column("error", "text"),
+)
+"""What is kept of a record that could not be read: where it stood (as its source says it), the
+source's time of it in milliseconds, its bytes in base64, and why it could not be read. Like a
+document with an ``error``, it travels as a change, becomes a dead letter in the transaction that
+passes it, and can be read again from there."""
+
+
+def unreadable_schema(source: str) -> Schema:
+    """The schema of the unreadable records of ``source``."""
+    return Schema(source, UNREADABLE, UNREADABLE_COLUMNS)

@@ -20,10 +20,17 @@ from penstock.settings.models import (
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
+    KafkaSettings,
+    MessageFormatSettings,
+    NatsSettings,
     PostgresSettings,
+    RedisSettings,
+    RegistrySettings,
     RowSourceSettings,
     SourceSettings,
     TableSettings,
+    TopicSourceSettings,
+    TopicTableSettings,
 )
 
 __all__ = [
@@ -35,12 +42,17 @@ __all__ = [
     "ExtractiveSettings",
     "FilesSettings",
     "GeneratorSettings",
+    "KafkaSettings",
     "KnowledgeSettings",
     "LogSettings",
+    "MessageFormatSettings",
     "MiniLMSettings",
+    "NatsSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "PostgresSettings",
+    "RedisSettings",
+    "RegistrySettings",
     "RowSourceSettings",
     "RunSettings",
     "Section",
@@ -48,6 +60,8 @@ __all__ = [
     "Settings",
     "SourceSettings",
     "TableSettings",
+    "TopicSourceSettings",
+    "TopicTableSettings",
 ]
 
 _RESERVED = frozenset({"penstock", "public", "information_schema"})

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
-from penstock.settings import FilesSettings, PostgresSettings, RowSourceSettings, Settings
+from penstock.settings import (
+    FilesSettings,
+    KafkaSettings,
+    NatsSettings,
+    PostgresSettings,
+    RedisSettings,
+    RowSourceSettings,
+    Settings,
+)
+from penstock.wiring.topics import kafka_source, nats_source, redis_source
 
 if TYPE_CHECKING:
     from penstock.serving.context import RowView
@@ -57,6 +66,9 @@ def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -
 _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     PostgresSettings: _postgres,
     FilesSettings: _files,
+    KafkaSettings: kafka_source,
+    RedisSettings: redis_source,
+    NatsSettings: nats_source,
 }
 
 
