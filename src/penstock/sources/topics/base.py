@@ -13,14 +13,12 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import orjson
 
-from penstock.errors import BadRecordError
+from penstock.errors import BadRecordError, SourceError
 from penstock.records import (
     Change,
-    Key,
     Microseconds,
     Op,
     Position,
-    Schema,
     unreadable_schema,
 )
 from penstock.sources.base import Finding
@@ -44,6 +42,15 @@ class Slice:
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Sequence[Headers] | None = None
+    marks: Sequence[str] | None = None
+    """What the transport wants to be given back beside the offset, when reading goes on there."""
+    subject: str = ""
+    """What the broker calls these records' subject, where that is not the topic."""
+
+    @property
+    def name(self) -> str:
+        """What formats take for the topic's name."""
+        return self.subject or self.topic
 
     def cut(self, start: int, end: int) -> Slice:
         """Some of these records."""
@@ -55,6 +62,8 @@ class Slice:
             self.keys[start:end],
             self.values[start:end],
             None if self.headers is None else self.headers[start:end],
+            None if self.marks is None else self.marks[start:end],
+            self.subject,
         )
 
 
@@ -84,7 +93,7 @@ class PartitionName(NamedTuple):
 
 
 Places: TypeAlias = Mapping[PartitionName, str]
-"""For each partition, the offset of the last record that was read."""
+"""For each partition, the offset of the last record that was read (and a space and its mark)."""
 
 
 class Transport(Protocol):
@@ -105,7 +114,7 @@ class Transport(Protocol):
         """
 
     async def acknowledge(self, after: Places) -> None:
-        """Everything up to these places is durable: the broker may show or forget that."""
+        """Everything up to these offsets is durable: the broker may show or forget that."""
 
     async def close(self) -> None:
         """Disconnect; may be called at any time and more than once."""
@@ -186,9 +195,11 @@ def _bytes(text: object) -> bytes | None:
     return None if text is None else b64decode(str(text), validate=True)
 
 
-def missing_key(schema: Schema, key: Key) -> str | None:
-    """Why this key names no row, if so."""
-    if all(part is None for part in key):
-        names = ", ".join(column.name for column in schema.columns if column.key)
-        return f"expected a value in the key ({names}) of {schema.stream!r}, got none"
-    return None
+def gap(topic: str, what: str) -> SourceError:
+    """The error of a transport whose records went before they were read."""
+    return SourceError(
+        f"expected to go on in {topic!r} where reading ended, got {what}: records were removed "
+        "before they were read, or the topic was made anew; have the producer send everything "
+        "again and set `on_gap: continue`",
+        topic=topic,
+    )

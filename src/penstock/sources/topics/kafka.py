@@ -28,6 +28,7 @@ from penstock.sources.topics.base import (
     PartitionName,
     Places,
     Slice,
+    gap,
 )
 
 if TYPE_CHECKING:
@@ -211,16 +212,7 @@ class KafkaTransport:
         if self._skip_lost:
             logger.warning("kafka.gap", partition=str(name), expected=offset, first=first)
             return _BEGINNING
-        raise self._gap(name, f"offset {offset}, the topic holds {first} to {last - 1}")
-
-    @staticmethod
-    def _gap(name: PartitionName, what: str) -> SourceError:
-        return SourceError(
-            f"expected to go on in {name} of Kafka where reading ended, got {what}: records were "
-            "removed before they were read, or the topic was made anew; have the producer take a "
-            "new snapshot and set `on_gap: continue`",
-            partition=str(name),
-        )
+        raise gap(str(name), f"offset {offset}, while it holds {first} to {last - 1}")
 
     def _partitions(self) -> list[PartitionName]:
         metadata = self._checked(lambda: self._opened().list_topics(timeout=self._limits.answer_s))
@@ -287,7 +279,7 @@ class KafkaTransport:
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001 - as above
             if not self._skip_lost:
-                raise self._gap(name, str(error.str()))
+                raise gap(str(name), str(error.str()))
             from confluent_kafka import TopicPartition
 
             again = [TopicPartition(name.topic, name.partition, _BEGINNING)]

@@ -114,7 +114,7 @@ class MessageDecoder:
 def record_at(records: Slice, i: int) -> Record:
     """Record number ``i`` of a slice."""
     return Record(
-        records.topic,
+        records.name,
         records.times[i],
         records.keys[i],
         records.values[i],

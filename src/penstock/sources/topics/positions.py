@@ -31,13 +31,15 @@ class Place(NamedTuple):
 
     offset: str
     time_ms: int
+    mark: str = ""
 
     @classmethod
     def parse(cls, text: str, name: str) -> Place:
         """From the state."""
-        offset, _, time = text.partition(" ")
+        offset, _, rest = text.partition(" ")
+        time, _, mark = rest.partition(" ")
         try:
-            return cls(offset, int(time))
+            return cls(offset, int(time), mark)
         except ValueError as error:
             raise SourceError(
                 f"expected an offset and a time in the state of {name!r}, got {text!r}: it was "
@@ -46,7 +48,12 @@ class Place(NamedTuple):
 
     def format(self) -> str:
         """For the state."""
-        return f"{self.offset} {self.time_ms}"
+        return f"{self.offset} {self.time_ms} {self.mark}".rstrip()
+
+    @property
+    def resume(self) -> str:
+        """What the transport is given to go on after it."""
+        return f"{self.offset} {self.mark}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,8 @@ def place_records(records: Slice, before: Place | None) -> Placed:
         Position(f"{time:011x}-{offset}{suffix}")
         for time, offset in zip(times, records.offsets, strict=True)
     ]
-    return Placed(positions, Place(records.offsets[-1], times[-1]))
+    mark = "" if records.marks is None else records.marks[-1]
+    return Placed(positions, Place(records.offsets[-1], times[-1], mark))
 
 
 def nth(position: Position, number: int) -> Position:

@@ -335,6 +335,11 @@ class Shapes:
 
     def _key(self, event: Event, names: Collection[str]) -> Collection[str]:
         key: Collection[str] = self.keys.get(event.stream) or event.key or ()
+        if not key and not event.exact:
+            raise BadRecordError(
+                f"expected a key for rows of {event.stream!r}, got none: name its columns in the "
+                "project file (`key`), or send a key in JSON with each message"
+            )
         if not key:
             return names  # without a key, the whole row is it
         missing = [name for name in key if name not in names]

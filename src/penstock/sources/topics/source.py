@@ -47,7 +47,7 @@ class TopicsSource:
         places = _places(state, self.name)
         self._decoder.restore(state)
         try:
-            await self._transport.open({name: place.offset for name, place in places.items()})
+            await self._transport.open({name: place.resume for name, place in places.items()})
             told = Microseconds(0)
             while True:
                 fetched = await self._transport.fetch(self._heartbeat_s)
