@@ -105,7 +105,7 @@ class NatsTransport:
                 while reading is not None and reading.given and reading.given[0][0] <= last:
                     _, done = reading.given.popleft()
                 if done is not None:
-                    await done.ack()  # and with it all before it
+                    await done.ack_sync()  # and with it all before it
 
     async def close(self) -> None:
         client, self._client = self._client, None
