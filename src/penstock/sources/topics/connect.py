@@ -57,11 +57,16 @@ _FLOAT_NAMES: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 def floating(value: Json) -> str:
     """A floating-point number; JSON has no name for some of them, so those are strings."""
     if isinstance(value, float | int) and not isinstance(value, bool):
-        text = repr(value)
+        text = repr(float(value))
         return _FLOATS.get(text, text)
-    if value in _FLOAT_NAMES:
+    if isinstance(value, str) and value in _FLOAT_NAMES:
         return str(value)
     raise BadRecordError(f"expected a number, got {value!r:.100}")
+
+
+def number(value: Json) -> str:
+    """A number that is not to be rounded, as far as JSON gave it so."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else floating(value)
 
 
 def boolean(value: Json) -> str:
@@ -118,7 +123,7 @@ def decimal_of(scale: int) -> Render:
 
     def render(value: Json) -> str:
         if isinstance(value, int | float) and not isinstance(value, bool):
-            return floating(value)
+            return number(value)
         data = plain_bytes(value)
         if len(data) > 1 << 16:
             raise BadRecordError(f"expected a decimal, got {len(data)} bytes")

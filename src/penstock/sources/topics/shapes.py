@@ -50,7 +50,7 @@ _INFERRED: Final[Mapping[str, ColumnType]] = {
     _UNKNOWN: ColumnType("text", _unknown, str),
     "boolean": connect.BOOLEAN,
     "bigint": connect.BIGINT,
-    "numeric": ColumnType("numeric", connect.floating),
+    "numeric": ColumnType("numeric", connect.number),
     "double precision": connect.DOUBLE,
     "text": ColumnType("text", lambda value: value if isinstance(value, str) else _as_text(value), str),
     "json": connect.JSON,
@@ -110,6 +110,11 @@ class Plan:
 
     schema: Schema
     types: tuple[ColumnType, ...]
+
+    @cached_property
+    def key_names(self) -> frozenset[str]:
+        """The columns of the key."""
+        return frozenset(column.name for column in self.schema.columns if column.key)
 
     @cached_property
     def key_of(self) -> Callable[[Row], Key]:
@@ -203,6 +208,10 @@ class Shapes:
         learned, self._learned = self._learned, {}
         return learned
 
+    def known_plan(self, stream: str) -> Plan | None:
+        """The plan of the latest schema of a stream that came in a message."""
+        return self._plans.get(stream)
+
     def schema(self, stream: str) -> Schema | None:
         """The latest schema of a stream."""
         plan = self._plans.get(stream)
@@ -222,7 +231,7 @@ class Shapes:
         if event.before is not None:
             before = _known(plan.row(event.before, unavailable=self.unavailable))
         key = plan.key_of(after if after is not None else before or ())
-        if event.op is Op.DELETE and event.key is not None:
+        if event.op is Op.DELETE and event.key is not None and plan.key_names <= event.key.keys():
             key = plan.key_of(plan.row(event.key, unavailable=None))
         if UNCHANGED in key or all(part is None for part in key):
             raise BadRecordError(
