@@ -10,6 +10,9 @@ kind, a broken message - makes the decoder refuse, and then these records are re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import repeat
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, NamedTuple, cast
 
 import msgspec
@@ -25,7 +28,7 @@ from penstock.sources.topics.shapes import Plan, Shapes, is_unavailable
 
 AT_ONCE: Final = 256
 _MOST_ROUTES: Final = 10_000
-_new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
+_new = cast("Callable[[tuple[Any, ...]], Change]", partial(tuple.__new__, Change))
 _BIGINT = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
 _PAST = Annotated[int, msgspec.Meta(gt=0, le=1 << 62)]
 _PAST_MS = Annotated[int, msgspec.Meta(gt=0, le=(1 << 62) // 1000)]
@@ -36,6 +39,7 @@ _REFUSED: Final = (
     RecursionError,
     ValueError,
     OverflowError,
+    AttributeError,
 )
 _BOOLEANS: Final = {True: "t", False: "f", None: None}
 
@@ -185,7 +189,7 @@ class Route:
         self._micros = micros
         self._unavailable = unavailable
         self._indexes = plan.schema.key_indexes
-        self._tuple = msgspec.structs.astuple
+        self._columns = [attrgetter(f"f{i}") for i in range(len(plan.types))]
         self._renders = [_column_render(of, unavailable) for of in plan.types]
 
     def changes(
@@ -201,32 +205,32 @@ class Route:
         key_rows = self._key_rows(keys)
         ops = [OPS[event.op] for event in events]
         fresh = [op is Op.CREATE or op is Op.READ for op in ops]
-        gone = Op.DELETE in ops
-        after = self._some_rows([None if op is Op.DELETE else event.after for op, event in zip(ops, events, strict=True)] if gone else [event.after for event in events], fresh)
         before = self._before([event.before for event in events])
-        if gone:
+        after: Sequence[Row | None]
+        if Op.DELETE in ops:
+            given = [None if event.op == "d" else event.after for event in events]
+            after = self._some_rows(given, fresh)
             found = self._keys_with_deletes(ops, after, before, key_rows)
         else:
-            if None in after:
-                raise ValueError("no row")
-            found = self._keys(cast("list[Row]", after))
-        old = self._old_keys(found, after, before)
-        schema = self.plan.schema
-        return [
-            _new(Change, fields)
-            for fields in zip(
-                [schema] * len(ops),
-                ops,
-                found,
-                positions,
-                self._times(events),
-                after,
-                before,
-                old,
-                _transactions(events),
-                strict=True,
+            after = self._rows([event.after for event in events], fresh)
+            found = self._keys(after)
+        return list(
+            map(
+                _new,
+                zip(
+                    repeat(self.plan.schema),
+                    ops,
+                    found,
+                    positions,
+                    self._times(events),
+                    after,
+                    repeat(None) if before is None else before,
+                    repeat(None) if before is None else self._old_keys(found, after, before),
+                    _transactions(events),
+                    strict=False,
+                ),
             )
-        ]
+        )
 
     # ------------------------------------------------------------------ rows
 
@@ -241,28 +245,21 @@ class Route:
         return rows
 
     def _rows(self, given: Sequence[Any], fresh: Sequence[bool]) -> list[Row]:
-        if not given:
-            return []
-        columns = zip(*map(self._tuple, given), strict=True)
-        return list(
-            zip(
-                *[
-                    render(column, fresh)
-                    for render, column in zip(self._renders, columns, strict=True)
-                ],
-                strict=True,
-            )
-        )
+        """Rows column by column; a row that is None has no columns (``AttributeError``)."""
+        columns = [
+            render(list(map(column, given)), fresh)
+            for render, column in zip(self._renders, self._columns, strict=True)
+        ]
+        return list(zip(*columns, strict=True))
 
-    def _before(self, given: list[Any]) -> list[Row | None]:
+    def _before(self, given: list[Any]) -> Sequence[Row | None] | None:
         if not any(given):
-            return [None] * len(given)
-        rows = self._some_rows(given, [False] * len(given))
+            return None
         return [
             row
             if row is None or UNCHANGED not in row
             else tuple(None if value is UNCHANGED else value for value in row)
-            for row in rows
+            for row in self._some_rows(given, [False] * len(given))
         ]
 
     # ------------------------------------------------------------------ keys
@@ -292,13 +289,13 @@ class Route:
         self,
         ops: Sequence[Op],
         after: Sequence[Row | None],
-        before: Sequence[Row | None],
+        before: Sequence[Row | None] | None,
         key_rows: Sequence[Key] | None,
     ) -> list[Key]:
         key_of = self.plan.key_of
         keys: list[Key] = []
         for i, op in enumerate(ops):
-            row = before[i] if op is Op.DELETE else after[i]
+            row = after[i] if op is not Op.DELETE else None if before is None else before[i]
             if row is None:
                 raise ValueError("no row")
             key = key_rows[i] if op is Op.DELETE and key_rows is not None else key_of(row)
@@ -312,8 +309,6 @@ class Route:
     ) -> list[Key | None]:
         key_of = self.plan.key_of
         old: list[Key | None] = [None] * len(keys)
-        if not any(before):
-            return old
         for i, row in enumerate(before):
             if row is not None and after[i] is not None:
                 was = key_of(row)
@@ -358,12 +353,16 @@ def _lines(decode: Callable[[bytes], list[Any]], values: Sequence[bytes]) -> lis
     return found
 
 
-def _transactions(events: Sequence[Any]) -> list[str | None]:
-    names = [event.source.gtid or event.source.txId or None for event in events]
-    for i, event in enumerate(events):
-        if event.transaction is not None and event.transaction.id:
-            names[i] = event.transaction.id
-    return [None if name is None else str(name) for name in names]
+def _transactions(events: Sequence[Any]) -> Iterable[str | None]:
+    names = [event.source.gtid or event.source.txId for event in events]
+    if any([event.transaction for event in events]):  # noqa: C419 - a list is quicker here
+        names = [
+            name if event.transaction is None else event.transaction.id or name
+            for name, event in zip(names, events, strict=True)
+        ]
+    if not any(names):
+        return repeat(None)
+    return [str(name) if name else None for name in names]
 
 
 # --------------------------------------------------------------------------- columns

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from penstock.errors import BadRecordError, SourceError
 from penstock.records import Position
@@ -67,16 +67,18 @@ class Placed:
 def place_records(records: Slice, before: Place | None) -> Placed:
     """Give every record its position."""
     least = 0 if before is None else before.time_ms
-    times = [max(0, min(time, LATEST)) for time in records.times]
-    times[0] = max(times[0], least)
-    times = list(accumulate(times, max))
-    suffix = f"{_FIRST}{records.partition}-{records.topic}"
+    times = records.times
+    if not least <= min(times) == max(times) <= LATEST:
+        rising = [max(0, min(time, LATEST)) for time in times]
+        rising[0] = max(rising[0], least)
+        times = list(accumulate(rising, max))
+    heads = {time: f"{time:011x}-" for time in set(times)}
+    tail = f"{_FIRST}{records.partition}-{records.topic}"
     positions = [
-        Position(f"{time:011x}-{offset}{suffix}")
-        for time, offset in zip(times, records.offsets, strict=True)
+        heads[time] + offset + tail for time, offset in zip(times, records.offsets, strict=True)
     ]
     mark = "" if records.marks is None else records.marks[-1]
-    return Placed(positions, Place(records.offsets[-1], times[-1], mark))
+    return Placed(cast("list[Position]", positions), Place(records.offsets[-1], times[-1], mark))
 
 
 def nth(position: Position, number: int) -> Position:
