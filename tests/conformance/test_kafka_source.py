@@ -11,8 +11,6 @@ import pytest
 from confluent_kafka import Producer
 
 from penstock.clock import SystemClock
-from penstock.errors import SourceError, UnavailableError
-from penstock.sources.topics.base import PartitionName
 from penstock.sources.topics.fast import DebeziumDecoder
 from penstock.sources.topics.kafka import KafkaTransport
 from penstock.sources.topics.messages import Wanted

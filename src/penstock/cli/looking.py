@@ -170,7 +170,7 @@ def tail(
     """
 
     async def work() -> None:
-        from penstock.log.debezium import to_debezium
+        from penstock.debezium.envelope import to_debezium
         from penstock.project import open_project
         from penstock.records import BEGINNING
 

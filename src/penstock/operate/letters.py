@@ -71,15 +71,18 @@ async def _retry_one(project: Project, buried: BuriedLetter) -> bool:
     pipeline = _pipeline(project, letter.pipeline, letter.change.schema.source)
     changes = await _again(project, letter.change)
     outcome = await pipeline.compute(changes, Tools(project.embedder(), project.store, "live"))
+    if outcome.rejected:
+        return False
+    store = wiring.publishing(project.settings, project.store)
     try:
-        if outcome.rejected:
-            return False
         async with project.store.transaction() as transaction:
             for effect in outcome.effects:
-                await transaction.apply(effect)
+                await store.within(transaction).apply(effect)
             await transaction.drop_letters([buried.id])
     except BadRecordError:
         return False
+    finally:
+        await store.close()
     return True
 
 

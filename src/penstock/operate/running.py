@@ -33,6 +33,7 @@ class Running:
 
     def __init__(self, project: Project) -> None:
         self._project = project
+        self._publishing = wiring.publishing(project.settings, project.store)
 
     @contextlib.asynccontextmanager
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
@@ -74,6 +75,7 @@ class Running:
             if loading is not None:
                 await asyncio.gather(loading, return_exceptions=True)
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._publishing.close()
 
     async def _hold_lock(self) -> ProjectLock:
         return await hold_project_lock(self._project.dsn, self._project.settings.project)
@@ -104,7 +106,7 @@ class Running:
         sources = [wiring.source(settings, name, self._project.clock) for name in settings.sources]
         return EmbeddedRuntime(
             log=self._project.log,
-            store=self._project.store,
+            store=self._publishing,
             sources=sources,
             work=[
                 self._work(course, topic, partition)

@@ -17,6 +17,7 @@ from penstock.settings.models import (
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
 )
+from penstock.settings.publish import KafkaPublishSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
@@ -42,6 +43,7 @@ __all__ = [
     "ExtractiveSettings",
     "FilesSettings",
     "GeneratorSettings",
+    "KafkaPublishSettings",
     "KafkaSettings",
     "KnowledgeSettings",
     "LogSettings",
@@ -146,6 +148,8 @@ class Settings(Section):
     """Whose data this is: carried on every row."""
     sources: dict[Name, SourceSettings] = Field(min_length=1)
     """What is captured, by name."""
+    publish: dict[Name, KafkaPublishSettings] = {}
+    """Where changes are published as well, by name."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
     log: LogSettings = LogSettings()

@@ -3,7 +3,7 @@
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.models import answerer, embedder, recent_vectors
 from penstock.wiring.sources import row_views, source
-from penstock.wiring.stores import embedded_postgres, log, snapshots, store, upkeep
+from penstock.wiring.stores import embedded_postgres, log, publishing, snapshots, store, upkeep
 
 __all__ = [
     "Course",
@@ -12,6 +12,7 @@ __all__ = [
     "embedded_postgres",
     "embedder",
     "log",
+    "publishing",
     "recent_vectors",
     "row_views",
     "snapshots",

@@ -109,8 +109,17 @@ class AvroDecoder:
             stream.seek(_HEAD.size)
             payload = fastavro.schemaless_reader(stream, parsed, None)
         except (
-            SchemaParseException, UnknownType, EOFError, ValueError, TypeError, LookupError,
-            OverflowError, RecursionError, MemoryError, struct.error, AttributeError,
+            SchemaParseException,
+            UnknownType,
+            EOFError,
+            ValueError,
+            TypeError,
+            LookupError,
+            OverflowError,
+            RecursionError,
+            MemoryError,
+            struct.error,
+            AttributeError,
         ) as error:
             raise BadRecordError(
                 f"expected the {what} in Avro with schema {number}, got {error!r:.200}"
@@ -149,14 +158,18 @@ def _plain(schema: Any, depth: int = 0) -> Any:
     return schema
 
 
-def connect_schema(schema: Any, named: dict[str, Any] | None = None, depth: int = 0) -> dict[str, Any]:
+def connect_schema(
+    schema: Any, named: dict[str, Any] | None = None, depth: int = 0
+) -> dict[str, Any]:
     """An Avro schema as Connect's JSON form of it."""
     named = {} if named is None else named
     if depth > _MOST_DEPTH:
         raise BadRecordError("expected a schema, got one nested too deeply")
     if isinstance(schema, list):  # a union: null and one type, or else any of several
         branches = [branch for branch in schema if branch != "null"]
-        return connect_schema(branches[0], named, depth + 1) if len(branches) == 1 else {"type": "map"}
+        return (
+            connect_schema(branches[0], named, depth + 1) if len(branches) == 1 else {"type": "map"}
+        )
     if isinstance(schema, str):
         of = _TYPES.get(schema)
         return dict(named.get(schema) or {"type": "struct"}) if of is None else {"type": of}

@@ -144,9 +144,7 @@ class Decoder(Protocol):
         """Release connections."""
 
 
-def unreadable(
-    source: str, records: Slice, index: int, position: Position, reason: str
-) -> Change:
+def unreadable(source: str, records: Slice, index: int, position: Position, reason: str) -> Change:
     """The change that stands for a record which could not be read."""
     place = f"{records.topic}/{records.partition}/{records.offsets[index]}"
     headers = () if records.headers is None else records.headers[index]

@@ -234,9 +234,7 @@ _LOGICAL: Final[Mapping[str, ColumnType]] = MappingProxyType(
         "io.debezium.time.IsoDate": ColumnType(
             "date", lambda value: year_zero_text(text(value).rstrip("Z")), str
         ),
-        "io.debezium.time.IsoTime": ColumnType(
-            _TIME, lambda value: text(value).rstrip("Z"), str
-        ),
+        "io.debezium.time.IsoTime": ColumnType(_TIME, lambda value: text(value).rstrip("Z"), str),
         "io.debezium.time.IsoTimestamp": ColumnType(
             _STAMP, lambda value: year_zero_text(text(value).rstrip("Z")), str
         ),
@@ -285,9 +283,7 @@ def _decimal(parameters: Mapping[str, Any]) -> ColumnType:
     scale = _number(parameters, "scale", 0)
     precision = _number(parameters, "connect.decimal.precision", 0)
     fits = 0 < precision <= 1000 and 0 <= scale <= precision
-    return ColumnType(
-        f"numeric({precision},{scale})" if fits else "numeric", decimal_of(scale)
-    )
+    return ColumnType(f"numeric({precision},{scale})" if fits else "numeric", decimal_of(scale))
 
 
 def _number(parameters: Mapping[str, Any], name: str, default: int) -> int:

@@ -17,7 +17,9 @@ from penstock.sources.topics.times import date_text, iso_text, time_text, timest
 
 Decimals = Literal["precise", "string", "double"]
 
-_TYPE: Final = re.compile(r"([a-z][a-z ]*?)\s*(?:\((\d+)(?:,\s*(\d+))?\))?( with(?:out)? time zone)?(\[\])*")
+_TYPE: Final = re.compile(
+    r"([a-z][a-z ]*?)\s*(?:\((\d+)(?:,\s*(\d+))?\))?( with(?:out)? time zone)?(\[\])*"
+)
 _NAMES: Final = {
     "int": "integer",
     "int4": "integer",

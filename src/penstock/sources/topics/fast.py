@@ -337,7 +337,9 @@ class _KeyTexts:
         return tuple(
             None if values[at] is None else of.render(values[at])
             for at, of in zip(
-                self._indexes, (self._plan.types[k] for k in self._plan.schema.key_indexes), strict=True
+                self._indexes,
+                (self._plan.types[k] for k in self._plan.schema.key_indexes),
+                strict=True,
             )
         )
 
@@ -398,7 +400,9 @@ class _Marked:
         self._text = of.json is str
         self._mark = unavailable
         self._marks = [
-            mark for mark in (unavailable, _base64(unavailable)) if is_unavailable(mark, unavailable)
+            mark
+            for mark in (unavailable, _base64(unavailable))
+            if is_unavailable(mark, unavailable)
         ]
 
     def __call__(self, column: Sequence[Json], fresh: Sequence[bool]) -> Iterable[Value]:
@@ -442,7 +446,13 @@ def make_route(record: Record, shapes: Shapes) -> Route | None:
     key = _key_form(record, plan)
     if key is None and record.key is not None:
         return None
-    row = _struct("Row", [(c.name, _json_type(c.type, of)) for c, of in zip(plan.schema.columns, plan.types, strict=True)])
+    row = _struct(
+        "Row",
+        [
+            (c.name, _json_type(c.type, of))
+            for c, of in zip(plan.schema.columns, plan.types, strict=True)
+        ],
+    )
     origin = _struct("Source", [*_origin_fields(source), *timed], closed=False)
     envelope = msgspec.defstruct(
         "Envelope",
@@ -521,9 +531,7 @@ def _time_fields(source: dict[str, Any]) -> list[tuple[Any, ...]] | None:
     return None
 
 
-def _key_form(
-    record: Record, plan: Plan
-) -> tuple[type[Any], _Wrapped, Sequence[int]] | None:
+def _key_form(record: Record, plan: Plan) -> tuple[type[Any], _Wrapped, Sequence[int]] | None:
     """How the key of messages like this one is read, and where its fields are in it."""
     if record.key is None:
         return None

@@ -366,7 +366,10 @@ class KafkaTransport:
                 continue
             findings.append(
                 Finding(
-                    "topics", "warning", f"there is no topic {wanted!r} yet", "mend `topics`, or wait"
+                    "topics",
+                    "warning",
+                    f"there is no topic {wanted!r} yet",
+                    "mend `topics`, or wait",
                 )
             )
         if topics:

@@ -96,9 +96,7 @@ class MessageDecoder:
             try:
                 changes += self._changes(record, position)
             except BadRecordError as error:
-                changes.append(
-                    unreadable(self._shapes.source, records, i, position, error.reason)
-                )
+                changes.append(unreadable(self._shapes.source, records, i, position, error.reason))
         return changes
 
     def _changes(self, record: Record, position: Position) -> list[Change]:
@@ -127,9 +125,7 @@ def parse(data: bytes, what: str) -> Json:
     try:
         return _parse(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRecordError(
-            f"expected JSON in the {what}, got {data[:60]!r}: {error}"
-        ) from error
+        raise BadRecordError(f"expected JSON in the {what}, got {data[:60]!r}: {error}") from error
     except RecursionError as error:
         raise BadRecordError(f"expected JSON in the {what}, got one nested too deeply") from error
 

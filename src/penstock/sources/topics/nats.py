@@ -131,7 +131,9 @@ class NatsTransport:
         return [
             Finding("connection", "ok", f"NATS {version} with JetStream"),
             *(
-                Finding("topics", "warning", f"there is no stream {w!r} yet", "mend `topics`, or wait")
+                Finding(
+                    "topics", "warning", f"there is no stream {w!r} yet", "mend `topics`, or wait"
+                )
                 for w in missing
             ),
         ]

@@ -140,7 +140,9 @@ class RedisTransport:
     def _topics_found(self, found: Sequence[str]) -> list[Finding]:
         missing = [w for w in self._topics if not any(fnmatchcase(topic, w) for topic in found)]
         return [
-            Finding("topics", "warning", f"there is no stream {wanted!r} yet", "mend `topics`, or wait")
+            Finding(
+                "topics", "warning", f"there is no stream {wanted!r} yet", "mend `topics`, or wait"
+            )
             for wanted in missing
         ]
 
@@ -342,7 +344,9 @@ async def _answering() -> AsyncIterator[None]:
     try:
         yield
     except (exceptions.AuthenticationError, exceptions.NoPermissionError) as error:
-        raise SourceError(f"expected to be let in by Redis, got {error}: mend the rights") from error
+        raise SourceError(
+            f"expected to be let in by Redis, got {error}: mend the rights"
+        ) from error
     except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as error:
         raise UnavailableError(f"expected Redis to answer, got {error}") from error
     except exceptions.ResponseError as error:

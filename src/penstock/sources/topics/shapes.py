@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 import orjson
 
@@ -52,7 +52,9 @@ _INFERRED: Final[Mapping[str, ColumnType]] = {
     "bigint": connect.BIGINT,
     "numeric": ColumnType("numeric", connect.number),
     "double precision": connect.DOUBLE,
-    "text": ColumnType("text", lambda value: value if isinstance(value, str) else _as_text(value), str),
+    "text": ColumnType(
+        "text", lambda value: value if isinstance(value, str) else _as_text(value), str
+    ),
     "json": connect.JSON,
 }
 _WIDER: Final[Mapping[frozenset[str], str]] = {
@@ -280,7 +282,9 @@ class Shapes:
 
     def _plan_of(self, schema: Schema) -> Plan:
         """A plan for a schema of the state, enough for keys."""
-        types = tuple(_INFERRED.get(c.type, connect.TEXT)._replace(type=c.type) for c in schema.columns)
+        types = tuple(
+            _INFERRED.get(c.type, connect.TEXT)._replace(type=c.type) for c in schema.columns
+        )
         return Plan(schema, tuple(t._replace(render=_plain_text) for t in types))
 
     def plan(self, event: Event) -> Plan:
@@ -320,11 +324,15 @@ class Shapes:
         inferred: dict[str, str],
     ) -> Plan:
         if stream not in self._plans and len(self._plans) >= _MOST_STREAMS:
-            raise BadRecordError(f"expected at most {_MOST_STREAMS} streams, got one more: {stream!r}")
+            raise BadRecordError(
+                f"expected at most {_MOST_STREAMS} streams, got one more: {stream!r}"
+            )
         plan = self._plans[stream] = Plan(Schema(self.source, stream, columns), types)
         before = self._restored.pop(stream, None)
         if before is None or before != plan.schema or self._inferred.get(stream, {}) != inferred:
-            self._learned[f"{STATE}{stream}"] = orjson.dumps([[list(column) for column in columns], inferred]).decode()
+            self._learned[f"{STATE}{stream}"] = orjson.dumps(
+                [[list(column) for column in columns], inferred]
+            ).decode()
         self._inferred[stream] = inferred
         return plan
 
