@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -45,11 +45,11 @@ def cluster() -> Iterator[MockCluster]:
     producer.close()
 
 
-def make_source(servers: str, **options: bool) -> TopicsSource:
+def make_source(servers: str, *, skip_lost: bool = False) -> TopicsSource:
     clock = SystemClock()
     return TopicsSource(
         "shop",
-        KafkaTransport(servers, ["srv.*"], group="test", clock=clock, **options),
+        KafkaTransport(servers, ["srv.*"], group="test", clock=clock, skip_lost=skip_lost),
         DebeziumDecoder(Shapes("shop"), Wanted(["public.*"])),
         clock=clock,
         heartbeat_s=0.1,
@@ -71,5 +71,5 @@ class TestKafkaSource(SourceSuite):
     """The suite."""
 
     @pytest.fixture
-    async def system(self, cluster: MockCluster) -> AsyncIterator[KafkaSystem]:
-        yield KafkaSystem(cluster)
+    async def system(self, cluster: MockCluster) -> KafkaSystem:
+        return KafkaSystem(cluster)

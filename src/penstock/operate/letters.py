@@ -52,9 +52,9 @@ async def drop(project: Project, numbers: Sequence[int] | None) -> dict[str, int
 async def retry(project: Project, numbers: Sequence[int] | None) -> dict[str, int]:
     """Process some again, or all, oldest first; those that succeed are no dead letters any more.
 
-    A document is read from its folder once more, and a record that could not be read is decoded once
-    more. The position stays that of the letter, so what has
-    come since is never overwritten. Safe beside a running project.
+    A document is read from its folder once more, a record that could not be read is decoded once
+    more. The position stays that of the letter, so what has come since is never overwritten. Safe
+    beside a running project.
     """
     found = await project.store.dead_letters(numbers)
     if numbers and not found:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from penstock.errors import PenstockError
 from penstock.sources.base import RereadableSource, Source
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Rereading:
 
     def __init__(self, store: PostgresStore, sources: Sequence[Source]) -> None:
         self._store = store
-        self._sources = {s.name: s for s in sources if isinstance(s, RereadableSource)}
+        self._sources = {s.name: s for s in sources}
         self._asked: dict[tuple[str, str], tuple[str | None, str | None]] = {}
 
     async def ask(self) -> None:
@@ -42,6 +43,19 @@ class Rereading:
         name, mark = (table.source, table.stream), (table.columns_at, table.reread)
         if source is None or self._asked.get(name) == mark:
             return
-        logger.info("table.rereading", source=table.source, table=table.stream, reason=table.reread)
-        await source.reread_streams([table.stream])
         self._asked[name] = mark
+        if not isinstance(source, RereadableSource):
+            logger.warning(
+                "table.in_doubt",
+                source=table.source,
+                table=table.stream,
+                reason=table.reread,
+                mend="have its producer send the table again (Debezium: an incremental snapshot)",
+            )
+            return
+        logger.info("table.rereading", source=table.source, table=table.stream, reason=table.reread)
+        try:
+            await source.reread_streams([table.stream])
+        except PenstockError:
+            del self._asked[name]
+            raise

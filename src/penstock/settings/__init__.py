@@ -148,7 +148,7 @@ class Settings(Section):
     """Whose data this is: carried on every row."""
     sources: dict[Name, SourceSettings] = Field(min_length=1)
     """What is captured, by name."""
-    publish: dict[Name, KafkaPublishSettings] = {}
+    publish: dict[Name, KafkaPublishSettings] = Field(default_factory=dict)
     """Where changes are published as well, by name."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()

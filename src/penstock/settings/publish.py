@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from penstock.settings.base import Section
 
@@ -15,7 +15,7 @@ class KafkaPublishSettings(Section):
     type: Literal["kafka"]
     servers: str
     """Where to begin: ``host:9092,other:9092``."""
-    options: dict[str, SecretStr] = {}
+    options: dict[str, SecretStr] = Field(default_factory=dict)
     """More options of librdkafka: ``security.protocol``, ``sasl.username`` and their like."""
     prefix: str | None = None
     """What the topics' names begin with: ``PREFIX.schema.table``. Default: the project's name."""

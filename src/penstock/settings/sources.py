@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
@@ -35,6 +35,9 @@ class RowSourceSettings(Section):
                     "columns are searched, shown or in a title"
                 )
         return tables
+
+    rereadable: ClassVar[bool] = True
+    """Whether such a source can give a table again when its live table is in doubt."""
 
     type: str
     tables: Annotated[
@@ -97,7 +100,7 @@ class TopicTableSettings(TableSettings):
 
     key: tuple[str, ...] = ()
     """The columns of the key, where messages do not say them (a Debezium message's key does)."""
-    types: dict[str, str] = {}
+    types: dict[str, str] = Field(default_factory=dict)
     """Types of columns, as PostgreSQL names them, where messages do not say them."""
 
 
@@ -128,6 +131,8 @@ class MessageFormatSettings(Section):
 class TopicSourceSettings(RowSourceSettings):
     """What topics of changes have in common, whatever carries them."""
 
+    rereadable: ClassVar[bool] = False
+
     topics: tuple[str, ...] = Field(min_length=1)
     """Which topics: names or globs (``shop.*``). Topics that appear later are read as well."""
     format: Annotated[
@@ -140,7 +145,7 @@ class TopicSourceSettings(RowSourceSettings):
         BeforeValidator(
             named_tables, json_schema_input_type=dict[str, TopicTableSettings | None] | list[str]
         ),
-    ] = {"*": TopicTableSettings()}  # type: ignore[assignment] # a subclass of the section
+    ] = Field(default_factory=lambda: {"*": TopicTableSettings()})  # type: ignore[assignment] # a subclass
     """Which tables of those in the topics: names (``public.*`` works), or names with settings."""
     on_gap: Literal["stop", "continue"] = "stop"
     """What to do when records were removed before they were read: ``stop`` and say so, or
@@ -160,7 +165,7 @@ class KafkaSettings(TopicSourceSettings):
     type: Literal["kafka"]
     servers: str
     """Where to begin: ``host:9092,other:9092``."""
-    options: dict[str, SecretStr] = {}
+    options: dict[str, SecretStr] = Field(default_factory=dict)
     """More options of librdkafka: ``security.protocol``, ``sasl.username`` and their like."""
 
 

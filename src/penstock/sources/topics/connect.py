@@ -35,7 +35,7 @@ class ColumnType(NamedTuple):
 
     type: str
     render: Render
-    json: type | None = None
+    json: Any = None
 
 
 # --------------------------------------------------------------------------- texts of values

@@ -1,9 +1,9 @@
 """Debezium's messages as events. Pure.
 
 Understood: the envelope, with and without ``schema``; rows that Debezium's transformation
-``ExtractNewRecordState`` has unwrapped (where the project says so); tombstones. Passed over: logical
-messages (``m``), heartbeats, transaction metadata, schema changes. The envelope's own fields say
-what a message is, so a broken envelope is never taken for something else.
+``ExtractNewRecordState`` has unwrapped (where the project says so); tombstones. Passed over:
+logical messages (``m``), heartbeats, transaction metadata, schema changes. The envelope's own
+fields say what a message is, so a broken envelope is never taken for something else.
 
 A tombstone is a delete as well: where a topic is compacted, the delete before it may be gone.
 """

@@ -57,10 +57,10 @@ def declared_type(name: str, decimals: Decimals = "string") -> ColumnType:
     shown = f"{base}{size}{zone}{match[5] or ''}"
     if match[5]:
         return ColumnType(shown, _or_text(_array))
-    return ColumnType(shown, _render(base, int(precision or 6), int(scale or 0), zone, decimals))
+    return ColumnType(shown, _render(base, int(precision or 6), int(scale or 0), decimals))
 
 
-def _render(base: str, precision: int, scale: int, zone: str, decimals: Decimals) -> Render:
+def _render(base: str, precision: int, scale: int, decimals: Decimals) -> Render:
     if base in _PLAIN:
         return _PLAIN[base]
     if base == "date":

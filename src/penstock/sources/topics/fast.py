@@ -299,7 +299,7 @@ class Route:
             if row is None:
                 raise ValueError("no row")
             key = key_rows[i] if op is Op.DELETE and key_rows is not None else key_of(row)
-            if None in key or UNCHANGED in key:
+            if None in key or UNCHANGED in cast("tuple[Value, ...]", key):
                 raise ValueError("a part of the key is missing")
             keys.append(key)
         return keys
@@ -505,7 +505,7 @@ def _origin_fields(source: dict[str, Any]) -> list[tuple[Any, ...]]:
         return [*fields, ("schema", Literal[schema]), *_rest(source)]
     named = source.get("db")
     db = Literal[named] if isinstance(named, str) and named else None
-    return [*fields, ("db", db), ("schema", Literal["", None], None), *_rest(source)]
+    return [*fields, ("db", db), ("schema", Literal[""] | None, None), *_rest(source)]
 
 
 def _rest(source: dict[str, Any]) -> list[tuple[Any, ...]]:

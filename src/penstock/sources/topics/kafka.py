@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
@@ -64,7 +65,7 @@ class KafkaLimits:
     """The most records of one fetch."""
     read_ahead_kbytes: int = 32_768
     answer_s: float = 10.0
-    refresh_s: float = 30.0
+    refresh_s: float = 5.0
     """How often new topics and partitions are looked for."""
 
 
@@ -77,8 +78,9 @@ class _Target:
 
 
 class KafkaTransport:
-    """Reads topics of one Kafka cluster. ``topics`` are names or globs; ``options`` go to librdkafka
-    as they are. ``skip_lost`` goes on with the oldest record where retention was quicker."""
+    """Reads topics of one Kafka cluster. ``topics`` are names or globs; ``options`` go to
+    librdkafka as they are. ``skip_lost`` goes on with the oldest record where retention was
+    quicker."""
 
     def __init__(
         self,
@@ -227,7 +229,8 @@ class KafkaTransport:
         return any(topic == name or fnmatchcase(topic, name) for name in self._topics)
 
     def _fetch(self, timeout_s: float) -> Fetched:
-        if time.monotonic() - self._refreshed > self._limits.refresh_s:
+        patience_s = self._limits.refresh_s if self._reached else min(1.0, timeout_s)
+        if time.monotonic() - self._refreshed >= patience_s:
             self._assign({})
         deadline = time.monotonic() + timeout_s
         while not self._stopping:
@@ -293,7 +296,7 @@ class KafkaTransport:
         """The time by which all is read, when that has become known."""
         now = time.monotonic()
         due = every_s if not self._news else _QUICK_S
-        if self._target is None and self._reached and now - self._targeted >= due:
+        if self._target is None and now - self._targeted >= due:
             at = self._clock.now()
             self._target = _Target(at, self._ends())
             self._targeted, self._news = now, False
@@ -312,9 +315,7 @@ class KafkaTransport:
         for name in self._reached:
             place = TopicPartition(name.topic, name.partition)
             _, ends[name] = self._checked(
-                lambda place=place: self._opened().get_watermark_offsets(
-                    place, timeout=self._limits.answer_s
-                )
+                partial(self._opened().get_watermark_offsets, place, timeout=self._limits.answer_s)
             )
         return ends
 
@@ -384,8 +385,8 @@ def _slice(name: PartitionName, messages: Sequence[Message]) -> Slice:
         name.partition,
         [f"{message.offset():012x}" for message in messages],
         [message.timestamp()[1] for message in messages],
-        [message.key() for message in messages],  # type: ignore[misc] # bytes, as no deserializer is set
-        [message.value() for message in messages],  # type: ignore[misc] # as above
+        [message.key() for message in messages],
+        [message.value() for message in messages],
         [_headers(given) for given in headers] if any(headers) else None,
     )
 

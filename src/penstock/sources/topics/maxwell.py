@@ -1,8 +1,8 @@
 """Maxwell's JSON as events. Pure.
 
 One row per message: ``database, table, type, ts, xid, data, old``; ``old`` holds the values before
-of columns that changed. Types ``bootstrap-*`` and schema changes are passed over, except the rows of
-a bootstrap. The record's key, where it is JSON, names the columns of the key (``pk.id``).
+of columns that changed. Types ``bootstrap-*`` and schema changes are passed over, except the rows
+of a bootstrap. The record's key, where it is JSON, names the columns of the key (``pk.id``).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -35,6 +35,7 @@ _PENDING: Final = 20_000
 _ANSWER_S: Final = 10.0
 _WAIT_S: Final = 600.0
 _HOUR_S: Final = 3600.0
+_REFRESH_S: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class NatsTransport:
         self._skip_lost = skip_lost
         self._client: Client | None = None
         self._readings: dict[str, _Reading] = {}
+        self._refreshed = 0.0
 
     async def open(self, after: Places) -> None:
         await self.close()
@@ -81,9 +83,11 @@ class NatsTransport:
                     raise gap(topic, f"no such stream, after message {place}")
             for topic in found:
                 self._readings[topic] = await self._begin(topic, known.get(topic, 0))
+            self._refreshed = self._clock.monotonic()
 
     async def fetch(self, timeout_s: float) -> Fetched:
         async with _answering():
+            await self._refresh()
             deadline = self._clock.monotonic() + timeout_s
             while True:
                 slices = [s for r in self._readings.values() for s in await self._taken(r)]
@@ -142,17 +146,17 @@ class NatsTransport:
 
     async def _connect(self) -> Client:
         try:
-            import nats
+            from nats.aio.client import Client
         except ImportError as error:
             raise MissingExtraError("reading NATS JetStream", "nats") from error
 
         async def heard(error: Exception) -> None:
             logger.info("nats.error", reason=str(error))
 
-        client = nats.NATS()
+        client = Client()
         connecting = client.connect(
             self._url,
-            allow_reconnect=False,  # nor try for ever at the start: the loop opens again, from what is durable
+            allow_reconnect=False,  # the loop opens again, from what is durable
             connect_timeout=_ANSWER_S,  # type: ignore[arg-type] # seconds, fractions are fine
             error_cb=heard,
             max_reconnect_attempts=1,
@@ -169,6 +173,16 @@ class NatsTransport:
         names = [info.config.name for info in infos if info.config.name]
         return sorted(name for name in names if self._chosen(name))
 
+    async def _refresh(self) -> None:
+        """Begin with streams that were made meanwhile."""
+        now = self._clock.monotonic()
+        if self._readings and now - self._refreshed < _REFRESH_S:
+            return
+        self._refreshed = now
+        for topic in await self._find():
+            if topic not in self._readings:
+                self._readings[topic] = await self._begin(topic, 0)
+
     def _chosen(self, topic: str) -> bool:
         return any(topic == wanted or fnmatchcase(topic, wanted) for wanted in self._topics)
 
@@ -178,10 +192,8 @@ class NatsTransport:
 
         jetstream = self._jetstream()
         place = await self._checked(stream, place)
-        try:
+        with suppress(NotFoundError):
             await jetstream.delete_consumer(stream, self._group)
-        except NotFoundError:
-            pass  # it was never made
         config = api.ConsumerConfig(
             durable_name=self._group,
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
@@ -252,7 +264,7 @@ class NatsTransport:
             delivered = info.delivered.stream_seq if info.delivered else 0
             if info.num_pending or delivered > reading.reached:
                 return None
-        return now if self._readings else None
+        return now
 
     def _jetstream(self) -> JetStreamContext:
         if self._client is None:

@@ -35,7 +35,7 @@ _CONSUMER: Final = "penstock"
 _NOTHING: Final = b"default"  # what Debezium Server writes where there is no key or no value
 _SEQUENCE: Final = 1 << 64
 _AT_ONCE: Final = 2000
-_REFRESH_S: Final = 30.0
+_REFRESH_S: Final = 5.0
 _MARKS: Final = frozenset("*?[")
 
 
@@ -86,13 +86,14 @@ class RedisTransport:
     async def fetch(self, timeout_s: float) -> Fetched:
         client = self._opened()
         async with _answering():
-            if self._clock.monotonic() - self._refreshed > _REFRESH_S:
+            now = self._clock.now()
+            if not self._readings or self._clock.monotonic() - self._refreshed > _REFRESH_S:
                 for topic in await self._find():
                     if topic not in self._readings:
                         await self._begin(topic, _Reading(0, None))
             if not self._readings:
                 await self._clock.sleep(min(timeout_s, 1.0))
-                return Fetched()
+                return Fetched((), now)
             fetched = await self._read()
             if fetched.slices:
                 return fetched
@@ -167,8 +168,8 @@ class RedisTransport:
         found: list[str] = []
         for wanted in self._topics:
             if _MARKS & set(wanted):
-                async for key in client.scan_iter(match=wanted, count=1000, _type="stream"):
-                    found.append(_name(key))
+                keys = client.scan_iter(match=wanted, count=1000, _type="stream")
+                found += [_name(key) async for key in keys]
             elif await client.type(wanted) == b"stream":
                 found.append(wanted)
         return sorted(set(found))

@@ -46,6 +46,10 @@ def _unknown(value: Json) -> str:
     raise BadRecordError(f"expected no value, got {value!r:.100}")
 
 
+def _as_text(value: Json) -> str:
+    return value if isinstance(value, str) else connect.json_text(value)
+
+
 _INFERRED: Final[Mapping[str, ColumnType]] = {
     _UNKNOWN: ColumnType("text", _unknown, str),
     "boolean": connect.BOOLEAN,
@@ -62,10 +66,6 @@ _WIDER: Final[Mapping[frozenset[str], str]] = {
     frozenset({"bigint", "double precision"}): "double precision",
     frozenset({"numeric", "double precision"}): "numeric",
 }
-
-
-def _as_text(value: Json) -> str:
-    return connect.json_text(value)
 
 
 def kind_of(value: Json) -> str:
@@ -188,7 +188,7 @@ class Shapes:
     def restore(self, state: Mapping[str, str]) -> None:
         """Begin with what an earlier process learned."""
         for known in (self._plans, self._inferred, self._restored, self._learned, self._events):
-            known.clear()  # type: ignore[attr-defined]
+            known.clear()
         for name, text in state.items():
             if not name.startswith(STATE):
                 continue
@@ -235,7 +235,7 @@ class Shapes:
         key = plan.key_of(after if after is not None else before or ())
         if event.op is Op.DELETE and event.key is not None and plan.key_names <= event.key.keys():
             key = plan.key_of(plan.row(event.key, unavailable=None))
-        if UNCHANGED in key or all(part is None for part in key):
+        if UNCHANGED in cast("Row", key) or all(part is None for part in key):
             raise BadRecordError(
                 f"expected a value in the key {_names(plan.schema)} of {event.stream!r}, got none"
             )
