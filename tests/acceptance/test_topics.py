@@ -37,7 +37,11 @@ class Cluster:
     def read(self, topic: str, wanted: int) -> list[tuple[Any, Any]]:
         """Keys and values of a topic's messages, in order per partition."""
         consumer = Consumer(
-            {"bootstrap.servers": self.servers, "group.id": "look", "auto.offset.reset": "earliest"},
+            {
+                "bootstrap.servers": self.servers,
+                "group.id": "look",
+                "auto.offset.reset": "earliest",
+            },
             logger=logging.getLogger("mock"),
         )
         try:
@@ -116,9 +120,7 @@ async def test_a_topic_becomes_a_live_table_and_follows_its_columns(
         gone = message("d", {"id": 2}, before={"id": 2, "name": "item 2"})
         await cluster.send(*gone)
         await cluster.send(gone[0], None)
-        await cluster.send(
-            *message("c", {"id": 9}, after={"id": 9, "name": "nine", "price": 1.5})
-        )
+        await cluster.send(*message("c", {"id": 9}, after={"id": 9, "name": "nine", "price": 1.5}))
         await project.caught_up(limit_s=LIMIT_S)
         assert await rows(database_url) == [
             (0, "item 0"),
@@ -202,7 +204,12 @@ async def test_what_is_published_comes_back_as_it_was(
             "FROM generate_series(1, 20) n"
         )
         sources = {
-            "origin": {"type": "postgres", "dsn": source_url, "tables": ["items"], "heartbeat": 0.2},
+            "origin": {
+                "type": "postgres",
+                "dsn": source_url,
+                "tables": ["items"],
+                "heartbeat": 0.2,
+            },
             "debezium": kafka(cluster, topics=["out.public.*"]),
         }
         publish = {

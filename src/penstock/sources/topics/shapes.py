@@ -369,10 +369,12 @@ class Shapes:
 
     def _infer(self, event: Event, name: str) -> str:
         found = self._inferred.get(event.stream, {}).get(name, _UNKNOWN)
-        for row in (event.before, event.after):
+        fresh = event.op in {Op.CREATE, Op.READ}
+        for row, marked in ((event.before, True), (event.after, not fresh)):
             value = None if row is None else row.get(name)
-            if value is not None and not is_unavailable(value, self.unavailable):
-                found = wider(found, kind_of(value))
+            if value is None or (marked and is_unavailable(value, self.unavailable)):
+                continue
+            found = wider(found, kind_of(value))
         return found
 
 
