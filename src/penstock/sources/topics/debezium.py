@@ -202,7 +202,7 @@ def is_passed_over(topic: str, value: Message) -> bool:
         return topic.startswith(HEARTBEATS)
     if "op" in payload:
         return False
-    if payload.get("status") in {"BEGIN", "END"} and {"id", "event_count"} <= payload.keys():
+    if payload.get("status") in ("BEGIN", "END") and {"id", "event_count"} <= payload.keys():
         return True
     return "source" in payload and "databaseName" in payload and "ddl" in payload
 

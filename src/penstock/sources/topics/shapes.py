@@ -294,7 +294,7 @@ class Shapes:
         assert row is not None
         if known is not None and event.after is None and row.keys() <= set(known.schema.names):
             return known  # a delete may carry a part of the row: it says nothing about columns
-        names = self._columns(event, row, known)
+        names = self._columns(event, row)
         key = self._key(event, names)
         declared = self.declared.get(event.stream, {})
         types: dict[str, ColumnType] = {}
@@ -336,16 +336,15 @@ class Shapes:
         self._inferred[stream] = inferred
         return plan
 
-    def _columns(self, event: Event, row: Fields, known: Plan | None) -> Sequence[str]:
+    def _columns(self, event: Event, row: Fields) -> Sequence[str]:
         names = list(event.types if event.types is not None else row)
-        if not event.exact:
-            schema = self.schema(event.stream)
-            if schema is not None:
-                names = [*schema.names, *(name for name in names if name not in schema.names)]
-        if event.after is None:
-            schema = known.schema if known is not None else self.schema(event.stream)
-            if schema is not None:
-                names = [*schema.names, *(name for name in names if name not in schema.names)]
+        schema = self.schema(event.stream)
+        # JSON's fields have no order, a delete may carry a part of the row, and formats that leave
+        # fields out (not ``exact``) do not say that a column is gone.
+        if schema is not None and (
+            not event.exact or event.after is None or set(names) == set(schema.names)
+        ):
+            names = [*schema.names, *(name for name in names if name not in schema.names)]
         if not names or len(names) > _MOST_COLUMNS:
             raise BadRecordError(f"expected 1 to {_MOST_COLUMNS} columns, got {len(names)}")
         return names
