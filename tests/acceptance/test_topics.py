@@ -102,7 +102,7 @@ def kafka(cluster: Cluster, **more: Any) -> dict[str, Any]:
 
 async def rows(database: str, table: str = "debezium.items") -> list[tuple[Any, ...]]:
     async with await psycopg.AsyncConnection.connect(database) as connection:
-        cursor = await connection.execute(f"SELECT id, name FROM {table} ORDER BY id")  # type: ignore[arg-type]
+        cursor = await connection.execute(f"SELECT id, name FROM {table} ORDER BY id")
         return await cursor.fetchall()
 
 
@@ -245,7 +245,7 @@ async def _in_step(project: Project, database: str) -> None:
                 tables = []
                 for schema in ("origin", "debezium"):
                     cursor = await connection.execute(
-                        f"SELECT {COLUMNS} FROM {schema}.items ORDER BY id"  # type: ignore[arg-type]
+                        f"SELECT {COLUMNS} FROM {schema}.items ORDER BY id"
                     )
                     tables.append(await cursor.fetchall())
                 if tables[0] == tables[1] and len(tables[0]) == 19 and tables[0][0][1] == "new":

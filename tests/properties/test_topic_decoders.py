@@ -120,7 +120,7 @@ VALUES: Mapping[str, st.SearchStrategy[Any]] = {
 
 @st.composite
 def messages(draw: st.DrawFn) -> Pair:
-    """Mostly alike, as a topic's messages are; with other tables, columns and breakage in between."""
+    """Mostly alike, as a topic's are; other tables, columns and breakage in between."""
     row = st.fixed_dictionaries(dict(VALUES))
     op = draw(st.sampled_from("ccuuudr"))
     after = None if op == "d" else draw(row)

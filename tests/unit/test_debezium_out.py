@@ -137,8 +137,8 @@ CONNECT = {
     "additionalProperties": False,
     "properties": {"schema": {"$ref": "#/$defs/struct"}, "payload": {"type": "object"}},
 }
-"""What Connect's JsonConverter takes with ``schemas.enable``: exactly these two fields, and a schema
-in which every field has a name, a type that it knows, and says whether it may be null."""
+"""What Connect's JsonConverter takes with ``schemas.enable``: exactly these two fields, and a
+schema in which every field has a name, a type that it knows, and says whether it may be null."""
 
 FLINK = {
     "type": "object",
@@ -181,7 +181,7 @@ KINDS = {
 CHANGES = [
     change(Op.CREATE, ROW),
     change(Op.READ, ROW),
-    change(Op.UPDATE, ROW, ROW[:4] + ("old",) + ROW[5:]),
+    change(Op.UPDATE, ROW, (*ROW[:4], "old", *ROW[5:])),
     change(Op.DELETE, None, ROW),
 ]
 
@@ -275,7 +275,7 @@ def test_a_row_that_moved_is_a_delete_and_a_create() -> None:
     moved = change(Op.UPDATE, ROW, old_key=("6",))
     messages = MessageEncoder("srv", version="1").messages(moved)
     assert [orjson.loads(m.key or b"null") for m in messages] == [{"id": 6}, {"id": 6}, {"id": 7}]
-    values = [None if m.value is None else orjson.loads(m.value) for m in messages]
+    values: list[Any] = [m.value and orjson.loads(m.value) for m in messages]
     assert [value and value["op"] for value in values] == ["d", None, "c"]
     assert values[0]["before"]["id"] == 6
 

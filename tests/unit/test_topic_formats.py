@@ -123,7 +123,7 @@ def test_canal() -> None:
 
 
 def test_plain_rows() -> None:
-    """The key comes from the message or from the project; no value is a delete; columns only come."""
+    """The key comes from the message or from the project; no value is a delete; columns stay."""
     keyed = decode(
         RowFormat(),
         (b'{"id":1}', b'{"price":1.5}'),
@@ -307,7 +307,9 @@ async def test_debezium_in_avro() -> None:
 async def test_g13_a_schema_that_is_missing_makes_a_dead_letter() -> None:
     """And so do bytes that are no Avro; both can be read again later."""
     key = wire(1, KEY, {"id": 1})
-    row = {"id": 1, "name": None, "price": None, "day": None, "short": 0, "tags": []}
+    row: dict[str, Any] = {
+        "id": 1, "name": None, "price": None, "day": None, "short": 0, "tags": [],
+    }  # fmt: skip
     async with registry() as server:
         del server.schemas[2]
         decoder = avro(server.url)

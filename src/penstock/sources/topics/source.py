@@ -19,7 +19,7 @@ from penstock.sources.topics.base import Decoder, PartitionName, Transport, kept
 from penstock.sources.topics.positions import Place, place_records
 
 _AT: Final = "at:"
-RECORDS_AT_ONCE: Final = 500
+RECORDS_AT_ONCE: Final = 256
 """How many records are decoded before the event loop may go on."""
 
 
