@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import psycopg
 import pytest
@@ -110,3 +113,36 @@ def source_url(postgres: TestServer) -> Iterator[str]:
     name = postgres.create("source")
     yield postgres.dsn(name)
     postgres.drop(name)
+
+
+@pytest.fixture(scope="session")
+def kafka_tool() -> ModuleType:
+    """`tools/kafka.py`: ``kafka_tool.Broker(folder, settings=...)`` for a broker of one's own."""
+    path = Path(__file__).parents[1] / "tools" / "kafka.py"
+    spec = importlib.util.spec_from_file_location("kafka_tool", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(kafka_tool: ModuleType) -> Iterator[Any]:
+    """A real Apache Kafka broker for the session; topics of tests have names of their own.
+
+    Tests that ask for it are marked ``servers``. They skip where it cannot be started, which says
+    that nothing about Kafka was verified.
+    """
+    reason = kafka_tool.why_not()
+    if reason is not None:
+        if os.environ.get("PENSTOCK_TEST_SERVERS") == "required":
+            pytest.fail(f"Apache Kafka is required here: {reason}")
+        pytest.skip(f"not verified against Apache Kafka: {reason}")
+    folder = Path(tempfile.mkdtemp(prefix="penstock-kafka-", dir="/tmp"))
+    broker = kafka_tool.Broker(folder)
+    try:
+        yield broker.start()
+    finally:
+        broker.stop()
+        shutil.rmtree(folder, ignore_errors=True)

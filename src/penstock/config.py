@@ -22,15 +22,24 @@ from penstock import DEFAULT_FILE
 from penstock.errors import ConfigError
 from penstock.settings import (
     ConstantSettings,
+    DeclaredRowsSettings,
+    DeclaredTableSettings,
+    DynamoDBSettings,
+    EmbeddedLogSettings,
     ExtractiveSettings,
     FilesSettings,
+    KafkaLogSettings,
     KafkaSettings,
+    KinesisSettings,
     MiniLMSettings,
     NatsSettings,
+    ObjectsSettings,
     PostgresSettings,
     RedisSettings,
     Settings,
     TableSettings,
+    WebhookDocumentsSettings,
+    WebhookSettings,
 )
 
 ENVIRONMENT_PREFIX = "PENSTOCK_"
@@ -185,23 +194,39 @@ def parse_settings(
 def _keys(path: Sequence[str | int]) -> list[str]:
     """The keys that are valid beside the last part of a path, as far as they can be told."""
     current: Any = Settings
+    declared = False
     for i, part in enumerate(path[:-1]):
         field = current.model_fields.get(part) if current is not None else None
-        current = TableSettings if i and path[i - 1] == "tables" else _TAGGED.get(str(part))
+        table = DeclaredTableSettings if declared else TableSettings
+        current = table if i and path[i - 1] == "tables" else _TAGGED.get(str(part))
+        declared |= isinstance(current, type) and issubclass(current, DeclaredRowsSettings)
         if current is None and field is not None and isinstance(field.annotation, type):
             current = field.annotation if issubclass(field.annotation, BaseModel) else None
     return [name for name in current.model_fields if name != "folder"] if current else []
 
 
-_TAGGED: dict[str, Any] = {
-    "postgres": PostgresSettings,
+_SECRET_NAMES = ("dsn", "key", "password", "secret", "token", "options")
+"""What a setting is called whose value no message shows."""
+
+_SOURCES: dict[str, Any] = {
     "kafka": KafkaSettings,
     "redis": RedisSettings,
     "nats": NatsSettings,
+    "postgres": PostgresSettings,
     "files": FilesSettings,
+    "objects": ObjectsSettings,
+    "webhook": WebhookSettings,
+    "webhook_documents": WebhookDocumentsSettings,
+    "dynamodb": DynamoDBSettings,
+    "kinesis": KinesisSettings,
+}
+_TAGGED: dict[str, Any] = {
+    **_SOURCES,
     "minilm": MiniLMSettings,
     "constant": ConstantSettings,
     "extractive": ExtractiveSettings,
+    "embedded": EmbeddedLogSettings,
+    "kafka": KafkaLogSettings,
 }
 
 
@@ -232,17 +257,16 @@ def _sentence(detail: ErrorDetails, tree: _Tree) -> str:
         hint = f": did you mean {near[0]!r}?" if near else ""
         return f"{where}: expected {name} to be one of {expected}, got {got!r}{hint}"
     if detail["type"] == "union_tag_not_found":
-        return (
-            f"{where}: expected a 'type' in {name!r} (for a source: postgres or files), found none"
-        )
+        kinds = ", ".join(_SOURCES)
+        return f"{where}: expected a 'type' in {name!r} (for a source: {kinds}), found none"
     message = detail["msg"].removeprefix("Value error, ")
     message = message.removeprefix(f"{name}: ")
-    secret = any(word in name for word in ("dsn", "key", "password"))
+    secret = any(word in name for word in _SECRET_NAMES)
     got = "" if secret or detail["type"] == "value_error" else f", got {detail['input']!r}"
     return f"{where}: {name}: {message[:1].lower()}{message[1:]}{got}"
 
 
-_TAGS = frozenset({"postgres", "files", "minilm", "constant", "extractive", "openai", "[key]"})
+_TAGS = frozenset({*_TAGGED, "openai", "[key]"})
 
 
 def _is_tag(path: Sequence[str | int], i: int) -> bool:
@@ -251,6 +275,7 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
     return (
         path[i] == "[key]"
         or before in {"embedder", "generator"}
+        or (i == 1 and before == "log")
         or (i == 2 and path[0] == "sources")
     )
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from penstock.database.embedded import EmbeddedPostgres
-    from penstock.log.embedded import EmbeddedLog
+    from penstock.log.base import Log
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
@@ -51,9 +51,10 @@ class Project:
         self.clock: Clock = clock or SystemClock()
         self.meters = Meters()
         self.dsn = ""
+        self.worker = ""
         self.server: EmbeddedPostgres | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
-        self._log: EmbeddedLog | None = None
+        self._log: Log | None = None
         self._store: PostgresStore | None = None
         self._snapshots: PostgresSnapshotStore | None = None
         self._embedder: Embedder | None = None
@@ -77,9 +78,10 @@ class Project:
                 f"expected to reach the project's database, got {str(error)!r}: start it, mend "
                 "`database`, or set `database: embedded`"
             ) from error
-        self._pool = await open_pool(self.dsn, max_size=12)
-        self._log = wiring.log(self.settings, self._pool, self.dsn, self.clock)
+        self._pool = await open_pool(self.dsn, max_size=12, idle_timeout_s=self.settings.run.lease)
         self._store = wiring.store(self.settings, self._pool)
+        consumers = wiring.consumers(self.settings, self._pool)
+        self._log = wiring.log(self.settings, self._pool, self.dsn, self.clock, consumers)
         self._snapshots = wiring.snapshots(self.settings, self._pool)
 
     async def close(self) -> None:
@@ -111,7 +113,7 @@ class Project:
         return _opened(self._pool)
 
     @property
-    def log(self) -> EmbeddedLog:
+    def log(self) -> Log:
         """The log."""
         return _opened(self._log)
 
@@ -181,11 +183,12 @@ class Project:
 
     # ------------------------------------------------------------------ running
 
-    def running(self) -> AbstractAsyncContextManager[EmbeddedRuntime]:
-        """Carry changes while the block runs; a failure of the runtime ends the block."""
+    def running(self, *, joining: bool = False) -> AbstractAsyncContextManager[EmbeddedRuntime]:
+        """Carry changes while the block runs; a failure of the runtime ends the block. ``joining``:
+        as a worker, beside others."""
         from penstock.operate.running import Running
 
-        return Running(self).block()
+        return Running(self, joining=joining).block()
 
     async def upkeep(self) -> None:
         """Bring statistics and indexes of the stores up to date now, instead of by and by."""

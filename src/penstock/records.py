@@ -22,8 +22,9 @@ order, so they can be stored, compared and indexed without knowing the source
 (PostgreSQL: commit LSN and place in the transaction, both as fixed-width hexadecimal)."""
 
 LogPosition = NewType("LogPosition", int)
-"""The number of a record in one partition of one topic. The first record has number 1; a reader
-that has seen nothing stands at 0; resuming at N returns the records *after* N."""
+"""The number of a record in one partition of one topic. Numbers begin at 1 and ascend (a log may
+leave some out); a reader that has seen nothing stands at 0; resuming at N returns the records
+*after* N."""
 
 Microseconds = NewType("Microseconds", int)
 """Time as microseconds since 1970-01-01 UTC."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import ConfigError
-from penstock.sources.files.patterns import EVERYTHING, HIDDEN_AND_TEMPORARY, Patterns
+from penstock.sources.documents.patterns import EVERYTHING, HIDDEN_AND_TEMPORARY, Patterns
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,7 @@ def tail(
 
     async def work() -> None:
         from penstock.debezium.envelope import to_debezium
+        from penstock.log.tail import tail as follow
         from penstock.project import open_project
         from penstock.records import BEGINNING
 
@@ -184,7 +185,7 @@ def tail(
                 )
             if count is None:
                 print(f"following {topic}; Ctrl-C ends it", file=sys.stderr)  # noqa: T201
-            async for batch in project.log.tail(topic, BEGINNING if beginning else None):
+            async for batch in follow(project.log, topic, BEGINNING if beginning else None):
                 for change in batch.changes:
                     if stream and change.schema.stream != stream:
                         continue

@@ -22,6 +22,7 @@ from penstock.errors import FatalError, UnavailableError
 
 if TYPE_CHECKING:
     from penstock.project import Project
+    from penstock.runtimes.embedded import EmbeddedRuntime
 
 TRIES = 7
 """How often `run --once` tries a source that cannot be reached."""
@@ -32,6 +33,10 @@ def run(
     once: Annotated[
         bool, typer.Option("--once", help="Stop when everything there is now is in the stores.")
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", min=1, max=64, help="Share the work among so many processes."),
+    ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print problems only.")] = False,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
@@ -44,24 +49,59 @@ def run(
       penstock run
 
       penstock run --once --json      # a first load in a script
+
+      penstock run --workers 4        # with log.partitions: 4 or more
     """
     configure_events(verbose=not quiet and not json)
     try:
-        run_async(_run(file, once=once, quiet=quiet, json=json))
+        run_async(_run(file, once=once, workers=workers, quiet=quiet, json=json))
     except KeyboardInterrupt:
         print("stopped; the next run goes on from here", file=sys.stderr)  # noqa: T201
         raise
 
 
-async def _run(file: Any, *, once: bool, quiet: bool, json: bool) -> None:
+@app.command()
+def worker(
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print problems only.")] = False,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", hidden=True, help="End when standard input ends.")
+    ] = False,
+    file: FileOption = DEFAULT_PATH,
+) -> None:
+    """Take a share of a project's work, beside `penstock run` and other workers.
+
+    Sources and partitions of topics are shared equally; what a worker that dies had is taken over
+    by the others within seconds. Have as many partitions (log.partitions) as workers, or more.
+
+    Example: penstock worker
+    """
+    configure_events(verbose=not quiet)
+    run_async(_work(file, with_parent=with_parent))
+
+
+async def _work(file: Any, *, with_parent: bool) -> None:
+    from penstock.cli.children import parent_gone
+    from penstock.project import open_project
+
+    async with open_project(file) as project, project.running(joining=True):
+        print(f"worker {project.worker} of {project.settings.project}", flush=True)  # noqa: T201
+        await (parent_gone() if with_parent else asyncio.Event().wait())
+
+
+async def _run(file: Any, *, once: bool, workers: int, quiet: bool, json: bool) -> None:
+    from penstock.cli.children import Children
     from penstock.project import open_project
 
     show = not quiet and not json
-    async with open_project(file) as project, project.running():
+    async with (
+        open_project(file) as project,
+        project.running() as runtime,
+        Children(workers - 1, ["worker", "--quiet", "--with-parent", "--file", str(file)]),
+    ):
         if once:
             await _once(project, show=show and console.is_terminal, json=json)
         else:
-            await _for_ever(project, show=show)
+            await _for_ever(project, runtime, show=show)
 
 
 async def _once(project: Project, *, show: bool, json: bool) -> None:
@@ -83,12 +123,16 @@ async def _once(project: Project, *, show: bool, json: bool) -> None:
         console.print(f"[bold]{project.settings.project}[/]: everything is in step")
 
 
-async def _for_ever(project: Project, *, show: bool) -> None:
+async def _for_ever(project: Project, runtime: EmbeddedRuntime, *, show: bool) -> None:
     from penstock.serving.api.server import serve
 
     server = project.settings.server
     async with serve(
-        project.meters, host=server.host, port=server.port, problems=project.problems
+        project.meters,
+        host=server.host,
+        port=server.port,
+        problems=project.problems,
+        mounted=runtime.receivers(),
     ) as address:
         if show:
             console.print(

@@ -74,6 +74,7 @@ def connection_parameters(
     application_name: str = APPLICATION_NAME,
     statement_timeout_s: float | None = None,
     lock_timeout_s: float | None = None,
+    idle_timeout_s: float | None = None,
 ) -> str:
     """The DSN with our settings added where it leaves them open.
 
@@ -88,6 +89,9 @@ def connection_parameters(
         options.append(f"-c statement_timeout={round(statement_timeout_s * 1000)}")
     if lock_timeout_s is not None:
         options.append(f"-c lock_timeout={round(lock_timeout_s * 1000)}")
+    if idle_timeout_s is not None:
+        idle_ms = round(idle_timeout_s * 1000)
+        options.append(f"-c idle_in_transaction_session_timeout={idle_ms}")
     merged = {**_DEFAULTS, "application_name": application_name, **given}
     if options:
         merged["options"] = " ".join(options)
@@ -120,9 +124,13 @@ async def open_pool(
     application_name: str = APPLICATION_NAME,
     statement_timeout_s: float | None = None,
     lock_timeout_s: float | None = None,
+    idle_timeout_s: float | None = None,
     open_timeout_s: float = 30,
 ) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
     """An open pool of connections in autocommit mode; close it with ``await pool.close()``.
+
+    A transaction in which nothing is done for ``idle_timeout_s`` is undone by the server: a process
+    that was stopped there must not hold its locks against the others.
 
     Raises `UnavailableError` when no connection can be made within ``open_timeout_s``.
     """
@@ -131,6 +139,7 @@ async def open_pool(
         application_name=application_name,
         statement_timeout_s=statement_timeout_s,
         lock_timeout_s=lock_timeout_s,
+        idle_timeout_s=idle_timeout_s,
     )
     # A pool tries for ever and tells nothing of why: the first connection says it.
     await (await connect(parameters)).close()

@@ -1,4 +1,9 @@
-"""One ``penstock run`` per project database: an advisory lock, held by a session of its own."""
+"""Who is at work on a project database: advisory locks, held by a session of their own.
+
+``penstock run`` holds the project's lock, so that there is one; every worker holds the lock of its
+own name, which tells others that it lives, and with all others a share of the lock of the workers,
+which whoever must be alone takes as a whole (`hold_project_alone`).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,8 @@ import asyncio
 import hashlib
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
@@ -61,8 +68,11 @@ class ProjectLock:
         await self.release()
 
 
-async def hold_project_lock(dsn: str, name: str, *, patience_s: float = 1) -> ProjectLock:
-    """Take the lock called ``name`` in a project database and hold it until ``release``.
+async def hold_project_lock(
+    dsn: str, name: str, *, sharing: str | None = None, patience_s: float = 1
+) -> ProjectLock:
+    """Take the lock called ``name`` in a project database and hold it until ``release``; and a
+    share of the one called ``sharing``.
 
     Raises a `ConfigError` that says who holds it when it does not become free within
     ``patience_s`` (a process that was killed a moment ago leaves it within milliseconds).
@@ -73,29 +83,52 @@ async def hold_project_lock(dsn: str, name: str, *, patience_s: float = 1) -> Pr
         with translated():
             await connection.execute(_QUERIES["keep_session"])
             await _take(connection, name, patience_s)
+            if sharing is not None:
+                await _take(connection, sharing, patience_s, "try_share")
     except BaseException:
         await connection.close()
         raise
     return ProjectLock(connection)
 
 
-async def is_project_locked(connection: psycopg.AsyncConnection[Any], name: str) -> bool:
-    """Does a process, this one perhaps, hold the lock called ``name`` in this database?"""
-    cursor = await connection.execute(_QUERIES["find_holder"], {"key": _key(name)})
-    return await cursor.fetchone() is not None
+@asynccontextmanager
+async def hold_project_alone(dsn: str, project: str) -> AsyncIterator[None]:
+    """Be the only process that does anything with a project: neither a run nor workers."""
+    async with (
+        await hold_project_lock(dsn, project),
+        await hold_project_lock(dsn, workers_lock(project)),
+    ):
+        yield
 
 
-def _key(name: str) -> int:
+def workers_lock(project: str) -> str:
+    """The name of the lock that all workers of a project share."""
+    return f"{project} workers"
+
+
+async def is_project_locked(connection: psycopg.AsyncConnection[Any], project: str) -> bool:
+    """Does a process, this one perhaps, work on this project in this database?"""
+    for name in (project, workers_lock(project)):
+        cursor = await connection.execute(_QUERIES["find_holder"], {"key": lock_key(name)})
+        if await cursor.fetchone() is not None:
+            return True
+    return False
+
+
+def lock_key(name: str) -> int:
+    """The number of a lock."""
     digest = hashlib.sha256(f"penstock.project_lock:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-async def _take(connection: psycopg.AsyncConnection[Any], name: str, patience_s: float) -> None:
-    key = _key(name)
+async def _take(
+    connection: psycopg.AsyncConnection[Any], name: str, patience_s: float, how: str = "try_lock"
+) -> None:
+    key = lock_key(name)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience_s
     while True:
-        cursor = await connection.execute(_QUERIES["try_lock"], {"key": key})
+        cursor = await connection.execute(_QUERIES[how], {"key": key})
         if (await cursor.fetchone() or (False,))[0]:
             return
         if loop.time() >= deadline:

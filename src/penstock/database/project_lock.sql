@@ -8,6 +8,9 @@ SELECT set_config('idle_session_timeout', '0', false),
 -- name: try_lock
 SELECT pg_try_advisory_lock(%(key)s);
 
+-- name: try_share
+SELECT pg_try_advisory_lock_shared(%(key)s);
+
 -- name: find_holder
 SELECT activity.application_name, activity.usename, host(activity.client_addr),
     activity.backend_start, activity.pid

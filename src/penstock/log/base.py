@@ -2,7 +2,9 @@
 
 Guarantees, shown by the suite in ``penstock.testing.logs``:
 
-L1. Records of one partition have the positions 1, 2, 3, ... in the order of appending.
+L1. Records of one partition have ascending positions in the order of appending. A log that stores
+    records one by one counts them 1, 2, 3, ...; another may leave numbers out (Kafka gives some to
+    its own marks) and may know positions only between appends.
 L2. A position becomes visible only after all before it: a reader at N never misses one below.
 L3. An append, the producer's new state and its time are one step: all of it or nothing.
 L4. An append by a producer that was opened again elsewhere is refused (`FencedError`).
@@ -13,9 +15,9 @@ L6. Reading is repeatable: the same position gives the same records until retent
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from penstock.records import Batch, Change, LogPosition, Microseconds
 
@@ -112,9 +114,74 @@ class Log(Protocol):
         """Release connections. Waits end with an error."""
 
 
+class Consumers(Protocol):
+    """What a log that is not in the project's database is told of those who read it, and tells the
+    database of itself: positions of consumers are stored with their results, and how far a consumer
+    is behind is asked there."""
+
+    async def opened(self, topic: str, identity: str, partitions: int) -> None:
+        """The topic is there. ``identity`` is another one when it was made anew: a `ConfigError`
+        while consumers still have positions in the one before, which mean nothing in this."""
+
+    async def reached(self, topic: str, ends: Mapping[int, LogPosition]) -> None:
+        """The topic's partitions reach to there. Told before the append that did it returns, so
+        that no later statement about the source is known before it."""
+
+    async def trimmed(self, topic: str, firsts: Mapping[int, LogPosition]) -> None:
+        """The oldest positions that are kept."""
+
+    async def slowest(self, topic: str) -> Mapping[int, LogPosition]:
+        """By partition, the least position that a registered consumer has behind it. Partitions
+        that nobody has registered for are left out."""
+
+    async def forget(self, topic: str) -> None:
+        """The topic is gone: so are all positions in it."""
+
+
 @runtime_checkable
 class TailableLog(Protocol):
     """A log that can be followed by a person."""
 
     def tail(self, topic: str, after: LogPosition | None = None) -> AsyncIterator[Batch]:
         """Batches of all partitions from a position (None: from now on), for ever."""
+
+
+class Item(NamedTuple):
+    """Something that one process of a project does at a time: carry a source (``name``) into the
+    log, process a partition of a topic (``name``, ``partition``), or an upkeep."""
+
+    kind: Literal["source", "partition", "upkeep"]
+    name: str
+    partition: int = 0
+
+
+class Share(NamedTuple):
+    """What a process should do now. ``shed`` are those of ``mine`` that others should have: stop
+    them, then release them."""
+
+    mine: frozenset[Item]
+    shed: frozenset[Item]
+
+
+class Group(Protocol):
+    """The processes that share the work of one project, as one of them sees it.
+
+    It says who *should* do what, and is never what correctness rests on: two that do the same for a
+    moment are told apart by the producer's fence and by the consumer's position (`FencedError`).
+    """
+
+    every_s: float
+    """How often `beat` wants to be called; one that is not for several times that is given up."""
+
+    async def join(self, items: Sequence[Item]) -> None:
+        """Become one of those that share these; the same items in all processes."""
+
+    async def beat(self) -> Share:
+        """Say that this process lives, and learn its share. Items of processes that died are in the
+        share of somebody after a few beats."""
+
+    async def release(self, items: Collection[Item]) -> None:
+        """These have been stopped: others may begin with them."""
+
+    async def leave(self) -> None:
+        """Give everything back at once. May be called again."""

@@ -49,6 +49,7 @@ Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 class _Topic(NamedTuple):
     tenant: str
     partitions: int
+    log: str
 
 
 class EmbeddedLog:
@@ -96,6 +97,12 @@ class EmbeddedLog:
             raise ConfigError(
                 f"expected the topic {topic!r} to belong to tenant {self._tenant!r}, it belongs to "
                 f"{found.tenant!r}: choose another name",
+                topic=topic,
+            )
+        if found.log != "embedded":
+            raise ConfigError(
+                f"expected the topic {topic!r} to be in this database, it is in {found.log}: set "
+                "`log` back to what it was, or begin anew with `penstock drop` and `penstock run`",
                 topic=topic,
             )
         if found.partitions != partitions:

@@ -11,7 +11,7 @@ WHERE t.topic = %(topic)s::text
 ON CONFLICT DO NOTHING;
 
 -- name: topic
-SELECT tenant, partitions FROM penstock.log_topics WHERE topic = %(topic)s::text;
+SELECT tenant, partitions, log FROM penstock.log_topics WHERE topic = %(topic)s::text;
 
 -- name: drop_topic
 -- Listeners forget what they know of the topic: it may be made again with other content.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from penstock import wiring
-from penstock.database.project_lock import hold_project_lock
+from penstock.database.project_lock import hold_project_alone
 from penstock.errors import PenstockError
 from penstock.sources.base import DroppableSource
 
@@ -21,7 +21,7 @@ async def drop(project: Project) -> list[str]:
     A source that cannot be reached is named, and does not keep the rest from being removed.
     """
     removed: list[str] = []
-    async with await hold_project_lock(project.dsn, project.settings.project):
+    async with hold_project_alone(project.dsn, project.settings.project):
         for name in project.settings.sources:
             source = wiring.source(project.settings, name, project.clock)
             if isinstance(source, DroppableSource):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from penstock.database.project_lock import hold_project_lock
+from penstock.database.project_lock import hold_project_alone
 from penstock.errors import ConfigError
 from penstock.records import LogPosition, Microseconds
 
@@ -34,7 +34,7 @@ async def replay(
     """Set the consumer's positions; only while the project does not run."""
     moved = []
     async with (
-        await hold_project_lock(project.dsn, project.settings.project),
+        hold_project_alone(project.dsn, project.settings.project),
         project.pool.connection() as connection,
         connection.transaction(),
     ):

@@ -7,12 +7,11 @@ twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.errors import PenstockError
 from penstock.sources.base import RereadableSource, Source
 
 if TYPE_CHECKING:
@@ -25,9 +24,10 @@ logger = structlog.get_logger("penstock.rereading")
 class Rereading:
     """Asks the running sources for the tables that are marked; `ask` is a chore."""
 
-    def __init__(self, store: PostgresStore, sources: Sequence[Source]) -> None:
+    def __init__(self, store: PostgresStore, sources: Callable[[], Sequence[Source]]) -> None:
         self._store = store
-        self._sources = {s.name: s for s in sources}
+        self._sources = sources
+        self._running: dict[str, Source] = {}
         self._asked: dict[tuple[str, str], tuple[str | None, str | None]] = {}
 
     async def ask(self) -> None:
@@ -35,16 +35,23 @@ class Rereading:
         marked = [table for table in await self._store.live_tables() if table.reread]
         names = {(table.source, table.stream) for table in marked}
         self._asked = {name: mark for name, mark in self._asked.items() if name in names}
+        running = {source.name: source for source in self._sources()}
+        for name in [name for name in self._asked if running.get(name[0]) is not self._known(name)]:
+            del self._asked[name]  # it was begun anew since, and has forgotten
+        self._running = running
         for table in marked:
             await self._ask_for(table)
 
+    def _known(self, name: tuple[str, str]) -> Source | None:
+        return self._running.get(name[0])
+
     async def _ask_for(self, table: LiveTable) -> None:
-        source = self._sources.get(table.source)
+        source = self._running.get(table.source)
         name, mark = (table.source, table.stream), (table.columns_at, table.reread)
         if source is None or self._asked.get(name) == mark:
             return
-        self._asked[name] = mark
         if not isinstance(source, RereadableSource):
+            self._asked[name] = mark
             logger.warning(
                 "table.in_doubt",
                 source=table.source,
@@ -54,8 +61,5 @@ class Rereading:
             )
             return
         logger.info("table.rereading", source=table.source, table=table.stream, reason=table.reread)
-        try:
-            await source.reread_streams([table.stream])
-        except PenstockError:
-            del self._asked[name]
-            raise
+        await source.reread_streams([table.stream])
+        self._asked[name] = mark

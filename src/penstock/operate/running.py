@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from penstock import wiring
@@ -18,31 +22,36 @@ from penstock.pipelines.base import Tools
 from penstock.runtimes.base import Backoff
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
 from penstock.runtimes.process import Assignment, ProcessSettings
+from penstock.settings import WebhookDocumentsSettings, WebhookSettings
 from penstock.sources.base import Source
 
 if TYPE_CHECKING:
     from penstock.project import Project
     from penstock.stores.postgres.upkeep import Upkeep
 
+RECEIVING = (WebhookSettings, WebhookDocumentsSettings)
+"""Sources that others send to: they stay with the process that has the address."""
+
 LIVE_SLICE, BULK_SLICE = 256, 1000
 """Documents or searched rows per commit: short enough to resume soon, long enough for batches."""
 
 
 class Running:
-    """One process's run of a project."""
+    """One process's part in a project's run. ``joining``: beside others; else it is the one run,
+    which workers may join."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, *, joining: bool = False) -> None:
         self._project = project
+        self._joining = joining
         self._publishing = wiring.publishing(project.settings, project.store)
 
     @contextlib.asynccontextmanager
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
         await refuse_unknown_columns(self._project.settings, self._project.clock)
-        lock = await hold_project_lock(self._project.dsn, self._project.settings.project)
-        load = getattr(
-            self._project.embedder(), "load", None
-        )  # a local model, made ready meanwhile
+        lock = None if self._joining else await self._hold_lock()
+        # A local model is made ready meanwhile.
+        load = getattr(self._project.embedder(), "load", None)
         loading = asyncio.ensure_future(asyncio.to_thread(load)) if load else None
         runtime = self._runtime()
         await self._create_topics()
@@ -56,10 +65,9 @@ class Running:
                 if block is not None:
                     block.cancel()
 
-        tasks = [
-            asyncio.create_task(runtime.run(), name="runtime"),
-            asyncio.create_task(self._keep_lock(lock), name="project lock"),
-        ]
+        tasks = [asyncio.create_task(runtime.run(), name="runtime")]
+        if lock is not None:
+            tasks.append(asyncio.create_task(self._keep_lock(lock), name="project lock"))
         for task in tasks:
             task.add_done_callback(on_end)
         try:
@@ -87,9 +95,7 @@ class Running:
             while True:
                 await lock.lost.wait()
                 try:
-                    lock = await hold_project_lock(
-                        self._project.dsn, self._project.settings.project
-                    )
+                    lock = await self._hold_lock()
                     backoff.reset()
                 except UnavailableError:
                     await backoff.wait()
@@ -102,22 +108,33 @@ class Running:
                 await self._project.log.create_topic(topic, self._project.settings.log.partitions)
 
     def _runtime(self) -> EmbeddedRuntime:
-        settings = self._project.settings
-        sources = [wiring.source(settings, name, self._project.clock) for name in settings.sources]
-        return EmbeddedRuntime(
-            log=self._project.log,
+        project, settings = self._project, self._project.settings
+        self._project.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        runtime = EmbeddedRuntime(
+            log=project.log,
             store=self._publishing,
-            sources=sources,
+            group=wiring.group(settings, project.pool, project.dsn, project.log, project.worker),
+            sources={
+                name: partial(wiring.source, settings, name, project.clock)
+                for name, chosen in settings.sources.items()
+                if not isinstance(chosen, RECEIVING)
+            },
+            kept={
+                name: wiring.source(settings, name, project.clock)
+                for name, chosen in settings.sources.items()
+                if isinstance(chosen, RECEIVING) and not self._joining
+            },
             work=[
                 self._work(course, topic, partition)
                 for course in wiring.courses(settings)
                 for topic in course.topics
                 for partition in range(settings.log.partitions)
             ],
-            chores=self._chores(sources),
-            clock=self._project.clock,
-            meters=self._project.meters,
+            chores=self._chores(lambda: runtime.sources),
+            clock=project.clock,
+            meters=project.meters,
         )
+        return runtime
 
     def _work(self, course: wiring.Course, topic: str, partition: int) -> Work:
         run = self._project.settings.run
@@ -134,12 +151,16 @@ class Running:
             ),
         )
 
-    def _chores(self, sources: Sequence[Source]) -> list[Chore]:
+    def _chores(self, sources: Callable[[], Sequence[Source]]) -> list[Chore]:
+        def report() -> Awaitable[None]:
+            return store_report(self._project)
+
+        rereading = Rereading(self._project.store, sources)
         chores = [
-            Chore("rereading", 2.0, Rereading(self._project.store, sources).ask),
+            Chore("rereading", 2.0, rereading.ask, when_idle=True, everywhere=True),
             Chore("trim", 60.0, self._trim),
-            Chore("report", 2.0, lambda: store_report(self._project)),
-            Chore("report when idle", 15.0, lambda: store_report(self._project), when_idle=True),
+            Chore("report", 2.0, report, everywhere=True),
+            Chore("report when idle", 15.0, report, when_idle=True, everywhere=True),
         ]
         upkeep = self._project.keeper()
         chores += [
@@ -149,7 +170,9 @@ class Running:
             Chore("tombstones", 3600.0, upkeep.prune),
         ]
         if self._project.server is not None:
-            chores.append(Chore("database", 1.0, self._keep_database, when_idle=True))
+            chores.append(
+                Chore("database", 1.0, self._keep_database, when_idle=True, everywhere=True)
+            )
         return chores
 
     async def _statistics(self, upkeep: Upkeep) -> None:

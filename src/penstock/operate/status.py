@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -30,14 +31,18 @@ SELECT (SELECT count(*) FROM penstock.documents WHERE deleted_at IS NULL AND str
        (SELECT count(*) FROM penstock.dead_letters) AS dead_letters,
        pg_database_size(current_database()) AS database_bytes
 """
-_REPORT = """
-SELECT report, extract(epoch FROM clock_timestamp() - updated_at)::float8 AS seconds
-FROM penstock.run_reports ORDER BY updated_at DESC LIMIT 1
+_REPORTS = """
+SELECT report FROM penstock.run_reports
+WHERE updated_at > clock_timestamp() - %s * interval '1 second' ORDER BY updated_at DESC
 """
 _STORE_REPORT = """
+WITH old AS (
+    DELETE FROM penstock.run_reports WHERE updated_at < clock_timestamp() - interval '1 hour'
+)
 INSERT INTO penstock.run_reports (instance, report) VALUES (%s, %s)
 ON CONFLICT (instance) DO UPDATE SET report = excluded.report, updated_at = clock_timestamp()
 """
+_STATES = ["failed", "waiting", "starting", "running", "stopped"]
 REPORT_FRESH_S = 30.0
 """A report that is older was left by a process that is gone."""
 
@@ -85,7 +90,44 @@ async def store_report(project: Project) -> None:
             meter.lag = max(0, end - meter.position)
     report = orjson.dumps(meters_report(project.meters)).decode()
     async with project.pool.connection() as connection:
-        await connection.execute(_STORE_REPORT, [project.settings.project, report])
+        await connection.execute(
+            _STORE_REPORT, [project.worker or project.settings.project, report]
+        )
+
+
+def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several workers reported, as one; the newest report comes first."""
+    sources: dict[str, dict[str, Any]] = {}
+    pipelines: dict[tuple[str, str], dict[str, Any]] = {}
+    for report in reports:
+        for source in report["sources"]:
+            known = sources.get(source["source"])
+            if known is None or (known["state"], source["state"]) == ("stopped", "running"):
+                sources[source["source"]] = dict(source)
+        for pipeline in report["pipelines"]:
+            name = (pipeline["pipeline"], pipeline["topic"])
+            pipelines[name] = _together(pipelines.get(name), pipeline)
+    return {
+        "sources": list(sources.values()),
+        "pipelines": list(pipelines.values()),
+        "workers": [f"pid {report['pid']} on {report['host']}" for report in reports],
+    }
+
+
+def _together(one: dict[str, Any] | None, other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two workers' parts of one pipeline on one topic: sums, and the state that needs a look."""
+    if one is None:
+        return dict(other)
+    counted = ("changes", "errors", "embedded", "reused", "dead_letters")
+    worse = min(one, other, key=lambda part: _STATES.index(part["state"]))
+    samples = max(one, other, key=lambda part: part["freshness_ms"]["samples"])
+    return {
+        **one,
+        **{name: one[name] + other[name] for name in counted},
+        "state": worse["state"],
+        "last_error": worse["last_error"],
+        "freshness_ms": samples["freshness_ms"],
+    }
 
 
 async def status(project: Project) -> dict[str, Any]:
@@ -94,10 +136,9 @@ async def status(project: Project) -> dict[str, Any]:
         cursor = connection.cursor(row_factory=dict_row)
         positions = await (await cursor.execute(_POSITIONS)).fetchall()
         counts = await (await cursor.execute(_COUNTS)).fetchone()
-        stored = await (await cursor.execute(_REPORT)).fetchone()
+        stored = await (await cursor.execute(_REPORTS, [REPORT_FRESH_S])).fetchall()
         running = await is_project_locked(connection, project.settings.project)
-    fresh = running and stored is not None and stored["seconds"] < REPORT_FRESH_S
-    report: dict[str, Any] = stored["report"] if stored is not None and fresh else {}
+    report = merged([row["report"] for row in stored]) if running else {}
     now = project.clock.now()
     async with project.snapshots.snapshot(tenant=project.settings.tenant) as snapshot:
         ages = {age.source: age for age in await snapshot.ages()}
@@ -148,6 +189,7 @@ async def status(project: Project) -> dict[str, Any]:
     return {
         "project": project.settings.project,
         "running": running,
+        "workers": report.get("workers", []),
         "sources": sources,
         "pipelines": pipelines,
         **(counts or {}),

@@ -7,7 +7,22 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from penstock.settings.base import Duration, Name, Section, Size, typed
+from penstock.settings.amazon import (
+    AmazonSettings,
+    DynamoDBSettings,
+    ItemTableSettings,
+    KinesisSettings,
+    ObjectsSettings,
+)
+from penstock.settings.base import Duration, Name, Section, typed
+from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
+from penstock.settings.kinds import SourceSettings
+from penstock.settings.log import (
+    AnyLogSettings,
+    EmbeddedLogSettings,
+    KafkaLogSettings,
+    LogSettings,
+)
 from penstock.settings.models import (
     ConstantSettings,
     EmbedderSettings,
@@ -21,35 +36,46 @@ from penstock.settings.publish import KafkaPublishSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
+    PostgresSettings,
+    RowSourceSettings,
+    TableSettings,
+)
+from penstock.settings.topics import (
     KafkaSettings,
     MessageFormatSettings,
     NatsSettings,
-    PostgresSettings,
     RedisSettings,
     RegistrySettings,
-    RowSourceSettings,
-    SourceSettings,
-    TableSettings,
     TopicSourceSettings,
     TopicTableSettings,
 )
+from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 
 __all__ = [
+    "AmazonSettings",
     "AnswerSettings",
     "ChunkSettings",
     "ConstantSettings",
+    "DeclaredRowsSettings",
+    "DeclaredTableSettings",
     "DocumentSourceSettings",
+    "DynamoDBSettings",
+    "EmbeddedLogSettings",
     "EmbedderSettings",
     "ExtractiveSettings",
     "FilesSettings",
     "GeneratorSettings",
+    "ItemTableSettings",
+    "KafkaLogSettings",
     "KafkaPublishSettings",
     "KafkaSettings",
+    "KinesisSettings",
     "KnowledgeSettings",
     "LogSettings",
     "MessageFormatSettings",
     "MiniLMSettings",
     "NatsSettings",
+    "ObjectsSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "PostgresSettings",
@@ -64,6 +90,8 @@ __all__ = [
     "TableSettings",
     "TopicSourceSettings",
     "TopicTableSettings",
+    "WebhookDocumentsSettings",
+    "WebhookSettings",
 ]
 
 _RESERVED = frozenset({"penstock", "public", "information_schema"})
@@ -107,17 +135,6 @@ class AnswerSettings(Section):
     """How many passages and rows a context holds."""
 
 
-class LogSettings(Section):
-    """How the log keeps changes."""
-
-    partitions: int = Field(default=1, gt=0, le=256)
-    """Partitions per topic. With 1, a source's transactions stay whole all the way."""
-    keep: Duration = 7 * 86400.0
-    """What is older is removed, once every pipeline has processed it."""
-    keep_size: Size = 2_000_000_000
-    """What is over this size per topic is removed, oldest first, once processed."""
-
-
 class RunSettings(Section):
     """How the loops work."""
 
@@ -125,6 +142,9 @@ class RunSettings(Section):
     """The most changes that are processed in one step."""
     dead_letter_limit: int = Field(default=1000, ge=0)
     """A pipeline stops when it would put more than this many records aside within an hour."""
+    lease: Duration = Field(default=10.0, ge=1.0)
+    """What a worker had is taken over by others when it has not been heard of for so long. A worker
+    that was killed is noticed within a second or two in any case."""
 
 
 class ServerSettings(Section):
@@ -152,7 +172,7 @@ class Settings(Section):
     """Where changes are published as well, by name."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
-    log: LogSettings = LogSettings()
+    log: AnyLogSettings = EmbeddedLogSettings()
     run: RunSettings = RunSettings()
     server: ServerSettings = ServerSettings()
     folder: Path = Field(default=Path(), exclude=True)

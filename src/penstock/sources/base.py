@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from penstock.records import Change, Key, Microseconds, Row, Schema
 
@@ -107,6 +115,28 @@ class RecordKeepingSource(Protocol):
         """What such a change's record means by now (the settings, or a schema that was missing, may
         have been mended), at the position that it had. One that still cannot be read comes back as
         a change of ``unreadable``."""
+
+
+Application: TypeAlias = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[MutableMapping[str, Any]]],
+        Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+"""An application after ASGI, which any HTTP server of Python's can serve."""
+
+
+@runtime_checkable
+class ReceivingSource(Protocol):
+    """A source that others send to, over HTTP."""
+
+    name: str
+
+    def application(self) -> Application:
+        """What answers the requests below the source's own address. Made once, served until the
+        process ends; answers 503 while the source is not read."""
 
 
 class RowHash(NamedTuple):

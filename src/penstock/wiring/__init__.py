@@ -3,15 +3,28 @@
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.models import answerer, embedder, recent_vectors
 from penstock.wiring.sources import row_views, source
-from penstock.wiring.stores import embedded_postgres, log, publishing, snapshots, store, upkeep
+from penstock.wiring.stores import (
+    consumers,
+    embedded_postgres,
+    log,
+    log_prefix,
+    publishing,
+    snapshots,
+    store,
+    upkeep,
+)
+from penstock.wiring.workers import group
 
 __all__ = [
     "Course",
     "answerer",
+    "consumers",
     "courses",
     "embedded_postgres",
     "embedder",
+    "group",
     "log",
+    "log_prefix",
     "publishing",
     "recent_vectors",
     "row_views",

@@ -7,21 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
 from penstock.settings import (
+    AmazonSettings,
+    DeclaredRowsSettings,
+    DynamoDBSettings,
     FilesSettings,
     KafkaSettings,
+    KinesisSettings,
     NatsSettings,
+    ObjectsSettings,
     PostgresSettings,
     RedisSettings,
     RowSourceSettings,
     Settings,
+    WebhookDocumentsSettings,
+    WebhookSettings,
 )
 from penstock.wiring.topics import kafka_source, nats_source, redis_source
 
 if TYPE_CHECKING:
     from penstock.serving.context import RowView
+    from penstock.sources.amazon import AmazonAccess
     from penstock.sources.base import Source
+    from penstock.sources.dynamodb.source import DynamoDBSource
     from penstock.sources.files.source import FilesSource
+    from penstock.sources.formats.declared import DeclaredStream
+    from penstock.sources.kinesis.source import KinesisSource
+    from penstock.sources.objects.source import ObjectsSource
     from penstock.sources.postgres.source import PostgresSource
+    from penstock.sources.webhook.payloads import Payloads
+    from penstock.sources.webhook.source import WebhookSource
 
 
 def source(settings: Settings, name: str, clock: Clock) -> Source:
@@ -48,7 +62,7 @@ def _postgres(
 
 
 def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -> FilesSource:
-    from penstock.sources.files.patterns import HIDDEN_AND_TEMPORARY
+    from penstock.sources.documents.patterns import HIDDEN_AND_TEMPORARY
     from penstock.sources.files.source import FilesSource
 
     return FilesSource(
@@ -63,9 +77,130 @@ def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -
     )
 
 
+def _access(chosen: AmazonSettings) -> AmazonAccess:
+    from penstock.sources.amazon import AmazonAccess
+
+    secret, token = chosen.secret_key, chosen.session_token
+    return AmazonAccess(
+        chosen.region,
+        chosen.endpoint,
+        chosen.access_key,
+        secret.get_secret_value() if secret else None,
+        token.get_secret_value() if token else None,
+    )
+
+
+def _objects(settings: Settings, name: str, chosen: ObjectsSettings, clock: Clock) -> ObjectsSource:
+    from penstock.sources.documents.patterns import HIDDEN_AND_TEMPORARY
+    from penstock.sources.objects import ObjectsSource, Place
+
+    del settings
+    return ObjectsSource(
+        name,
+        Place(chosen.bucket, chosen.prefix),
+        access=_access(chosen),
+        queue=chosen.queue,
+        include=chosen.include,
+        exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
+        max_bytes=chosen.max_size,
+        relist_s=chosen.relist,
+        clock=clock,
+    )
+
+
+def _declared(chosen: DeclaredRowsSettings) -> dict[str, DeclaredStream]:
+    from penstock.sources.formats.declared import DeclaredStream
+
+    return {
+        chosen.stream(table): DeclaredStream(
+            chosen.stream(table), tuple(wanted.key), tuple(wanted.columns.items())
+        )
+        for table, wanted in chosen.tables.items()
+    }
+
+
+def _webhook(settings: Settings, name: str, chosen: WebhookSettings, clock: Clock) -> WebhookSource:
+    from penstock.sources.webhook import RowPayloads
+
+    del settings
+    payloads = RowPayloads(name, _declared(chosen), chosen.op_field)
+    return _receiver(name, payloads, chosen, clock)
+
+
+def _webhook_documents(
+    settings: Settings, name: str, chosen: WebhookDocumentsSettings, clock: Clock
+) -> WebhookSource:
+    from penstock.sources.documents.patterns import Patterns
+    from penstock.sources.webhook import DocumentPayloads
+
+    del settings
+    payloads = DocumentPayloads(name, Patterns(chosen.include, chosen.exclude))
+    return _receiver(name, payloads, chosen, clock)
+
+
+def _receiver(
+    name: str,
+    payloads: Payloads,
+    chosen: WebhookSettings | WebhookDocumentsSettings,
+    clock: Clock,
+) -> WebhookSource:
+    from penstock.sources.webhook import WebhookSource
+    from penstock.sources.webhook.inbox import Bounds
+
+    return WebhookSource(
+        name,
+        payloads,
+        [secret.get_secret_value() for secret in chosen.secret],
+        bounds=Bounds(keep_ids_s=max(chosen.remember, Bounds().replay_window_s)),
+        max_bytes=chosen.max_size,
+        clock=clock,
+        heartbeat_s=chosen.heartbeat,
+    )
+
+
+def _dynamodb(
+    settings: Settings, name: str, chosen: DynamoDBSettings, clock: Clock
+) -> DynamoDBSource:
+    from penstock.sources.dynamodb import DynamoDBSource
+
+    del settings
+    ((table, wanted),) = chosen.tables.items()
+    return DynamoDBSource(
+        name,
+        table,
+        access=_access(chosen),
+        columns=wanted.columns,
+        on_gap=chosen.on_gap,
+        poll_s=chosen.poll,
+        heartbeat_s=chosen.heartbeat,
+        clock=clock,
+    )
+
+
+def _kinesis(settings: Settings, name: str, chosen: KinesisSettings, clock: Clock) -> KinesisSource:
+    from penstock.sources.kinesis import KinesisSource, RecordRows
+
+    del settings
+    return KinesisSource(
+        name,
+        chosen.stream_name,
+        RecordRows(name, _declared(chosen), chosen.op_field, chosen.table_field),
+        access=_access(chosen),
+        on_gap=chosen.on_gap,
+        poll_s=chosen.poll,
+        heartbeat_s=chosen.heartbeat,
+        clock=clock,
+    )
+
+
 _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     PostgresSettings: _postgres,
     FilesSettings: _files,
+    ObjectsSettings: _objects,
+    WebhookSettings: _webhook,
+    WebhookDocumentsSettings: _webhook_documents,
+    DynamoDBSettings: _dynamodb,
+    KinesisSettings: _kinesis,
     KafkaSettings: kafka_source,
     RedisSettings: redis_source,
     NatsSettings: nats_source,

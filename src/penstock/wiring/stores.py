@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
-from penstock.settings import Settings
+from penstock.settings import KafkaLogSettings, Settings
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from penstock.database.embedded import EmbeddedPostgres
-    from penstock.log.embedded import EmbeddedLog
+    from penstock.log.base import Consumers, Log
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
@@ -25,11 +25,35 @@ def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
     return EmbeddedPostgres(settings.path(settings.data) / "database")
 
 
-def log(settings: Settings, pool: AsyncConnectionPool[Any], dsn: str, clock: Clock) -> EmbeddedLog:
-    """The log in the project's database."""
+def log(
+    settings: Settings,
+    pool: AsyncConnectionPool[Any],
+    dsn: str,
+    clock: Clock,
+    consumers: Consumers,
+) -> Log:
+    """The log: in the project's database, or on Kafka."""
+    chosen = settings.log
+    if isinstance(chosen, KafkaLogSettings):
+        from penstock.log.kafka.log import KafkaLog, KafkaSettings
+
+        return KafkaLog(
+            KafkaSettings(
+                chosen.bootstrap_servers,
+                prefix=log_prefix(settings.project, chosen),
+                replication=chosen.replication,
+                options={n: value.get_secret_value() for n, value in chosen.options.items()},
+            ),
+            consumers=consumers,
+        )
     from penstock.log.embedded import EmbeddedLog
 
     return EmbeddedLog(pool, dsn, tenant=settings.tenant, clock=clock)
+
+
+def log_prefix(project: str, chosen: KafkaLogSettings) -> str:
+    """What our names in Kafka begin with."""
+    return chosen.prefix or f"penstock.{project}."
 
 
 def store(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresStore:
@@ -37,6 +61,13 @@ def store(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresStore:
     from penstock.stores.postgres.store import PostgresStore
 
     return PostgresStore(pool, tenant=settings.tenant, language=settings.knowledge.language)
+
+
+def consumers(settings: Settings, pool: AsyncConnectionPool[Any]) -> Consumers:
+    """What a log is told of its readers, and tells of itself."""
+    from penstock.stores.postgres.consumers import PostgresConsumers
+
+    return PostgresConsumers(pool, tenant=settings.tenant)
 
 
 def snapshots(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresSnapshotStore:

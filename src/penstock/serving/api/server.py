@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from typing import Any, TypeAlias
 
 import uvicorn
 from fastapi import FastAPI, Response
@@ -14,12 +15,42 @@ from penstock.errors import ConfigError
 from penstock.serving.api.metrics import CONTENT_TYPE, render
 from penstock.telemetry import Meters
 
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Scope]]
+Send: TypeAlias = Callable[[Scope], Awaitable[None]]
+Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class _Mounted:
+    """The API, with other applications at their paths. A router's own mounts would answer the path
+    itself with a redirection, which those who push do not follow."""
+
+    def __init__(self, api: Application, mounted: Mapping[str, Application]) -> None:
+        self._api = api
+        self._mounted = mounted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = str(scope["path"])
+            for place, application in self._mounted.items():
+                if path == place or path.startswith(f"{place}/"):
+                    below = {**scope, "root_path": f"{scope.get('root_path', '')}{place}"}
+                    await application(below, receive, send)
+                    return
+        await self._api(scope, receive, send)
+
 
 @contextlib.asynccontextmanager
 async def serve(
-    meters: Meters, *, host: str, port: int, problems: Callable[[], list[str]]
+    meters: Meters,
+    *,
+    host: str,
+    port: int,
+    problems: Callable[[], list[str]],
+    mounted: Mapping[str, Application] | None = None,
 ) -> AsyncIterator[str]:
-    """Serve while the block runs; yields the address. ``problems`` says why it is not ready."""
+    """Serve while the block runs; yields the address. ``problems`` says why it is not ready;
+    ``mounted`` are applications by the path at and below which they answer."""
     api = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
 
     @api.get("/healthz")
@@ -46,7 +77,8 @@ async def serve(
             f"expected {host}:{port} to be free for health and metrics, got: {error}; stop what "
             "uses it, or set server.port (0 picks a free one)"
         ) from error
-    config = uvicorn.Config(api, log_level="critical", access_log=False, lifespan="off")
+    served = _Mounted(api, mounted or {})
+    config = uvicorn.Config(served, log_level="critical", access_log=False, lifespan="off")
 
     class Server(uvicorn.Server):
         """Leaves signals to the program around it."""

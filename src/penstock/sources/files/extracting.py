@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from penstock.sources.documents.found import Found
+from penstock.sources.documents.rows import Document, extracted_document
 from penstock.sources.extract import Extractor
-from penstock.sources.files.documents import Document, extracted_document
-from penstock.sources.files.folder import Found
 
 _MOST: Final = 8
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]

@@ -1,9 +1,8 @@
 """A folder as it is now: listing it, comparing it with what was known, reading one file.
 
-What is known of a file is its *fingerprint*: ``size mtime ctime inode digest`` with an optional
-mark in front. Listing compares the text before the digest, so that a file that was not touched is
-not opened. ``~`` marks a file that was read so soon after it changed that a second change could
-have the same times; ``?`` one that could not be read. Marked files are read again.
+A file's fingerprint is ``size mtime ctime inode digest`` with an optional mark in front (see
+`penstock.sources.documents.found`). ``~`` marks a file that was read so soon after it changed that
+a second change could have the same times.
 """
 
 from __future__ import annotations
@@ -17,11 +16,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from penstock.errors import UnavailableError
 from penstock.records import Microseconds
-from penstock.sources.files.patterns import Patterns
+from penstock.sources.documents.found import Found, digest_of, unreadable_digest
+from penstock.sources.documents.patterns import Patterns
 
 _RACY_NS: Final = 20_000_000
 """Two changes within one tick of the kernel's clock (at most 10 ms) may carry the same times."""
@@ -36,20 +36,6 @@ class Verdict(Enum):
     GONE = auto()
     SAME = auto()
     CHANGING = auto()
-
-
-class Found(NamedTuple):
-    """A file with something new: ``data`` to be extracted, or the ``error`` why it has none, or
-    neither when only its fingerprint changed."""
-
-    key: str
-    fingerprint: str
-    digest: str
-    size: int
-    modified_ns: int
-    changed_at: Microseconds
-    data: bytes | None = None
-    error: str | None = None
 
 
 @dataclass(slots=True)
@@ -74,16 +60,6 @@ def key_of(path: str) -> str:
     except UnicodeEncodeError:
         return os.fsencode(path).decode("utf-8", "backslashreplace")
     return path
-
-
-def digest_of(fingerprint: str) -> str:
-    """The digest at the end of a fingerprint."""
-    return fingerprint.rpartition(" ")[2]
-
-
-def unreadable_digest(reason: str) -> str:
-    """A digest that is equal when a file cannot be read for the same reason again."""
-    return "-" + hashlib.sha256(reason.encode()).hexdigest()[:16]
 
 
 class Folder:

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
+from penstock.sources.documents.rows import Document
 from penstock.sources.extract import needs_child
-from penstock.sources.files.documents import Document
 
 MOST_FILES: Final = 500
 MOST_BYTES: Final = 4_000_000

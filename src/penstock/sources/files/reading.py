@@ -14,19 +14,12 @@ from penstock.clock import Clock
 from penstock.errors import UnavailableError
 from penstock.records import Microseconds
 from penstock.sources.base import SourceBatch, State
+from penstock.sources.documents.catalogue import Catalogue
+from penstock.sources.documents.found import Found, digest_of, unreadable_digest
+from penstock.sources.documents.rows import Document, broken, document_of, extracted_document
 from penstock.sources.extract import Extractor
-from penstock.sources.files.catalogue import Catalogue
-from penstock.sources.files.documents import Document, broken, document_of, extracted_document
 from penstock.sources.files.extracting import Extractions
-from penstock.sources.files.folder import (
-    Folder,
-    Found,
-    Scan,
-    Verdict,
-    digest_of,
-    key_of,
-    unreadable_digest,
-)
+from penstock.sources.files.folder import Folder, Scan, Verdict, key_of
 from penstock.sources.files.load import MOST_BYTES, MOST_FILES, Load
 from penstock.sources.files.watching import Hints, Watcher
 

@@ -13,10 +13,11 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import PenstockError
 from penstock.records import Row
 from penstock.sources.base import Finding, SourceBatch, State, StateChange
+from penstock.sources.documents.found import Found
+from penstock.sources.documents.patterns import EVERYTHING, HIDDEN_AND_TEMPORARY, Patterns
+from penstock.sources.documents.rows import document_of, extracted_document
 from penstock.sources.extract import ChildExtractor, Extractor
-from penstock.sources.files.documents import document_of, extracted_document
-from penstock.sources.files.folder import Folder, Found, Scan, key_of
-from penstock.sources.files.patterns import EVERYTHING, HIDDEN_AND_TEMPORARY, Patterns
+from penstock.sources.files.folder import Folder, Scan, key_of
 from penstock.sources.files.reading import Reading
 from penstock.sources.files.watching import Watcher, open_watcher
 

@@ -25,6 +25,9 @@ SESSION_OPTIONS: Final = (
 _CONNECT_S: Final = 8
 """Long enough for a server far away, short enough that a fault is named within 10 s."""
 
+_SILENT_S: Final = 10
+"""A process that says nothing for so long (stopped, cut off) gives its slot up to the next one."""
+
 # What a person does about a refusal; libpq gives no code for it, only the server's sentence.
 _MENDS: Final = (
     ("password", "give the right user and password in the DSN"),
@@ -64,6 +67,7 @@ async def connect(
     }
     if replication:
         arguments["replication"] = "database"
+        arguments["options"] += f" -c wal_sender_timeout={_SILENT_S}s"
     try:
         return await psycopg.AsyncConnection.connect(autocommit=True, **arguments)
     except psycopg.Error as error:

@@ -11,6 +11,10 @@ from penstock.records import LogPosition
 class Instances:
     """The fixtures of a suite: ``log``, which the author writes, and what has a default."""
 
+    counts_records = True
+    """Positions are 1, 2, 3, ..., one for each record; False for a log that leaves numbers out and
+    knows positions only between appends."""
+
     @pytest.fixture
     def other(self, log: Log) -> Log:
         """A second instance on the same storage; the log itself where there cannot be one."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from penstock.log.base import Log, Producer
 from penstock.records import BEGINNING, LogPosition
 from penstock.testing.logs.instances import Instances
@@ -13,16 +15,22 @@ from penstock.testing.logs.sample import DEADLINE_S, change, changes_of, keys, r
 class OrderSuite(Instances):
     """Positions, and what a reader sees of them."""
 
-    async def test_l1_positions_count_records_in_the_order_of_appending(self, log: Log) -> None:
-        """Records are 1, 2, 3, ...; a batch says the first and the last of its own."""
+    async def test_l1_positions_ascend_in_the_order_of_appending(self, log: Log) -> None:
+        """A batch says the first and the last of its own; the next begins right after."""
         await log.create_topic("t")
         producer = await log.open_producer("p")
         await producer.append("t", [change(1), change(2)])
         await producer.append("t", [change(3)])
         batch = await log.read("t", 0, BEGINNING)
         assert batch is not None
-        assert (keys(batch.changes), batch.first, batch.last) == (["1", "2", "3"], 1, 3)
-        assert await log.read("t", 0, LogPosition(3)) is None
+        assert (keys(batch.changes), batch.first) == (["1", "2", "3"], 1)
+        assert batch.last == 3 or not self.counts_records
+        assert await log.read("t", 0, batch.last) is None
+        await producer.append("t", [change(4)])
+        after = await log.read("t", 0, batch.last)
+        assert after is not None
+        assert (keys(after.changes), after.first) == (["4"], batch.last + 1)
+        assert after.last >= after.first
 
     async def test_an_empty_topic_has_nothing_to_read(self, log: Log, other: Log) -> None:
         """Reading never waits."""
@@ -46,6 +54,8 @@ class OrderSuite(Instances):
 
     async def test_reading_goes_on_inside_an_append(self, log: Log, other: Log) -> None:
         """A position in the middle of an append resumes after exactly that record."""
+        if not self.counts_records:
+            pytest.skip("there are no positions inside an append")
         await log.create_topic("t")
         await (await log.open_producer("p")).append("t", [change(i) for i in range(1, 6)])
         for each in (other, log):
@@ -73,7 +83,7 @@ class OrderSuite(Instances):
                     await other.wait("t", 0, at)
                     continue
                 assert batch.first == at + 1
-                assert len(batch.changes) == batch.last - at
+                assert len(batch.changes) == batch.last - at or not self.counts_records
                 seen.extend(keys(batch.changes))
                 at = batch.last
             await writing

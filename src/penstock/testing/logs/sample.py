@@ -66,8 +66,9 @@ def keys(changes: Sequence[Change]) -> list[str]:
 
 
 def present_time() -> Microseconds:
-    """A time after everything that happened and before everything that will."""
+    """A time after everything that happened and before everything that will, for logs that know
+    milliseconds."""
     now = time.time_ns() // 1000
-    while time.time_ns() // 1000 <= now + 1:
+    while time.time_ns() // 1000 <= now + 4000:
         pass
-    return Microseconds(now + 1)
+    return Microseconds(now + 2000)

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.errors import FatalError
 from penstock.log.base import Log, TailableLog
-from penstock.records import BEGINNING, LogPosition
+from penstock.records import BEGINNING
 from penstock.testing.logs.instances import Instances
 from penstock.testing.logs.sample import DEADLINE_S, change, changes_of, keys
 
@@ -51,11 +51,15 @@ class WaitingSuite(Instances):
         """A reader that comes late is not left waiting for the next append."""
         await log.create_topic("t")
         producer = await log.open_producer("p")
+        at = BEGINNING
         async with asyncio.timeout(DEADLINE_S):
             for i in range(5):
                 await producer.append("t", [change(i)])
-                await other.wait("t", 0, LogPosition(i))
-                await log.wait("t", 0, LogPosition(i))
+                await other.wait("t", 0, at)
+                await log.wait("t", 0, at)
+                batch = await log.read("t", 0, at)
+                assert batch is not None
+                at = batch.last
 
     async def test_a_wait_can_be_cancelled(self, log: Log) -> None:
         """And what is appended later is read as if there had been no wait."""

@@ -1,4 +1,4 @@
-"""A file that was read, as a row of the stream of documents."""
+"""A document that was read, as a row of the stream of documents."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final, NamedTuple
 
 from penstock.errors import BadRecordError, MissingExtraError
 from penstock.records import Microseconds, Row
+from penstock.sources.documents.found import Found
 from penstock.sources.extract import Extracted, Extractor
-from penstock.sources.files.folder import Found
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Document(NamedTuple):
     """What a change of a document will say. ``base`` is the fingerprint that was known when the
-    file was read: another one by now means that something newer was found since."""
+    document was read: another one by now means that something newer was found since."""
 
     key: str
     fingerprint: str

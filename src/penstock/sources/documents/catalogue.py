@@ -1,4 +1,4 @@
-"""What is known of a folder, and the batches that change it. Pure."""
+"""What is known of a place with documents, and the batches that change it. Pure."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 
 from penstock.records import Change, Microseconds, Op, Position, document_schema
 from penstock.sources.base import Lane, SourceBatch, State
+from penstock.sources.documents.rows import Document
 from penstock.sources.extract import VERSION
-from penstock.sources.files.documents import Document
 
-_FILE: Final = "file:"
+_FILE: Final = "file:"  # so named since the first release, in every state
 
 
 class Catalogue:

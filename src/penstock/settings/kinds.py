@@ -1,0 +1,26 @@
+"""All kinds of sources, told apart by ``type``."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
+from penstock.settings.sources import FilesSettings, PostgresSettings
+from penstock.settings.topics import KafkaSettings, NatsSettings, RedisSettings
+from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
+
+SourceSettings: TypeAlias = Annotated[
+    PostgresSettings
+    | FilesSettings
+    | ObjectsSettings
+    | WebhookSettings
+    | WebhookDocumentsSettings
+    | DynamoDBSettings
+    | KinesisSettings
+    | KafkaSettings
+    | RedisSettings
+    | NatsSettings,
+    Field(discriminator="type"),
+]

@@ -1,0 +1,1 @@
+"""Formats in which more than one source brings rows."""

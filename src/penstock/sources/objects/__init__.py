@@ -1,0 +1,6 @@
+"""Documents in a bucket as a source."""
+
+from penstock.sources.objects.bucket import Place
+from penstock.sources.objects.source import ObjectsSource
+
+__all__ = ["ObjectsSource", "Place"]
