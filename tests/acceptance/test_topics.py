@@ -149,7 +149,9 @@ async def test_g2_a_topic_that_is_read_again_changes_nothing(
         versions = "SELECT _penstock_position FROM debezium.items"
         before = await (await connection.execute(versions)).fetchall()
         async with running(database_url, {"debezium": kafka(cluster)}) as project:
-            assert project.meters.sources["debezium"].changes == 5
+            async with asyncio.timeout(LIMIT_S):
+                while project.meters.sources["debezium"].changes < 5:
+                    await asyncio.sleep(0.01)
             assert await (await connection.execute(versions)).fetchall() == before
     assert await rows(database_url) == [(1, "4")]
 
@@ -242,6 +244,8 @@ async def _in_step(project: Project, database: str) -> None:
         async with asyncio.timeout(LIMIT_S):
             while True:
                 await project.caught_up(limit_s=LIMIT_S)
+                if len(await project.store.live_tables()) < 2:
+                    continue
                 tables = []
                 for schema in ("origin", "debezium"):
                     cursor = await connection.execute(

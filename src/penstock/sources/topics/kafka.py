@@ -1,8 +1,8 @@
 """Kafka as a transport: our own assignment of partitions, offsets in our state.
 
 There is no group membership: which partitions are read is said by the project, so a rebalance
-elsewhere changes nothing, and a commit in the broker is only for people who look at lag. All calls
-to librdkafka are made by one thread, which waits inside the library for records.
+elsewhere changes nothing, and a commit in the broker is only for people who look at lag. Calls
+to librdkafka that may wait are made by one thread, which waits inside the library for records.
 """
 
 from __future__ import annotations
@@ -121,8 +121,9 @@ class KafkaTransport:
         return await self._run(lambda: self._fetch(timeout_s))
 
     async def acknowledge(self, after: Places) -> None:
-        if self._thread is not None and self._consumer is not None:
-            await self._run(lambda: self._commit(after))
+        # Only queued in the library, so it need not wait for the thread, which waits for records.
+        if not self._stopping and self._consumer is not None:
+            self._commit(after)
 
     async def close(self) -> None:
         thread, self._thread = self._thread, None
