@@ -15,7 +15,7 @@ from functools import cached_property
 from penstock.debezium.messages import Message, MessageEncoder
 from penstock.errors import BadRecordError
 from penstock.pipelines.base import Outcome, Rejected, Tools
-from penstock.records import DOCUMENTS, UNREADABLE, Change
+from penstock.records import DOCUMENTS, UNREADABLE, Change, Op
 from penstock.stores.base import Publish
 
 PREFIX = "publish_"
@@ -34,6 +34,7 @@ class PublishPipeline:
     version: str
     schemas: bool = False
     tombstones: bool = True
+    truncates: bool = False
     streams: frozenset[str] | None = None
 
     @cached_property
@@ -47,7 +48,9 @@ class PublishPipeline:
         messages: list[Message] = []
         rejected: list[Rejected] = []
         for change in changes:
-            if not self._takes(change.schema.stream):
+            if not self._takes(change.schema.stream) or (
+                change.op is Op.TRUNCATE and not self.truncates
+            ):
                 continue
             try:
                 messages += self._encoder.messages(change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -44,6 +45,7 @@ class KafkaDestination:
         self._patience_s = patience_s
         self._producer: Producer | None = None
         self._thread: ThreadPoolExecutor | None = None
+        self._stamp = 0
 
     async def send(self, messages: Sequence[Message]) -> None:
         if messages:
@@ -73,9 +75,16 @@ class KafkaDestination:
             if error is not None:
                 problems.append(error)
 
+        left = 0
         for message in messages:
+            # A truncate has no key, so no order to keys of other partitions: time gives it one.
+            alone = message.key is None
+            left += producer.flush(self._patience_s) if alone else 0
+            self._stamp = max(int(time.time() * 1000), self._stamp + alone)
             self._produce(producer, message, delivered)
-        left = producer.flush(self._patience_s)
+            left += producer.flush(self._patience_s) if alone else 0
+            self._stamp += alone
+        left += producer.flush(self._patience_s)
         if left or problems:
             self._drop()  # nothing of this may arrive later, after what is sent again
             raise _translated(problems[0] if problems else None, self._servers)
@@ -88,7 +97,11 @@ class KafkaDestination:
         while True:
             try:
                 producer.produce(
-                    message.topic, key=message.key, value=message.value, on_delivery=delivered
+                    message.topic,
+                    key=message.key,
+                    value=message.value,
+                    timestamp=self._stamp,
+                    on_delivery=delivered,
                 )
             except BufferError:  # more than librdkafka holds: wait until some are delivered
                 if producer.poll(self._patience_s) == 0:

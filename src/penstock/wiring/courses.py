@@ -63,6 +63,7 @@ def _publishing(settings: Settings) -> list[Course]:
                 version=__version__,
                 schemas=chosen.schemas,
                 tombstones=chosen.tombstones,
+                truncates=chosen.truncates,
             ),
             source,
             (source,),

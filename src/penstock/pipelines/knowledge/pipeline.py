@@ -116,7 +116,7 @@ class KnowledgePipeline:
             source, stream = change.schema.source, change.schema.stream
             if change.op is Op.TRUNCATE:
                 for name in [n for n, d in drafts.items() if d.change.schema.stream == stream]:
-                    if name[0] == source:
+                    if name[0] == source and drafts[name].change.position < change.position:
                         del drafts[name]
                 truncates.append(TruncateDocuments(source, stream, change.position))
             elif stream == DOCUMENTS:

@@ -147,8 +147,10 @@ class _Batch:
 
     def add(self, change: Change) -> None:
         if change.op is Op.TRUNCATE:
-            self.rows.clear()
-            self.truncated_at = change.position
+            # Where partitions of a topic are read one after the other, what is later may come first.
+            at = change.position
+            self.rows = {key: stood for key, stood in self.rows.items() if stood.position > at}
+            self.truncated_at = max(at, self.truncated_at or at)
         elif change.op is Op.DELETE or change.after is None:
             self._leave(change.key, change)
         else:
