@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.records import UNREADABLE, Change
@@ -88,7 +88,7 @@ def decoders() -> list[MessageDecoder]:
     ]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(BYTES, BYTES), min_size=1, max_size=4))
 def test_g13_any_bytes_become_changes(pairs: list[Pair]) -> None:
     """Of a row or of ``unreadable``, with whole rows and keys; never an exception."""
@@ -148,7 +148,7 @@ def messages(draw: st.DrawFn) -> Pair:
     return encoded(key), encoded(value)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(messages(), min_size=1, max_size=12))
 def test_g1_many_at_a_time_is_one_by_one(pairs: list[Pair]) -> None:
     """The route that reads messages by the hundred gives what reading each would give."""
@@ -185,7 +185,7 @@ AVRO_ROW = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=80)), min_size=1, max_size=4),
     st.none() | st.binary(max_size=20),

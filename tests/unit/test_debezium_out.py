@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.debezium.messages import Message, MessageEncoder
@@ -256,7 +256,7 @@ def _trimmed(text: str) -> str:
 ROWS = st.tuples(*(TEXTS[c.type] if c.key else st.none() | TEXTS[c.type] for c in COLUMNS))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(ROWS, st.sampled_from([Op.CREATE, Op.UPDATE, Op.READ])), min_size=1, max_size=5

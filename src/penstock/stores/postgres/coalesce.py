@@ -147,7 +147,7 @@ class _Batch:
 
     def add(self, change: Change) -> None:
         if change.op is Op.TRUNCATE:
-            # Where partitions of a topic are read one after the other, what is later may come first.
+            # Partitions of a topic are read one after the other: what is later may come first.
             at = change.position
             self.rows = {key: stood for key, stood in self.rows.items() if stood.position > at}
             self.truncated_at = max(at, self.truncated_at or at)
