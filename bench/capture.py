@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator
@@ -53,12 +54,23 @@ def decoding(report: Report) -> None:
     assembler = Assembler("s")
     assembler.define(7, TablePlan.make(schema))
     assembler.feed(encode(Begin(64, Microseconds(0), 1)))
-    begin, count = time.perf_counter(), 200_000
+    row = ("12345", "name 12345", "u12345@example.org", "512.25", "Paris", None, "x" * 60)
+    whole = encode(Update(7, None, None, row))
+    begin, count = time.process_time(), 200_000
+    for _ in range(count // 400):
+        assembler.feed_all([whole] * 400, 0)
+        assembler.take_part(400)
+    report.add("row changes decoded, large transactions", count / _since(begin), "changes/s")
+    begin = time.process_time()
     for number in range(count):
         assembler.feed(message)
         if number % 5000 == 4999:
             assembler.take_part(5000)
-    report.add("row changes decoded", count / (time.perf_counter() - begin), "changes/s")
+    report.add("row changes decoded, one by one", count / _since(begin), "changes/s")
+
+
+def _since(begin: float) -> float:
+    return time.process_time() - begin
 
 
 async def drain(
@@ -129,12 +141,60 @@ def main() -> None:
     print(json.dumps(report.to_dict(), indent=2))
 
 
+HUGE = 1_000_000
+CHILD = """
+import asyncio, json, resource, sys, time
+from penstock.clock import SystemClock
+from penstock.sources.postgres.source import PostgresSource
+
+async def main(dsn, rows):
+    source = PostgresSource("huge", dsn, ["huge"], clock=SystemClock(), heartbeat_s=0.1)
+    seen, begin = 0, None
+    async for batch in source.read({}):
+        await source.acknowledge(batch.state)
+        seen += sum(change.op == "c" for change in batch.changes)
+        if seen and begin is None:
+            begin = time.perf_counter()
+        if batch.as_of and not seen:
+            print("ready", flush=True)
+        if seen >= rows:
+            break
+    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps([rss, seen / (time.perf_counter() - begin)]), flush=True)
+    await source.close()
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+async def huge(report: Report, dsn: str) -> None:
+    """The memory of a process of its own that captures a million rows of one transaction."""
+    async with await psycopg.AsyncConnection.connect(dsn, autocommit=True) as shop:
+        await shop.execute("CREATE TABLE huge (id integer PRIMARY KEY, note text)")
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CHILD, dsn, str(HUGE), stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        while b"ready" not in await process.stdout.readline():
+            pass
+        await shop.execute(
+            "INSERT INTO huge SELECT g, repeat('x', 100) FROM generate_series(1, %s) g", [HUGE]
+        )
+        while not (line := await process.stdout.readline()).startswith(b"["):
+            pass
+        await process.wait()
+    rss, rate = json.loads(line)
+    report.add("peak memory beside a million rows in one transaction", rss, "MB", limit=512)
+    report.add("the same, rows", rate, "changes/s")
+
+
 async def with_server(report: Report, folder: Path, rows: int) -> None:
     """Measure against a server of our own."""
     server = EmbeddedPostgres(folder, settings={"wal_level": "logical"})
     try:
         await server.start()
         await capturing(report, server.dsn("postgres"), rows)
+        await huge(report, server.dsn("postgres"))
     finally:
         await server.stop()
 

@@ -20,6 +20,7 @@ from psycopg import sql
 
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.database.migrate import migrate
+from penstock.testing.mariadb import MariaDBServer, missing
 
 # The gate tries the same examples each time, so that it speaks of the change in front of it; every
 # other run draws new ones, and what those find becomes a test.
@@ -28,11 +29,13 @@ if os.environ.get("CI"):
     settings.load_profile("gate")
 
 TEMPLATE = "penstock_template"
+_DATABASES = count(1)
 SERVER_SETTINGS = {
     "wal_level": "logical",
     "max_replication_slots": "50",
     "max_wal_senders": "50",
     "max_connections": "200",
+    "max_prepared_transactions": "20",
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -146,3 +149,34 @@ def kafka_broker(kafka_tool: ModuleType) -> Iterator[Any]:
     finally:
         broker.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def mariadb_programs() -> None:
+    """The programs of Debian's package are here; else nothing about MariaDB is verified."""
+    reason = missing()
+    if reason is not None:
+        if os.environ.get("PENSTOCK_TEST_SERVERS") == "required":
+            pytest.fail(f"MariaDB is required here: {reason}")
+        pytest.skip(f"not verified against MariaDB: {reason}")
+
+
+@pytest.fixture(scope="session")
+def mariadb(mariadb_programs: None) -> Iterator[MariaDBServer]:
+    """The session's MariaDB server, started from Debian's programs."""
+    server = MariaDBServer()
+    try:
+        server.create()
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def mariadb_database(mariadb: MariaDBServer) -> Iterator[str]:
+    """The name of a fresh database on the session's MariaDB server."""
+    name = f"shop_{next(_DATABASES)}"
+    mariadb.run(f"CREATE DATABASE {name}")
+    yield name
+    mariadb.run(f"DROP DATABASE IF EXISTS {name}")

@@ -23,6 +23,7 @@ NOTE = "<!-- Made by tools/reference.py: edit the code, not this page. -->\n"
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("(top level)", s.Settings),
     ("sources.NAME, type: postgres", s.PostgresSettings),
+    ("sources.NAME, type: mysql", s.MySQLSettings),
     ("sources.NAME.tables.TABLE", s.TableSettings),
     ("sources.NAME, type: files", s.FilesSettings),
     ("sources.NAME, type: objects", s.ObjectsSettings),

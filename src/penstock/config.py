@@ -32,6 +32,7 @@ from penstock.settings import (
     KafkaSettings,
     KinesisSettings,
     MiniLMSettings,
+    MySQLSettings,
     NatsSettings,
     ObjectsSettings,
     PostgresSettings,
@@ -213,6 +214,7 @@ _SOURCES: dict[str, Any] = {
     "redis": RedisSettings,
     "nats": NatsSettings,
     "postgres": PostgresSettings,
+    "mysql": MySQLSettings,
     "files": FilesSettings,
     "objects": ObjectsSettings,
     "webhook": WebhookSettings,
@@ -283,6 +285,12 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
 def substitute(text: str) -> str:
     """A text with ``${NAME}`` replaced by the environment, as in the project file."""
     return str(_substitute(text, os.environ, repr(text)))
+
+
+def boundary_file(environment: Mapping[str, str] | None = None) -> Path | None:
+    """The file by which a campaign says where the process shall end (``PENSTOCK_BOUNDARIES``)."""
+    named = (os.environ if environment is None else environment).get("PENSTOCK_BOUNDARIES")
+    return Path(named) if named else None
 
 
 def openai_api_key(environment: Mapping[str, str] | None = None) -> str | None:

@@ -15,6 +15,11 @@ MetricName = Literal[
     "penstock_source_changes_total",
     "penstock_source_errors_total",
     "penstock_source_up",
+    "penstock_source_failed",
+    "penstock_source_health",
+    "penstock_source_retained_bytes",
+    "penstock_source_retained_budget_bytes",
+    "penstock_source_parked_tables",
     "penstock_pipeline_changes_total",
     "penstock_pipeline_lag_records",
     "penstock_pipeline_errors_total",
@@ -28,6 +33,11 @@ METRICS: Mapping[MetricName, str] = {
     "penstock_source_changes_total": "Changes that a source gave and the log holds.",
     "penstock_source_errors_total": "Times that reading a source failed and was begun again.",
     "penstock_source_up": "1 while a source is being read, 0 while it is not.",
+    "penstock_source_failed": "1 while a source has stopped and waits for a person.",
+    "penstock_source_health": "0 while a source's way is well, 1 for a warning, 2 for an error.",
+    "penstock_source_retained_bytes": "What a source's system keeps for us (PostgreSQL: WAL).",
+    "penstock_source_retained_budget_bytes": "How much of that there may be.",
+    "penstock_source_parked_tables": "Tables that are left out until a person has mended them.",
     "penstock_pipeline_changes_total": "Changes that a pipeline has processed.",
     "penstock_pipeline_lag_records": "Records in the log that a pipeline has yet to process.",
     "penstock_pipeline_errors_total": "Times that a step of a pipeline failed and was repeated.",
@@ -99,6 +109,13 @@ class SourceMeter:
     errors: int = 0
     position: str | None = None
     last_error: str | None = None
+    copies: list[dict[str, float | str | None]] = field(default_factory=list)
+    """How far each table is that is being copied: stream, rows, rate, and what remains."""
+    health: Literal["ok", "warning", "error"] = "ok"
+    health_message: str | None = None
+    retained_bytes: int | None = None
+    retained_budget_bytes: int | None = None
+    parked: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

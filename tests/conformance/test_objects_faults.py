@@ -18,7 +18,6 @@ from penstock.sources.base import SourceBatch
 from penstock.sources.objects import ObjectsSource, Place
 from penstock.sources.objects.bucket import Absence, Bucket, Listed, Refused, S3Bucket
 from penstock.sources.objects.hints import keys_of
-from penstock.sources.objects.unseen import Unseen
 from penstock.testing.amazon import AmazonServer
 from penstock.testing.sources import reading
 
@@ -366,14 +365,3 @@ def test_events_of_several_forms_are_understood() -> None:
     for nonsense in ("", "[]", "{}", '{"Message": "{}"}', '{"Records": 1}', "[" * 100_000):
         with pytest.raises(ValueError, match=r"\w"):
             keys_of(nonsense, place)
-
-
-def test_unseen_keys_are_told_in_any_order() -> None:
-    """Stores list in order or not; what was seen since, or is new, is not unseen."""
-    unseen = Unseen(["b", "a", "d", "c", "e"])
-    for key in ("a", "new", "c", "b", "zz"):
-        unseen.see(key)
-    left = unseen.left()
-    assert next(left) == "d"
-    unseen.see("e")
-    assert list(left) == []

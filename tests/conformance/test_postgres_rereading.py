@@ -17,7 +17,7 @@ from penstock.sources.postgres.source import PostgresSource
 
 ROWS = 3000
 DEADLINE_S = 25.0
-LIMITS = PostgresLimits(reread_point_s=0.3, reread_pause_s=0.2)
+LIMITS = PostgresLimits(chunk_blocks=2)
 
 
 class Life:
@@ -27,6 +27,7 @@ class Life:
         self.state = state
         self.changes: list[Change] = []
         self.rows: dict[Key, Row] = {}
+        self.newest: dict[Key, str] = {}
         self.source = PostgresSource(
             "shop",
             dsn,
@@ -58,9 +59,11 @@ class Life:
         await self.source.acknowledge(batch.state)
 
     def _apply(self, change: Change) -> None:
-        if change.op is Op.TRUNCATE:
-            self.rows.clear()
-        elif change.after is None:
+        if change.op is Op.TRUNCATE:  # what is older goes, here and in the stores
+            self.rows = {k: r for k, r in self.rows.items() if self.newest[k] > change.position}
+            return
+        self.newest[change.key] = change.position
+        if change.after is None:
             self.rows.pop(change.key, None)
         else:
             self.rows[change.key] = change.after
@@ -106,6 +109,7 @@ async def test_g1_g2_copied_again_under_writers(
 
     async def write() -> None:
         async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as writer:
+            await writer.execute("SET synchronous_commit = on")  # and so sent at once
             number = 0
             while not stop.is_set():
                 number += 1
@@ -124,27 +128,46 @@ async def test_g1_g2_copied_again_under_writers(
     await writing
     wanted = await at_source(shop)
     await life.until(lambda: life.rows == wanted)
-    positions = [change.position for change in life.changes[seen:]]
-    assert positions == sorted(positions)
+    # A truncate that ends a copy speaks of what was there before the copy began.
+    positions = [c.position for c in life.changes[seen:] if c.op is not Op.TRUNCATE]
+    assert positions == sorted(set(positions))
     assert life.truncates() == 3
 
 
-async def test_g2_killed_in_a_copy_the_next_life_makes_it(
+async def test_g2_killed_in_a_copy_the_next_life_completes_it(
     shop: psycopg.AsyncConnection, source_url: str, life: Life
 ) -> None:
-    """Wherever a copy breaks off, the state says that there is none; other tables lose nothing."""
+    """Wherever a copy breaks off, the state says how far it was; other tables lose nothing."""
     await life.source.reread_streams(["public.t"])
-    await life.until(lambda: life.truncates() == 2)
+    await life.until(lambda: '"block":2,' in life.state.get("copy:public.t", ""))
     assert "table:public.t" not in life.state
     await life.aclose()
-    await shop.execute("DELETE FROM t WHERE id <= 10")
+    await shop.execute("DELETE FROM t WHERE id <= 10 OR id > 2990")
     await shop.execute("INSERT INTO other VALUES (1)")
     again = Life(source_url, life.state)
+    again.rows, again.newest = life.rows, life.newest
     async with aclosing(again):
         await again.until(lambda: "table:public.t" in again.state)
         wanted = await at_source(shop)
         await again.until(lambda: again.rows == wanted)
         await again.until(lambda: any(c.schema.stream == "public.other" for c in again.changes))
+        assert sum(c.op is Op.READ for c in again.changes) < ROWS
+
+
+async def test_g2_a_table_is_whole_while_it_is_copied_again(
+    shop: psycopg.AsyncConnection, life: Life
+) -> None:
+    """Rows stay until their copies come; what nobody knew to be gone goes at the end."""
+    life.rows["99999",], life.newest["99999",] = ("99999", "0"), "0"
+    fewest = ROWS
+    await life.source.reread_streams(["public.t"])
+    batches = life._batches
+    async with asyncio.timeout(DEADLINE_S):
+        while ("99999",) in life.rows:
+            await life.take(await anext(batches))
+            fewest = min(fewest, len(life.rows))
+    assert fewest == ROWS
+    assert life.rows == await at_source(shop)
 
 
 async def test_g2_a_wish_outlives_an_error(
@@ -159,20 +182,20 @@ async def test_g2_a_wish_outlives_an_error(
     assert life.rows == await at_source(shop)
 
 
-async def test_g12_a_writer_that_stays_open_does_not_stop_the_stream(
+async def test_g12_a_writer_that_stays_open_stops_neither_stream_nor_copy(
     shop: psycopg.AsyncConnection, source_url: str, life: Life
 ) -> None:
-    """There is no consistent moment while it is open: the stream goes on, the copy comes later."""
+    """A copy needs no moment at which nobody writes: what is open comes by the stream."""
     async with await psycopg.AsyncConnection.connect(source_url) as writer:
-        await writer.execute("INSERT INTO other VALUES (7)")
+        await writer.execute("INSERT INTO t VALUES (7777, 7)")
         await life.source.reread_streams(["public.t"])
         await life.until(lambda: "table:public.t" not in life.state)
         await shop.execute("UPDATE t SET v = 5 WHERE id = 5")
+        await life.until(lambda: life.truncates() == 2 and "table:public.t" in life.state)
         await life.until(lambda: life.rows["5",] == ("5", "5"))
-        assert life.truncates() == 1
+        assert ("7777",) not in life.rows
         await writer.commit()
-    await life.until(lambda: life.truncates() == 2)
-    await life.until(lambda: "table:public.t" in life.state)
+    await life.until(lambda: ("7777",) in life.rows)
     assert life.rows == await at_source(shop)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.records import UNCHANGED, Microseconds, Row
+from penstock.sources.postgres.bulk import decode_rows
 from penstock.sources.postgres.copy_text import parse_copy_row
 from penstock.sources.postgres.decoder import (
     Begin,
@@ -31,8 +32,8 @@ from penstock.sources.postgres.positions import (
     make_position,
     parse_lsn,
     parse_position,
-    snapshot_position,
 )
+from penstock.sources.postgres.taking import Places
 from penstock.testing.pgoutput import encode
 
 oids = st.integers(0, 2**32 - 1)
@@ -116,14 +117,44 @@ def test_g1_positions_sort_as_text_like_commit_and_place(
     assert parse_position(make_position(*one)) == one
 
 
-@given(st.integers(8, 2**60).map(lambda n: n * 8), st.integers(0, 6 * 2**32), oids)
-def test_rows_of_a_copy_stand_between_the_commits_around_it(
-    point: int, place: int, other: int
+@given(st.integers(8, 2**60).map(lambda n: n * 8), st.integers(1, 2**31), oids)
+def test_g1_copied_rows_stand_between_the_commits_around_them(
+    commit: int, count: int, other: int
 ) -> None:
-    """A copied row is later than every commit before the copy, earlier than all from it on."""
-    position = snapshot_position(point, place)
-    assert make_position(point - 8, other) < position < make_position(point, 1)
-    assert position < snapshot_position(point, place + 1)
+    """A copied row is later than every change that was given before it, also by an earlier life,
+    and earlier than all that commit later."""
+    places = Places(commit - 8, [make_position(commit, other)])
+    last = make_position(commit, other)
+    for _ in range(6):
+        lsn, first = places.next(count)
+        assert last < make_position(lsn, first)
+        last = make_position(lsn, first + count - 1)
+        assert last < make_position(commit + 8, 1)
+        places = Places(commit - 16, [make_position(commit, other), last])
+    places.passed(make_position(commit + 800, 3))
+    assert make_position(*places.next()) > make_position(commit + 800, other)
+
+
+@given(st.lists(messages, max_size=30), st.integers(0, 3), rows, st.data())
+@settings(max_examples=300)
+def test_many_messages_decode_as_each_alone(
+    some: list[Message], at: int, row: Row, data: st.DataObject
+) -> None:
+    """Whatever stands among them, and whichever of them is damaged."""
+    alike: list[Message] = [Insert(9, row), Update(9, None, None, row), Insert(8, row)]
+    times: int = data.draw(st.integers(0, 12), label="times")
+    pieces = [b"#" * at + encode(message) for message in (*alike * times, *some)]
+    damaged: bool = data.draw(st.booleans(), label="damaged")
+    if pieces and damaged:
+        place = data.draw(st.integers(0, len(pieces) - 1))
+        broken = bytearray(pieces[place])
+        broken[data.draw(st.integers(at, len(broken) - 1))] ^= data.draw(st.integers(1, 255))
+        pieces[place] = bytes(broken)[: data.draw(st.integers(at + 1, len(broken)))]
+    for piece, found in zip(pieces, decode_rows(pieces, at), strict=True):
+        if found is not None:
+            message = decode(piece, at)
+            assert isinstance(message, Insert | Update)
+            assert message.new == found
 
 
 def _copy_line(row: tuple[str | None, ...]) -> bytes:

@@ -283,7 +283,37 @@ async def test_an_unchanged_value_moves_with_its_row() -> None:
     assert texts(found["public.flights/B"]) == [
         "flights\nnumber: B. origin: Rome. notes: long notes."
     ]
-    assert found["public.flights/A"].based_on == "0001"
+    moved = found["public.flights/B"]
+    assert (moved.based_on, moved.base) == ("0001", "public.flights/A")
+
+
+async def test_an_unchanged_value_moves_on_with_its_row() -> None:
+    """By way of a key that nothing was ever stored under: two rows trade keys through a third."""
+    memory = Memory()
+    memory.metadata["public.flights/A"] = Position("0001"), {"notes": "notes of A"}
+    memory.metadata["public.flights/B"] = Position("0001"), {"notes": "notes of B"}
+    changes = [
+        flight(Op.UPDATE, "X", 2, "Rome", UNCHANGED, "9", old_key=("A",)),
+        flight(Op.UPDATE, "A", 3, "Oslo", UNCHANGED, "9", old_key=("B",)),
+        flight(Op.UPDATE, "B", 4, "Rome", UNCHANGED, "9", old_key=("X",)),
+        flight(Op.UPDATE, "B", 5, "Nice", UNCHANGED, "9"),
+    ]
+    found = versions(await computed(changes, memory=memory))
+    assert texts(found["public.flights/A"])[0].endswith("A. origin: Oslo. notes: notes of B.")
+    assert texts(found["public.flights/B"])[0].endswith("B. origin: Nice. notes: notes of A.")
+    assert found["public.flights/X"].chunks is None
+
+
+async def test_g1_rows_that_trade_keys_in_one_transaction_keep_their_texts() -> None:
+    """The row that leaves is not the one that has come there, as its old values show."""
+    one, other = ("A", "Rome", None, "9"), ("B", "Oslo", None, "8")
+    changes = [
+        flight(Op.UPDATE, "B", 2, *one[1:], old_key=("A",), before=one, transaction="7"),
+        flight(Op.UPDATE, "A", 3, *other[1:], old_key=("B",), before=other, transaction="7"),
+    ]
+    found = versions(await computed(changes))
+    assert texts(found["public.flights/A"]) == ["flights\nnumber: A. origin: Oslo."]
+    assert texts(found["public.flights/B"]) == ["flights\nnumber: B. origin: Rome."]
 
 
 async def test_g4_a_truncate_removes_what_came_before_it() -> None:

@@ -268,6 +268,19 @@ async def test_a_large_append_is_committed_in_slices() -> None:
     assert scene.position == 25
 
 
+async def test_g1_a_slice_does_not_end_within_a_transaction() -> None:
+    """Its rows may have traded keys; only one that is many times as large is cut."""
+    scene = Scene(slice=10)
+    changes = [item(i, f"k{i}", str(i)) for i in range(1, 101)]
+    transactions = ["a"] * 8 + ["b"] * 7 + ["c"] * 5 + ["d"] * 80
+    await scene.append(
+        *(c._replace(transaction=t) for c, t in zip(changes, transactions, strict=True))
+    )
+    assert await scene.processor.step()
+    assert scene.store.commits == [15, 10, 10, 10, 10, 10, 35]
+    assert scene.position == 100
+
+
 async def test_time_alone_moves_the_position() -> None:
     """A heartbeat has no changes and still says up to when all is in."""
     scene = Scene()

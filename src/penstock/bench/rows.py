@@ -10,9 +10,12 @@ import asyncio
 import subprocess
 import tempfile
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from psycopg import sql
+from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 
 from penstock.bench.report import Report
@@ -23,8 +26,12 @@ from penstock.database.installation import find_installation
 from penstock.errors import FatalError
 
 ROWS = 200_000
-BACKLOG = 300_000
-PER_TRANSACTION = 100
+BACKLOGS = (("large transactions", 300_000, 50_000), ("one-row transactions", 100_000, 1))
+"""Name, changes, changes of each transaction."""
+ONE_BY_ONE = (
+    "DO $$ BEGIN FOR i IN 1..{changes} LOOP UPDATE accounts SET balance = balance + 1 "
+    "WHERE id = 1 + i % {rows}; COMMIT; END LOOP; END $$"
+)
 STEADY = 2000
 STEADY_S = 10
 UPDATE = "\\set i random(1, {rows})\nUPDATE accounts SET balance = balance + 1 WHERE id = :i;\n"
@@ -40,10 +47,13 @@ async def measure(*, size: int | None, embedder: str) -> Report:
         async with scene.project.running():
             await _rows_visible(scene, rows)
             report.add("snapshot", rows / (time.perf_counter() - began), "rows/s", copied)
-        await _backlog(scene, rows)
-        own = await _until_equal(scene)
-        limit = await _subscription(scene, rows)
-        report.add("backlog to live table", own, "changes/s", limit)
+        async with _subscription(scene) as subscription:
+            for name, changes, per_transaction in BACKLOGS:
+                end = f"end of {name}"[:60]
+                await _backlog(scene, rows, changes, per_transaction, end)
+                own = await _own(scene, changes, end)
+                limit = await _subscribed(subscription, changes, end)
+                report.add(f"backlog of {name}", own, "changes/s", limit)
         async with scene.project.running():
             await _steady(scene, report, rows)
     return report
@@ -83,34 +93,55 @@ async def _rows_visible(scene: World, rows: int) -> None:
         await until(seen, limit_s=600)
 
 
-async def _backlog(scene: World, rows: int) -> None:
-    """Changes made while nobody reads, in transactions of a hundred."""
+async def _backlog(scene: World, rows: int, changes: int, per_transaction: int, end: str) -> None:
+    """Changes made while nobody reads; the last one says so."""
     async with await connect(scene.source_dsn) as source:
-        for start in range(0, BACKLOG, PER_TRANSACTION):
-            first = start % (rows - PER_TRANSACTION) + 1
+        await source.execute("SET synchronous_commit = off")
+        if per_transaction == 1:
+            await source.execute(ONE_BY_ONE.format(rows=rows, changes=changes))
+        for start in range(0, changes if per_transaction > 1 else 0, per_transaction):
+            first = start % (rows - per_transaction + 1) + 1
             await source.execute(
                 "UPDATE accounts SET balance = balance + 1, note = %s WHERE id >= %s AND id < %s",
-                [f"b{start}", first, first + PER_TRANSACTION],
+                [f"b{start}", first, first + per_transaction],
             )
-        await source.execute("UPDATE accounts SET city = 'The end' WHERE id = 1")
+        await source.execute("SET synchronous_commit = on")
+        await source.execute("UPDATE accounts SET city = %s WHERE id = 1", [end])
 
 
-async def _until_equal(scene: World) -> float:
-    """Changes per second until the last one is in the live table."""
+async def _own(scene: World, changes: int, end: str) -> float:
+    """Changes per second, from starting until the last one is in the live table."""
     async with await connect(scene.project.dsn) as reader:
-
-        async def seen() -> bool:
-            query = "SELECT city FROM shop.accounts WHERE id = 1"
-            return bool(await scalar(reader, query) == "The end")
-
         began = time.perf_counter()
         async with scene.project.running():
-            await until(seen, limit_s=600)
-            return BACKLOG / (time.perf_counter() - began)
+            await until(_ended(reader, "shop.accounts", end), limit_s=600)
+            return changes / (time.perf_counter() - began)
 
 
-async def _subscription(scene: World, rows: int) -> float:
-    """The same backlog through PostgreSQL's own subscription, into the project's server."""
+async def _subscribed(target: AsyncConnection[Any], changes: int, end: str) -> float:
+    """The same changes through PostgreSQL's own subscription, into the project's server."""
+    began = time.perf_counter()
+    await target.execute("ALTER SUBSCRIPTION bench ENABLE")
+    await until(_ended(target, "accounts", end), limit_s=600)
+    seconds = time.perf_counter() - began
+    await target.execute("ALTER SUBSCRIPTION bench DISABLE")
+    return changes / seconds
+
+
+def _ended(reader: AsyncConnection[Any], table: str, end: str) -> Callable[[], Awaitable[bool]]:
+    async def ended() -> bool:
+        query = sql.SQL("SELECT city FROM {} WHERE id = 1").format(
+            sql.Identifier(*table.split("."))
+        )
+        row = await (await reader.execute(query)).fetchone()
+        return row is not None and row[0] == end
+
+    return ended
+
+
+@asynccontextmanager
+async def _subscription(scene: World) -> AsyncIterator[AsyncConnection[Any]]:
+    """A subscription that has copied the table and is switched off; gives its database."""
     async with await connect(scene.source_dsn) as source:
         await source.execute("CREATE PUBLICATION bench FOR TABLE accounts")
     async with await connect(scene.project.dsn) as target:
@@ -126,26 +157,17 @@ async def _subscription(scene: World, rows: int) -> float:
         )
 
         async def loaded() -> bool:
-            return bool(await scalar(target, "SELECT count(*) FROM accounts") == rows)
-
-        async def ended() -> bool:
-            return bool(await scalar(target, "SELECT city FROM accounts WHERE id = 1") == "Go")
+            ready = "SELECT bool_and(srsubstate = 'r') FROM pg_subscription_rel"
+            return bool(await scalar(target, ready))
 
         await until(loaded, limit_s=600)
         await target.execute("ALTER SUBSCRIPTION bench DISABLE")
-        await _backlog(scene, rows)
-        async with await connect(scene.source_dsn) as source:
-            await source.execute("UPDATE accounts SET city = 'Go' WHERE id = 1")
-        began = time.perf_counter()
-        await target.execute("ALTER SUBSCRIPTION bench ENABLE")
-        await until(ended, limit_s=600)
-        seconds = time.perf_counter() - began
+        yield target
         await target.execute("DROP SUBSCRIPTION bench")
     async with await connect(scene.source_dsn) as source:
         await source.execute("DROP PUBLICATION bench")
     async with await connect(scene.project.dsn) as target:
         await target.execute("DROP DATABASE bench WITH (FORCE)")
-    return BACKLOG / seconds
 
 
 async def _steady(scene: World, report: Report, rows: int) -> None:

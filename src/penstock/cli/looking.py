@@ -89,12 +89,44 @@ def _status(report: dict[str, Any]) -> Group:
             for pipeline in report["pipelines"]
         ],
     )
+    copies = [
+        Text(f"{source['source']}: copying {_copy(copy)}", style="cyan")
+        for source in report["sources"]
+        for copy in source["copies"]
+    ]
     errors = [
         Text(f"{part.get('pipeline') or part['source']}: {part['last_error']}", style="red")
         for part in (*report["sources"], *report["pipelines"])
         if part["last_error"]
     ]
-    return Group(head, Text(), sources, Text(), pipelines, *errors)
+    return Group(head, Text(), sources, *copies, Text(), pipelines, *errors, *_worries(report))
+
+
+def _copy(copy: dict[str, Any]) -> str:
+    """How far a table is that is being copied."""
+    said = f"{copy['stream']}: {copy['rows']:,} rows"
+    if copy["rows_per_s"] is None or copy["remaining_s"] is None:
+        return f"{said}, about {copy['remaining_rows']:,} to go"
+    return (
+        f"{said} at {copy['rows_per_s']:,.0f} a second, about {copy['remaining_rows']:,} to go "
+        f"({copy['remaining_s']:,.0f} s)"
+    )
+
+
+def _worries(report: dict[str, Any]) -> list[Text]:
+    """What is not well with the way from the sources, and the tables that are left out."""
+    found = []
+    for source in report["sources"]:
+        health = source["health"]
+        if health is not None and health["level"] != "ok":
+            mend = f"; {health['mend']}" if health["mend"] else ""
+            style = "red" if health["level"] == "error" else "yellow"
+            found.append(Text(f"{source['source']}: {health['message']}{mend}", style=style))
+        found += [
+            Text(f"{source['source']}: {stream} is left out: {reason}", style="red")
+            for stream, reason in source["parked"].items()
+        ]
+    return found
 
 
 def _percentiles(freshness: dict[str, Any] | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""``penstock verify``, ``replay`` and ``drop``: comparing, repeating, taking away."""
+"""``penstock verify``, ``resync``, ``replay`` and ``drop``: comparing, repairing, taking away."""
 
 from __future__ import annotations
 
@@ -46,6 +46,51 @@ def verify(
 
     if run_async(work()):
         raise typer.Exit(1)
+
+
+@app.command()
+def resync(
+    source: Annotated[str, typer.Argument(help="The source, as the project file names it.")],
+    table: Annotated[
+        list[str] | None, typer.Option("--table", "-t", help="Only this table; may be repeated.")
+    ] = None,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Repair live tables and knowledge base by comparing every row with the source.
+
+    Only rows that differ are carried again. Mends what a lost slot, a lost server or a hand in the
+    live tables has left behind, without loading anew. Needs `penstock run` to be stopped.
+
+    Example: penstock resync shop --table orders
+    """
+
+    async def work() -> None:
+        from penstock.cli.progress import RepairBar
+        from penstock.operate.resync import resync as repair
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            with RepairBar(console, show=console.is_terminal and not json) as bar:
+                result = await repair(project, source, tables=table or (), on_step=bar.show)
+        if json:
+            print_json(result.to_dict())
+            return
+        if result.slot:
+            console.print(result.slot, markup=False, soft_wrap=True)
+        for part in result.tables:
+            note = f" ({part.note})" if part.note else ""
+            console.print(
+                f"{part.stream}: {part.compared:,} rows compared, {part.upserts:,} put right, "
+                f"{part.deletes:,} taken away{note}",
+                markup=False,
+            )
+        console.print(
+            f"[bold]{source}[/] is as at its source: {result.differences:,} differences mended, "
+            f"{result.embedded:,} texts embedded, in {result.seconds:.1f} s"
+        )
+
+    run_async(work())
 
 
 @app.command()

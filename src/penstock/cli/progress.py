@@ -1,10 +1,10 @@
-"""The bar of a first load: documents and rows, chunks, rate and what remains."""
+"""The bars of a first load and of a repair: how much, how fast, and what remains."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
+    from penstock.operate.resync import Resynced
     from penstock.project import Project
 
 
@@ -53,3 +54,44 @@ async def loading_bar(project: Project, waiting: asyncio.Future[Any], console: C
                 )
             await asyncio.wait([waiting], timeout=0.25)
     await waiting
+
+
+class RepairBar:
+    """One line per table while a repair compares it."""
+
+    def __init__(self, console: Console, *, show: bool) -> None:
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=not show,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, result: Resynced) -> None:
+        """What was compared so far."""
+        for table in result.tables:
+            if table.stream not in self._tasks:
+                self._tasks[table.stream] = self._progress.add_task(table.stream, detail="")
+            task = self._tasks[table.stream]
+            speed = next(t for t in self._progress.tasks if t.id == task).speed
+            rate = f", {speed:,.0f} rows/s" if speed else ""
+            self._progress.update(
+                task,
+                total=table.compared if table.done else max(table.expected, table.compared),
+                completed=table.compared,
+                detail=f"{table.upserts + table.deletes:,} differ{rate}",
+            )

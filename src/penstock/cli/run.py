@@ -53,11 +53,23 @@ def run(
       penstock run --workers 4        # with log.partitions: 4 or more
     """
     configure_events(verbose=not quiet and not json)
+    _set_trap()
     try:
         run_async(_run(file, once=once, workers=workers, quiet=quiet, json=json))
     except KeyboardInterrupt:
         print("stopped; the next run goes on from here", file=sys.stderr)  # noqa: T201
         raise
+
+
+def _set_trap() -> None:
+    """Obey a campaign, if one has started us."""
+    from penstock.config import boundary_file
+
+    file = boundary_file()
+    if file is not None:
+        from penstock.torture.trap import set_trap
+
+        set_trap(file)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from penstock.boundaries import Boundary, reach
 from penstock.database.connect import connect, translated
 from penstock.database.requirements import expect_requirements
 from penstock.errors import FatalError
@@ -121,3 +122,5 @@ async def _apply(connection: psycopg.AsyncConnection[Any], migration: Migration)
             "INSERT INTO penstock.migrations (number, name, sha256) VALUES (%s, %s, %s)",
             [migration.number, migration.name, migration.sha256],
         )
+        reach(Boundary.MIGRATE, "before")
+    reach(Boundary.MIGRATE, "after")

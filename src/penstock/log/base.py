@@ -146,6 +146,22 @@ class TailableLog(Protocol):
         """Batches of all partitions from a position (None: from now on), for ever."""
 
 
+@runtime_checkable
+class CheckableLog(Protocol):
+    """A log elsewhere, which may be out of reach or set up badly."""
+
+    async def check(self) -> Sequence[tuple[Literal["ok", "warning", "error"], str, str]]:
+        """What is well and what is not: level, what was found, what to do."""
+
+
+@runtime_checkable
+class DroppableLog(Protocol):
+    """A log elsewhere, which a project that ends leaves things in."""
+
+    async def drop(self) -> Sequence[str]:
+        """Remove all topics and all state; returns what was removed, in words."""
+
+
 class Item(NamedTuple):
     """Something that one process of a project does at a time: carry a source (``name``) into the
     log, process a partition of a topic (``name``, ``partition``), or an upkeep."""

@@ -6,14 +6,19 @@ import shutil
 import socket
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock import wiring
 from penstock.clock import SystemClock
 from penstock.config import read_settings
 from penstock.errors import PenstockError
+from penstock.log.base import CheckableLog
 from penstock.operate.columns import unknown_columns
 from penstock.settings import FilesSettings, MiniLMSettings, RowSourceSettings, Settings
 from penstock.sources.base import CheckableSource, ComparableRows, Finding
+
+if TYPE_CHECKING:
+    from penstock.project import Project
 
 ROOM_WANTED = 2_000_000_000
 
@@ -85,6 +90,7 @@ async def _database(settings: Settings) -> list[Finding]:
                 "(SELECT extversion FROM pg_extension WHERE extname = 'vector')"
             )
             row = await cursor.fetchone()
+        findings = await _log(project)
     except PenstockError as error:
         return [
             Finding(
@@ -97,7 +103,18 @@ async def _database(settings: Settings) -> list[Finding]:
     finally:
         await project.close()
     assert row is not None
-    return [Finding("database", "ok", f"{name}: PostgreSQL {row[0]} with pgvector {row[1]}")]
+    found = Finding("database", "ok", f"{name}: PostgreSQL {row[0]} with pgvector {row[1]}")
+    return [found, *findings]
+
+
+async def _log(project: Project) -> list[Finding]:
+    """A log that is elsewhere is looked at; the one in the database is as well as that."""
+    if not isinstance(project.log, CheckableLog):
+        return []
+    try:
+        return [Finding("log", *found) for found in await project.log.check()]
+    except PenstockError as error:
+        return [Finding("log", "error", str(error), "mend `log` in the project file")]
 
 
 async def _model(settings: Settings) -> list[Finding]:

@@ -9,6 +9,7 @@ from psycopg import sql
 from penstock import wiring
 from penstock.database.project_lock import hold_project_alone
 from penstock.errors import PenstockError
+from penstock.log.base import DroppableLog
 from penstock.sources.base import DroppableSource
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ async def drop(project: Project) -> list[str]:
                 except PenstockError as error:
                     removed.append(f"nothing at source {name}: {error}")
             await source.close()
+        if isinstance(project.log, DroppableLog):
+            try:
+                removed += await project.log.drop()
+            except PenstockError as error:
+                removed.append(f"nothing of the log: {error}")
         removed += await _drop_schemas(project)
     return removed
 

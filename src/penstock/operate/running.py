@@ -16,8 +16,9 @@ from penstock.database.project_lock import ProjectLock, hold_project_lock
 from penstock.errors import UnavailableError
 from penstock.models.base import Priority
 from penstock.operate.columns import refuse_unknown_columns
+from penstock.operate.health import EVERY_S, HealthWatch
 from penstock.operate.rereading import Rereading
-from penstock.operate.status import store_report
+from penstock.operate.status import parked_streams, store_report
 from penstock.pipelines.base import Tools
 from penstock.runtimes.base import Backoff
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
@@ -54,7 +55,7 @@ class Running:
         load = getattr(self._project.embedder(), "load", None)
         loading = asyncio.ensure_future(asyncio.to_thread(load)) if load else None
         runtime = self._runtime()
-        await self._create_topics()
+        await self.create_topics()
         block = asyncio.current_task()
         ended: list[BaseException] = []
 
@@ -102,7 +103,7 @@ class Running:
         finally:
             await lock.release()
 
-    async def _create_topics(self) -> None:
+    async def create_topics(self) -> None:
         for course in wiring.courses(self._project.settings):
             for topic in course.topics:
                 await self._project.log.create_topic(topic, self._project.settings.log.partitions)
@@ -125,7 +126,7 @@ class Running:
                 if isinstance(chosen, RECEIVING) and not self._joining
             },
             work=[
-                self._work(course, topic, partition)
+                self.work(course, topic, partition)
                 for course in wiring.courses(settings)
                 for topic in course.topics
                 for partition in range(settings.log.partitions)
@@ -136,7 +137,7 @@ class Running:
         )
         return runtime
 
-    def _work(self, course: wiring.Course, topic: str, partition: int) -> Work:
+    def work(self, course: wiring.Course, topic: str, partition: int) -> Work:
         run = self._project.settings.run
         slow = course.pipeline.name == "knowledge"
         priority: Priority = "bulk" if topic != course.source else "live"
@@ -158,6 +159,13 @@ class Running:
         rereading = Rereading(self._project.store, sources)
         chores = [
             Chore("rereading", 2.0, rereading.ask, when_idle=True, everywhere=True),
+            Chore(
+                "health",
+                EVERY_S,
+                HealthWatch(sources, self._project.meters, self._parked).look,
+                when_idle=True,
+                everywhere=True,
+            ),
             Chore("trim", 60.0, self._trim),
             Chore("report", 2.0, report, everywhere=True),
             Chore("report when idle", 15.0, report, when_idle=True, everywhere=True),
@@ -174,6 +182,9 @@ class Running:
                 Chore("database", 1.0, self._keep_database, when_idle=True, everywhere=True)
             )
         return chores
+
+    async def _parked(self, source: str) -> dict[str, str]:
+        return await parked_streams(self._project, source)
 
     async def _statistics(self, upkeep: Upkeep) -> None:
         await upkeep.statistics(sum(self._project.embedding_counts()))

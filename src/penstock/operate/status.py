@@ -11,6 +11,8 @@ import orjson
 from psycopg.rows import dict_row
 
 from penstock.database.project_lock import is_project_locked
+from penstock.errors import PenstockError
+from penstock.sources.base import PARKED, Health, WatchedSource
 from penstock.telemetry import Meters
 
 if TYPE_CHECKING:
@@ -43,6 +45,12 @@ INSERT INTO penstock.run_reports (instance, report) VALUES (%s, %s)
 ON CONFLICT (instance) DO UPDATE SET report = excluded.report, updated_at = clock_timestamp()
 """
 _STATES = ["failed", "waiting", "starting", "running", "stopped"]
+_PARKED = """
+SELECT substr(name, length(p.prefix) + 1), value
+FROM penstock.producer_state, (VALUES (%s::text, %s::text)) p (producer, prefix)
+WHERE producer_state.producer = p.producer AND starts_with(name, p.prefix)
+ORDER BY 1
+"""
 REPORT_FRESH_S = 30.0
 """A report that is older was left by a process that is gone."""
 
@@ -60,6 +68,10 @@ def meters_report(meters: Meters) -> dict[str, Any]:
                 "errors": meter.errors,
                 "last_error": meter.last_error,
                 "position": meter.position,
+                "copies": meter.copies,
+                "health": meter.health,
+                "health_message": meter.health_message,
+                "parked": meter.parked,
             }
             for meter in meters.sources.values()
         ],
@@ -157,7 +169,9 @@ async def status(project: Project) -> dict[str, Any]:
                 "position": known.position if known else None,
                 "age_ms": (now - known.as_of) / 1000 if known and known.as_of else None,
                 "loading": known.loading if known else True,
-                "retained_wal_bytes": await _retained(project, name),
+                "copies": live.get("copies", []),
+                **await _health(project, name),
+                "parked": await parked_streams(project, name),
                 "last_error": live.get("last_error"),
             }
         )
@@ -204,17 +218,36 @@ async def is_running(project: Project) -> bool:
         return await is_project_locked(connection, project.settings.project)
 
 
-async def _retained(project: Project, name: str) -> int | None:
-    """Bytes of WAL that a PostgreSQL source keeps for us; None when it cannot say."""
-    from penstock.errors import PenstockError
-
+async def _health(project: Project, name: str) -> dict[str, Any]:
+    """How the way from a source stands, asked now; unknown when it cannot say."""
     source = project.source(name)
+    health: Health | None = None
     try:
-        if not hasattr(source, "status"):
-            return None
-        slot = await source.status()
-        return None if slot is None else int(slot.retained_wal_bytes)
-    except PenstockError:
-        return None
+        if isinstance(source, WatchedSource):
+            health = await source.health()
+    except PenstockError as error:
+        return {
+            "retained_wal_bytes": None,
+            "health": {"level": "warning", "message": str(error), "mend": ""},
+        }
     finally:
         await source.close()
+    return {
+        "retained_wal_bytes": None if health is None else health.retained_bytes,
+        "health": None
+        if health is None
+        else {
+            "level": health.level,
+            "message": health.message,
+            "mend": health.mend,
+            "budget_bytes": health.budget_bytes,
+            **health.facts,
+        },
+    }
+
+
+async def parked_streams(project: Project, name: str) -> dict[str, str]:
+    """Tables of a source that are left out until somebody mends them, with the reason."""
+    async with project.pool.connection() as connection:
+        cursor = await connection.execute(_PARKED, [name, PARKED])
+        return dict(await cursor.fetchall())

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from penstock.errors import UnavailableError
 from penstock.operate.status import is_running
 from penstock.records import Key
-from penstock.sources.base import ComparableDocuments, ComparableRows
+from penstock.sources.base import BESIDE, ComparableDocuments, ComparableRows
+from penstock.sources.comparing import Hashed, walk
 from penstock.stores.postgres import compare
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 
 LOOKS = 3
 """How often a difference must be seen to count while changes flow."""
+
+_WORDS = {
+    "missing": "is in the source and not in the live table",
+    "superfluous": "is in the live table and not in the source",
+    "other": "has other values in the live table than in the source",
+}
 
 Differences = dict[str, str]
 """What differs, by key, in words."""
@@ -69,6 +76,8 @@ async def verify(project: Project, *, limit: int = 100) -> Report:
         try:
             if isinstance(source, ComparableRows):
                 for table in await project.store.live_tables(name):
+                    if table.stream.startswith(BESIDE):
+                        continue
                     report.sources.append(await _table(project, name, source, table, limit))
                 missing = await _missing_tables(project, name, source)
                 if missing is not None:
@@ -130,31 +139,17 @@ async def _table(
 
 
 async def _walk(
-    theirs: AsyncIterator[tuple[Key, str]], ours: AsyncIterator[tuple[Key, str]]
+    theirs: AsyncIterator[Hashed], ours: AsyncIterator[Hashed]
 ) -> tuple[int, Differences]:
-    """Two streams in the order of keys, side by side."""
+    """How many keys both sides have, and what differs, in words."""
     found: Differences = {}
     compared = 0
-    left, right = await anext(theirs, None), await anext(ours, None)
-    while left is not None or right is not None:
-        if right is None or (left is not None and _order(left[0]) < _order(right[0])):
-            assert left is not None
-            found[_shown(left[0])] = "is in the source and not in the live table"
-            left = await anext(theirs, None)
-        elif left is None or _order(right[0]) < _order(left[0]):
-            found[_shown(right[0])] = "is in the live table and not in the source"
-            right = await anext(ours, None)
-        else:
+    async for key, kind, _ in walk(theirs, ours):
+        if kind in ("equal", "other"):
             compared += 1
-            if left[1] != right[1]:
-                found[_shown(left[0])] = "has other values in the live table than in the source"
-            left, right = await anext(theirs, None), await anext(ours, None)
+        if kind != "equal":
+            found[_shown(key)] = _WORDS[kind]
     return compared, found
-
-
-def _order(key: Key) -> tuple[tuple[bool, bytes], ...]:
-    """As PostgreSQL orders texts byte by byte, NULL last."""
-    return tuple((part is None, (part or "").encode()) for part in key)
 
 
 def _shown(key: Key) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections.abc import Sequence
+from typing import Any
 
 from penstock.clock import Clock
 
@@ -30,3 +33,20 @@ class Backoff:
         pause = self._next_s * (0.5 + random.random() / 2)
         self._next_s = min(self._next_s * 2, self._most_s)
         await self._clock.sleep(max(pause, asked_s or 0.0))
+
+
+async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until tasks have ended, however they end. A cancellation that comes meanwhile is kept
+    until they have, and then goes on: were it swallowed, the loop that is cleaning up after an
+    error would take the error for all there was, and try again for ever."""
+    interrupted: asyncio.CancelledError | None = None
+    while running := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError as error:
+            interrupted = error
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # asked for, so that nobody is warned of it
+    if interrupted is not None:
+        raise interrupted

@@ -13,16 +13,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
+from penstock.boundaries import Boundary, reach
 from penstock.clock import Clock
 from penstock.errors import FatalError, FencedError, RetryableError
 from penstock.log.base import Log, Producer
-from penstock.runtimes.base import Backoff, bulk_topic
-from penstock.sources.base import Source, SourceBatch
+from penstock.records import Op
+from penstock.runtimes.base import Backoff, bulk_topic, ended
+from penstock.sources.base import CopyingSource, Source, SourceBatch
 from penstock.telemetry import SourceMeter
 
 logger = structlog.get_logger("penstock.ingest")
@@ -125,7 +126,9 @@ async def _carry(
         batches = source.read(producer.state)
         try:
             async for batch in batches:
+                reach(Boundary.RECEIVE, "before")
                 await waiting.put(batch)
+                reach(Boundary.RECEIVE, "after")
         finally:
             if isinstance(batches, AsyncGenerator):
                 await batches.aclose()
@@ -138,8 +141,7 @@ async def _carry(
         await reading  # raises what ended it
     finally:
         reading.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(reading, return_exceptions=True)
+        await ended([reading])
 
 
 async def _append(
@@ -153,9 +155,17 @@ async def _append(
     times = [batch.as_of for batch in batches if batch.as_of is not None]
     lane = batches[0].lane
     topic = source.name if lane == "live" else bulk_topic(source.name)
+    copied = bool(changes) and changes[-1].op is Op.READ
+    boundary = Boundary.CHUNK if copied else Boundary.APPEND
+    reach(boundary, "before")
     await producer.append(topic, changes, state=state, as_of=max(times) if times else None)
+    reach(boundary, "after")
+    reach(Boundary.ACKNOWLEDGE, "before")
     await source.acknowledge(state)
+    reach(Boundary.ACKNOWLEDGE, "after")
     meter.changes += len(changes)
+    if isinstance(source, CopyingSource):
+        meter.copies = [copy._asdict() for copy in source.copies()]
     if changes:
         meter.position = changes[-1].position
     meter.last_error = None

@@ -18,22 +18,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import repeat
 
 import structlog
 
+from penstock.boundaries import Boundary, reach
 from penstock.clock import Clock
 from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
 from penstock.log.base import Log
 from penstock.pipelines.base import Outcome, Pipeline, Rejected, Tools
 from penstock.records import Batch, Change, LogPosition, Op
-from penstock.runtimes.base import Backoff
+from penstock.runtimes.base import Backoff, ended
 from penstock.stores.base import DeadLetter, Move, Store
 from penstock.telemetry import PipelineMeter
 
 logger = structlog.get_logger("penstock.process")
+
+_STRETCH = 4
 
 FRESHNESS_SAMPLES = 64
 """How many changes of one batch are timed at most."""
@@ -66,6 +68,18 @@ class _Step:
 
     changes: Sequence[Change]
     move: Move | None
+
+
+def _slice_end(changes: Sequence[Change], start: int, size: int) -> int | None:
+    """Where the slice that begins at ``start`` ends; None for the last one. A transaction stays
+    whole (its rows may have traded keys) unless it is several times as large as a slice."""
+    end = start + size
+    while end < len(changes) and end < start + _STRETCH * size:
+        before, after = changes[end - 1].transaction, changes[end].transaction
+        if before is None or before != after:
+            return end
+        end += 1
+    return None if end >= len(changes) else start + size
 
 
 class _UndoError(PenstockError):
@@ -154,11 +168,9 @@ class Processor:
         finally:
             for _, _, task in computing:
                 task.cancel()
-            await asyncio.gather(*(task for _, _, task in computing), return_exceptions=True)
             # Whatever ends the loop: a commit that has begun is finished, never torn.
-            if committing is not None:
-                with suppress(PenstockError, asyncio.CancelledError):
-                    await asyncio.shield(committing)
+            left = [] if committing is None else [committing]
+            await ended([*(task for _, _, task in computing), *left])
 
     async def step(self) -> bool:
         """Process what one read gives; False when there was nothing."""
@@ -172,10 +184,10 @@ class Processor:
 
     def _steps(self, at: LogPosition, batch: Batch) -> Iterator[_Step]:
         work = self._assignment
-        size = self._settings.slice
-        cut = max(0, (len(batch.changes) - 1) // size * size)
-        for start in range(0, cut, size):
-            yield _Step(batch.changes[start : start + size], None)
+        start = 0
+        while (end := _slice_end(batch.changes, start, self._settings.slice)) is not None:
+            yield _Step(batch.changes[start:end], None)
+            start = end
         move = Move(
             consumer=work.pipeline.name,
             topic=work.topic,
@@ -186,7 +198,7 @@ class Processor:
             as_of=batch.as_of,
             position=batch.changes[-1].position if batch.changes else None,
         )
-        yield _Step(batch.changes[cut:], move)
+        yield _Step(batch.changes[start:], move)
 
     async def _stored_position(self) -> LogPosition:
         work = self._assignment
@@ -225,12 +237,16 @@ class Processor:
     async def _write(self, step: _Step, batch: Batch, outcome: Outcome) -> None:
         letters = self._letters(batch, outcome.rejected)
         async with self._store.transaction() as transaction:
+            reach(Boundary.APPLY, "before")
             for effect in outcome.effects:
                 await transaction.apply(effect)
             if letters:
                 await transaction.bury(letters)
+            reach(Boundary.APPLY, "after")
             if step.move is not None:
                 await transaction.move(step.move)
+            reach(Boundary.COMMIT, "before")
+        reach(Boundary.COMMIT, "after")
         if step.move is not None:
             self._meter.position = step.move.to
 

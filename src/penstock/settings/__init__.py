@@ -36,6 +36,7 @@ from penstock.settings.publish import KafkaPublishSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
+    MySQLSettings,
     PostgresSettings,
     RowSourceSettings,
     TableSettings,
@@ -74,6 +75,7 @@ __all__ = [
     "LogSettings",
     "MessageFormatSettings",
     "MiniLMSettings",
+    "MySQLSettings",
     "NatsSettings",
     "ObjectsSettings",
     "OpenAIEmbedderSettings",

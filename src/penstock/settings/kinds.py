@@ -7,12 +7,13 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
-from penstock.settings.sources import FilesSettings, PostgresSettings
+from penstock.settings.sources import FilesSettings, MySQLSettings, PostgresSettings
 from penstock.settings.topics import KafkaSettings, NatsSettings, RedisSettings
 from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 
 SourceSettings: TypeAlias = Annotated[
     PostgresSettings
+    | MySQLSettings
     | FilesSettings
     | ObjectsSettings
     | WebhookSettings

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, SecretStr, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from penstock.settings.base import Duration, Section, Size, named_tables
 
@@ -79,10 +80,40 @@ class PostgresSettings(RowSourceSettings):
     """Name of the replication slot; default ``penstock_PROJECT_SOURCE``."""
     publication: str | None = None
     """Name of the publication; default as the slot."""
+    retained_wal: Size | None = None
+    """How much WAL the server may keep for this source: half of it is a warning, more an error.
+    Default: what ``max_slot_wal_keep_size`` allows, or 10 GiB where that is unlimited."""
+    failover: bool = False
+    """Standbys keep a copy of the slot, so that one that takes over goes on (PostgreSQL 17)."""
+    origin: Literal["any", "none"] = "any"
+    """``none`` leaves out what was itself replicated to this database."""
+    messages: bool = False
+    """Capture what ``pg_logical_emit_message`` writes in transactions, as the stream
+    ``penstock.messages``."""
 
     def stream(self, table: str) -> str:
         """Names without a schema are in ``public``."""
         return table if "." in table else f"public.{table}"
+
+
+class MySQLSettings(RowSourceSettings):
+    """A MySQL or MariaDB server, captured from its binlog. Needs the extra ``mysql``."""
+
+    type: Literal["mysql"]
+    dsn: SecretStr
+    """How to connect: ``mysql://user:password@host:3306/database``. Options behind a ``?``:
+    ``ssl-mode`` (disabled, preferred, required, verify-ca, verify-identity), ``ssl-ca``,
+    ``ssl-cert``, ``ssl-key``, ``socket``."""
+    server_id: int | None = Field(default=None, gt=0, lt=1 << 32)
+    """Our number among the readers of the binlog; no other reader or server may have it. Default:
+    made of the names of project and source."""
+
+    def stream(self, table: str) -> str:
+        """Names without a database are in the DSN's."""
+        if "." in table:
+            return table
+        database = unquote(urlsplit(self.dsn.get_secret_value()).path.lstrip("/"))
+        return f"{database}.{table}" if database else table
 
 
 class FilesSettings(DocumentSourceSettings):

@@ -12,9 +12,9 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
-from penstock.records import Change, Key, Microseconds, Row, Schema
+from penstock.records import Change, Column, Key, Microseconds, Position, Row, Schema
 
 Lane = Literal["live", "bulk"]
 """``bulk`` is for what existed before (a first load); ``live`` overtakes it. Changes of one key may
@@ -25,6 +25,15 @@ State = Mapping[str, str]
 
 StateChange = Mapping[str, str | None]
 """What a batch changes in the state; None removes a name."""
+
+
+BESIDE: Final = "penstock."
+"""What begins the names of streams that are no tables of the source (what it says beside rows):
+there is nothing to compare them with."""
+
+PARKED: Final = "parked:"
+"""What begins, in a state, the names of streams that are left out until somebody has mended them;
+the value is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +93,34 @@ class CheckableSource(Protocol):
         """Look at reachability, rights and settings without changing anything."""
 
 
+HealthLevel = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How the way from a source stands, beside the stream of changes.
+
+    ``retained_bytes`` is what the system keeps for us because we have not read it yet,
+    ``budget_bytes`` what it may be. ``facts`` are for people (`penstock status --json`).
+    """
+
+    level: HealthLevel
+    message: str
+    mend: str = ""
+    retained_bytes: int = 0
+    budget_bytes: int | None = None
+    facts: Mapping[str, str | int | bool | None] = field(default_factory=dict)
+
+
+@runtime_checkable
+class WatchedSource(Protocol):
+    """A source whose system keeps what we have not read, and may run full or lose it."""
+
+    async def health(self) -> Health | None:
+        """Look on a connection of its own, without changing anything; None while nothing is kept
+        for us yet. Raises `UnavailableError` when the system cannot be reached."""
+
+
 @runtime_checkable
 class DroppableSource(Protocol):
     """A source that leaves things in the system it reads."""
@@ -97,9 +134,10 @@ class RereadableSource(Protocol):
     """A source that can begin anew with one of its streams while the others go on."""
 
     async def reread_streams(self, streams: Sequence[str]) -> None:
-        """Give these streams again from the beginning, as soon as that can be done: a truncate,
-        then all that there is, at positions later than all before. Returns at once; asking again
-        before it was begun changes nothing.
+        """Give these streams again from the beginning, as soon as that can be done: all that there
+        is, at positions later than all before, and a truncate with the position of the beginning,
+        first or last (where it is last, what is older than it goes then, and only that). Returns at
+        once; asking again before it was begun changes nothing.
 
         Who asks keeps the wish until the truncate has come: one that was not begun is forgotten
         with the process. One that was begun is completed, by the next process if need be.
@@ -175,3 +213,79 @@ class ComparableDocuments(Protocol):
 
     async def reread(self, key: str) -> Row | None:
         """One document as it is now (`penstock.records.DOCUMENT_COLUMNS`); None: there is none."""
+
+
+class LiveSide(Protocol):
+    """What the stores hold of one source, for a comparison; nothing else writes there meanwhile."""
+
+    async def columns(self, stream: str) -> Sequence[Column] | None:
+        """The live table's columns as the source names them; None when there is no such table."""
+
+    def row_hashes(self, stream: str, columns: Sequence[str]) -> AsyncGenerator[tuple[Key, str]]:
+        """As `ComparableRows.row_hashes`, of the live table."""
+
+    async def exact_keys(self, stream: str, keys: Sequence[Key]) -> Sequence[Key]:
+        """These keys of `row_hashes` as changes carry them (a text cast prints some types in
+        another way)."""
+
+    def stale_texts(self, stream: str) -> AsyncGenerator[Key]:
+        """The keys, as in `row_hashes`, of live rows whose searched text is not that of the row."""
+
+    def orphaned_texts(self, stream: str) -> AsyncGenerator[Key]:
+        """The keys, as changes carry them, of searched texts without a live row."""
+
+    async def forget_later(self, position: Position) -> None:
+        """Make everything that claims to come from this position or later give way to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairStep:
+    """A piece of a repair: what was found of one stream so far, and what mends it.
+
+    ``batch`` is made durable like any other, in order. ``expected`` is about how many rows there
+    are; ``done`` comes with the last step of a stream.
+    """
+
+    stream: str
+    batch: SourceBatch
+    compared: int = 0
+    expected: int = 0
+    upserts: int = 0
+    deletes: int = 0
+    done: bool = False
+    note: str = ""
+
+
+@runtime_checkable
+class RepairableSource(Protocol):
+    """A source that can find out, row by row, what the stores do not have as it is."""
+
+    def repair(
+        self, state: State, streams: Sequence[str] | None, live: LiveSide
+    ) -> AsyncGenerator[RepairStep]:
+        """Compare these streams (None: all) with the stores and give the rows that differ, and what
+        they need to go on from there without a gap, also where the way to here is lost.
+
+        Everything that the log holds of this source has been processed, and nothing reads the
+        source meanwhile. What was given is right even if the rest never comes; then a repair is
+        begun again. Positions are later than all before.
+        """
+
+
+class CopyProgress(NamedTuple):
+    """How far the copy of a table is. ``remaining_rows`` is an estimate; rate and time are None
+    while they are not known."""
+
+    stream: str
+    rows: int
+    rows_per_s: float | None
+    remaining_rows: int
+    remaining_s: float | None
+
+
+@runtime_checkable
+class CopyingSource(Protocol):
+    """A source that copies what there is beside the stream of changes."""
+
+    def copies(self) -> Sequence[CopyProgress]:
+        """How far the copies are that are not complete; empty when there are none."""

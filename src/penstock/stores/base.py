@@ -55,7 +55,8 @@ class DocumentVersion:
     deletion. ``allow`` and ``deny`` name principals; ``allow=None`` means everybody in the tenant.
 
     ``based_on`` is set when the version was completed from a stored one: the position that was
-    stored ("" for none). If another is stored when it is applied, that is a `RetryableError`.
+    stored ("" for none), under ``base`` if that is another key, which the row has left since. If
+    another is stored when it is applied, that is a `RetryableError`.
     """
 
     source: str
@@ -73,6 +74,7 @@ class DocumentVersion:
     allow: Sequence[str] | None = None
     deny: Sequence[str] = ()
     based_on: str | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -163,7 +163,12 @@ class MemoryTransaction:
             assert_never(effect)
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
-        self._state.letters.extend(letters)
+        for letter in letters:
+            known = [_identity(each) for each in self._state.letters]
+            if _identity(letter) in known:
+                self._state.letters[known.index(_identity(letter))] = letter
+            else:
+                self._state.letters.append(letter)
 
     async def move(self, step: Move) -> None:
         place = (step.consumer, step.topic, step.partition)
@@ -225,13 +230,16 @@ class MemoryTransaction:
     def _replace(self, effect: ReplaceDocuments) -> None:
         for known, number in effect.vectors.items():
             self._state.vectors[effect.model, known] = effect.matrix[number]
+        before = dict(self._state.documents)
         for version in effect.documents:
             place = (version.source, version.key)
             stored = self._state.documents.get(place)
             at = _NEVER if stored is None else stored.position
             if version.position <= at:
                 continue
-            if version.based_on is not None and version.based_on != at:
+            base = before.get((version.source, version.base or version.key))
+            there = _NEVER if base is None else base.position
+            if version.based_on is not None and version.based_on != there:
                 raise RetryableError("the version that this one was completed from has changed")
             self._state.documents[place] = version
 
@@ -242,3 +250,11 @@ class MemoryTransaction:
                 self._state.documents[place] = replace(
                     version, chunks=None, position=effect.position
                 )
+
+
+def _identity(letter: DeadLetter) -> tuple[object, ...]:
+    """What makes two letters one: the change, not the batch in which it was met."""
+    change = letter.change
+    schema = change.schema
+    place = (letter.pipeline, letter.topic, letter.partition)
+    return (*place, schema.source, schema.stream, change.key, change.position)

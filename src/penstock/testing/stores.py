@@ -222,6 +222,18 @@ class StoreSuite:
         with pytest.raises(BadRecordError):
             await self.apply(store, row(2, 1, ("1", "b", UNCHANGED)))
 
+    async def test_g1_g4_a_truncate_takes_only_what_is_older(self, store: Store) -> None:
+        """The copy of a table ends with a truncate that speaks of the time before it: rows that
+        came later stay, in one batch with it and from one before, and can be updated in part."""
+        await self.apply(store, put(1, 1, "a", "x"), put(2, 2, "a", "x"), put(11, 3, "b", "x"))
+        await self.apply(store, put(12, 1, "b", "x"), truncate(10), put(13, 4, "b", "x"))
+        keys = {("1",): "b", ("3",): "b", ("4",): "b"}
+        assert {k: r[1] for k, r in (await self.rows(store, THINGS)).items()} == keys
+        partial = [row(14, 3, ("3", "c", UNCHANGED)), row(15, 4, ("4", "c", UNCHANGED))]
+        await self.apply(store, truncate(10), *partial)
+        keys = {("1",): "b", ("3",): "c", ("4",): "c"}
+        assert {k: r[1] for k, r in (await self.rows(store, THINGS)).items()} == keys
+
     async def test_g4_truncate_takes_all_before_it(self, store: Store) -> None:
         """Rows before it are gone, rows after it stay, and older ones that come late do not."""
         await self.apply(store, put(1, 1, "a", "x"))
@@ -268,4 +280,20 @@ class StoreSuite:
                     for change in (strange, long)
                 ]
             )
+        assert await self.letters(store) == 2
+
+    async def test_g13_a_letter_is_a_change_whatever_batch_it_was_met_in(
+        self, store: Store
+    ) -> None:
+        """Buried again from a longer batch it is the same letter; two bad changes of one key in one
+        batch are two."""
+        first, second = put(1, 7, "a", "bad"), put(2, 7, "b", "bad")
+        for last, changes in ((2, [first, second]), (5, [first, second])):
+            async with store.transaction() as transaction:
+                await transaction.bury(
+                    [
+                        DeadLetter("suite", "shop", 0, LogPosition(last), change, "bad")
+                        for change in changes
+                    ]
+                )
         assert await self.letters(store) == 2

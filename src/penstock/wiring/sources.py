@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from penstock.settings import (
     FilesSettings,
     KafkaSettings,
     KinesisSettings,
+    MySQLSettings,
     NatsSettings,
     ObjectsSettings,
     PostgresSettings,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from penstock.sources.files.source import FilesSource
     from penstock.sources.formats.declared import DeclaredStream
     from penstock.sources.kinesis.source import KinesisSource
+    from penstock.sources.mysql.source import MySQLSource
     from penstock.sources.objects.source import ObjectsSource
     from penstock.sources.postgres.source import PostgresSource
     from penstock.sources.webhook.payloads import Payloads
@@ -47,6 +50,7 @@ def source(settings: Settings, name: str, clock: Clock) -> Source:
 def _postgres(
     settings: Settings, name: str, chosen: PostgresSettings, clock: Clock
 ) -> PostgresSource:
+    from penstock.sources.postgres.options import PostgresOptions
     from penstock.sources.postgres.source import PostgresSource
 
     slot = chosen.slot or f"penstock_{settings.project}_{name}"[:63]
@@ -56,6 +60,27 @@ def _postgres(
         list(chosen.tables),
         slot=slot,
         publication=chosen.publication or slot,
+        clock=clock,
+        heartbeat_s=chosen.heartbeat,
+        options=PostgresOptions(
+            failover=chosen.failover,
+            wal_budget_bytes=chosen.retained_wal,
+            messages=chosen.messages,
+            own_origin_only=chosen.origin == "none",
+        ),
+    )
+
+
+def _mysql(settings: Settings, name: str, chosen: MySQLSettings, clock: Clock) -> MySQLSource:
+    from penstock.sources.mysql.source import MySQLSource
+
+    # High numbers are seldom those of servers.
+    usual = 0x50000000 + zlib.crc32(f"{settings.project}/{name}".encode()) % 0x10000000
+    return MySQLSource(
+        name,
+        chosen.dsn.get_secret_value(),
+        [chosen.stream(table) for table in chosen.tables],
+        server_id=chosen.server_id or usual,
         clock=clock,
         heartbeat_s=chosen.heartbeat,
     )
@@ -195,6 +220,7 @@ def _kinesis(settings: Settings, name: str, chosen: KinesisSettings, clock: Cloc
 
 _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     PostgresSettings: _postgres,
+    MySQLSettings: _mysql,
     FilesSettings: _files,
     ObjectsSettings: _objects,
     WebhookSettings: _webhook,

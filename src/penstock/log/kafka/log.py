@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from penstock.errors import DamagedError, FatalError
 from penstock.log.base import Consumers, PartitionInfo
@@ -94,6 +94,23 @@ class KafkaLog:
         await self._topics.drop(name)
         self._forget(name)
         await self._consumers.forget(topic)
+
+    async def check(self) -> Sequence[tuple[Literal["ok", "warning", "error"], str, str]]:
+        """See `CheckableLog.check`."""
+        brokers, copies = await self._topics.copies()
+        said = f"{brokers} broker(s), {copies} copy or copies of each topic"
+        if copies > 1:
+            return [("ok", said, "")]
+        mend = "set log.replication to 3 where there are three brokers: then none can lose changes"
+        return [("warning", f"{said}: what one broker loses is lost", mend)]
+
+    async def drop(self) -> Sequence[str]:
+        """See `DroppableLog.drop`."""
+        names = [name for name in await self._topics.all() if name.startswith(self._names.prefix)]
+        for name in names:
+            await self._topics.drop(name)
+            self._forget(name)
+        return [f"topic {name} in Kafka" for name in sorted(names)]
 
     async def describe(self, topic: str | None = None) -> Sequence[PartitionInfo]:
         """See `Log.describe`."""

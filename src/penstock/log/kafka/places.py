@@ -68,9 +68,10 @@ class Places:
                     [ask(kafka.admin.OffsetSpec.earliest()), ask(kafka.admin.OffsetSpec.latest())],
                 )
             except kafka.KafkaException as error:
-                # A topic was made a moment ago, or moved: its new leader is being found.
+                # A topic was made a moment ago, or its leader is another since: look again.
                 if error.args[0].code() not in _moving() or time.monotonic() > deadline:
                     raise
+                admin.list_topics(timeout=REQUEST_S)
                 time.sleep(_PAUSE_S)
 
     def _both_ends(
@@ -213,4 +214,9 @@ def _absent() -> set[int]:
 
 def _moving() -> set[int]:
     codes = library().KafkaError
-    return {codes.NOT_LEADER_FOR_PARTITION, codes.LEADER_NOT_AVAILABLE}
+    return {
+        codes.NOT_LEADER_FOR_PARTITION,
+        codes.LEADER_NOT_AVAILABLE,
+        codes.FENCED_LEADER_EPOCH,
+        codes.UNKNOWN_LEADER_EPOCH,
+    }

@@ -58,6 +58,19 @@ class Topics:
         """All topics with their numbers of partitions."""
         return await self._client.call(self._list, None)
 
+    async def copies(self) -> tuple[int, int]:
+        """How many brokers there are, and how many copies a topic gets where nobody says."""
+        return await self._client.call(self._copies)
+
+    def _copies(self) -> tuple[int, int]:
+        kafka = library()
+        admin = self._client.admin()
+        brokers = admin.list_topics(timeout=REQUEST_S).brokers
+        broker = kafka.admin.ConfigResource(kafka.admin.ResourceType.BROKER, str(min(brokers)))
+        answer = admin.describe_configs([broker], request_timeout=REQUEST_S)[broker].result()
+        copies = int(answer["default.replication.factor"].value)
+        return len(brokers), copies if self._replication < 0 else self._replication
+
     async def identity(self, name: str) -> str:
         """What tells a topic from one of the same name before or after it."""
         return await self._client.call(self._identity, name)

@@ -28,7 +28,7 @@ from penstock.pipelines.knowledge.rows import (
     unchanged,
 )
 from penstock.pipelines.knowledge.token_counts import TokenCounts
-from penstock.records import DOCUMENTS, Change, Key, Op, Value
+from penstock.records import DOCUMENTS, Change, Key, Op, Unchanged, Value
 from penstock.stores.base import (
     ChunkText,
     DocumentVersion,
@@ -55,6 +55,8 @@ class _Draft:
     deleted: bool = False
     values: dict[str, Value] = field(default_factory=dict)
     """Of a row: what its text and title are made of."""
+    base: str = ""
+    """Of a row: the key under which the version is stored that has the values left out."""
 
 
 _KEPT: Final = ("title", "media_type", "content_hash", "text", "metadata")
@@ -116,6 +118,7 @@ class KnowledgePipeline:
             source, stream = change.schema.source, change.schema.stream
             if change.op is Op.TRUNCATE:
                 for name in [n for n, d in drafts.items() if d.change.schema.stream == stream]:
+                    # Only what is older: the end of a copy speaks of the time before it.
                     if name[0] == source and drafts[name].change.position < change.position:
                         del drafts[name]
                 truncates.append(TruncateDocuments(source, stream, change.position))
@@ -136,19 +139,22 @@ class KnowledgePipeline:
         if change.old_key is not None and change.old_key != change.key:
             old_key = document_key(stream, change.old_key)
         earlier = drafts.get((source, old_key))
-        if old_key != key:
+        if old_key != key and not (earlier is not None and _is_another(earlier.change, change)):
             self._put(drafts, _Draft(change, old_key, deleted=True))
         columns = self.rows[stream].used
         if change.op is Op.UPDATE and leaves_text(change, columns):
             return
         values = row_values(change.schema, change.after, columns)
         before = row_values(change.schema, change.before, columns)
+        base = old_key
+        if earlier is not None and not earlier.deleted:
+            base = earlier.base
         for name in unchanged(values):
             if earlier is not None and not earlier.deleted:
                 values[name] = earlier.values.get(name)
             elif isinstance(before.get(name), str):
                 values[name] = before[name]
-        self._put(drafts, _Draft(change, key, values=values))
+        self._put(drafts, _Draft(change, key, values=values, base=base))
 
     @staticmethod
     def _put(drafts: dict[_Name, _Draft], draft: _Draft) -> None:
@@ -166,11 +172,7 @@ class KnowledgePipeline:
         open_drafts: dict[str, dict[str, _Draft]] = {}
         for draft in drafts:
             if not draft.deleted and unchanged(draft.values):
-                change = draft.change
-                key = draft.key
-                if change.old_key is not None:
-                    key = document_key(change.schema.stream, change.old_key)
-                open_drafts.setdefault(change.schema.source, {})[key] = draft
+                open_drafts.setdefault(draft.change.schema.source, {})[draft.base] = draft
         bases: dict[_Name, str] = {}
         for source, wanted in open_drafts.items():
             stored = await tools.store.stored_metadata(source, list(wanted))
@@ -178,7 +180,7 @@ class KnowledgePipeline:
                 position, metadata = stored.get(key, ("", {}))
                 for name in unchanged(draft.values):
                     draft.values[name] = metadata.get(name)
-                bases[source, key] = position
+                bases[source, draft.key] = position
         return bases
 
     # ------------------------------------------------------------------ drafts to versions
@@ -212,6 +214,7 @@ class KnowledgePipeline:
             "position": change.position,
             "committed_at": change.committed_at,
             "based_on": based_on,
+            "base": draft.base if based_on is not None and draft.base != draft.key else None,
         }
         if schema.stream == DOCUMENTS:
             if draft.deleted:
@@ -240,6 +243,20 @@ class KnowledgePipeline:
             metadata={name: v for name, v in draft.values.items() if isinstance(v, str)},
             **common,
         )
+
+
+def _is_another(stands: Change, leaves: Change) -> bool:
+    """Whether the row that leaves a key is not the one that stands there, by what was sent of it:
+    two rows trade keys within a transaction (a deferred constraint allows it)."""
+    arrived = stands.op is Op.CREATE or stands.old_key is not None
+    if not arrived or stands.transaction is None or stands.transaction != leaves.transaction:
+        return False
+    if stands.after is None or leaves.before is None:
+        return False
+    return any(
+        before is not None and not isinstance(value, Unchanged) and value != before
+        for value, before in zip(stands.after, leaves.before, strict=True)
+    )
 
 
 def _fingerprint(chunks: Sequence[ChunkText]) -> str:

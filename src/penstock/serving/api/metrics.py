@@ -23,6 +23,7 @@ class MeterCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All families that `METRICS` names."""
         yield from self._sources()
+        yield from self._health()
         yield from self._pipelines()
         freshness = GaugeMetricFamily(
             "penstock_freshness_seconds",
@@ -39,14 +40,27 @@ class MeterCollector(Collector):
     def _sources(self) -> Iterator[Metric]:
         changes = _counter("penstock_source_changes_total", ["source"])
         errors = _counter("penstock_source_errors_total", ["source"])
-        up = GaugeMetricFamily(
-            "penstock_source_up", METRICS["penstock_source_up"], labels=["source"]
-        )
+        up, failed = _gauge("penstock_source_up"), _gauge("penstock_source_failed")
+        parked = _gauge("penstock_source_parked_tables")
         for meter in self._meters.sources.values():
             changes.add_metric([meter.name], meter.changes)
             errors.add_metric([meter.name], meter.errors)
             up.add_metric([meter.name], float(meter.state == "running"))
-        yield from (changes, errors, up)
+            failed.add_metric([meter.name], float(meter.state == "failed"))
+            parked.add_metric([meter.name], len(meter.parked))
+        yield from (changes, errors, up, failed, parked)
+
+    def _health(self) -> Iterator[Metric]:
+        health = _gauge("penstock_source_health")
+        retained = _gauge("penstock_source_retained_bytes")
+        budget = _gauge("penstock_source_retained_budget_bytes")
+        for meter in self._meters.sources.values():
+            health.add_metric([meter.name], ("ok", "warning", "error").index(meter.health))
+            if meter.retained_bytes is not None:
+                retained.add_metric([meter.name], meter.retained_bytes)
+            if meter.retained_budget_bytes is not None:
+                budget.add_metric([meter.name], meter.retained_budget_bytes)
+        yield from (health, retained, budget)
 
     def _pipelines(self) -> Iterator[Metric]:
         labels = ["pipeline", "topic"]
@@ -71,6 +85,10 @@ class MeterCollector(Collector):
 
 def _counter(name: str, labels: list[str]) -> CounterMetricFamily:
     return CounterMetricFamily(name, METRICS[name], labels=labels)  # type: ignore[index]
+
+
+def _gauge(name: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, METRICS[name], labels=["source"])  # type: ignore[index]
 
 
 def render(meters: Meters) -> bytes:

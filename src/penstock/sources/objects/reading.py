@@ -2,7 +2,7 @@
 
 One task does it all, so that what is known has one writer: it lists the bucket again and again, a
 page at a time, and between any two steps of that it looks at the keys that hints have named. What
-it holds is a page, a few objects and one fingerprint for each key.
+it holds is a page, a few objects, and for each key one fingerprint and whether it was seen.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, TypeVar
 
 from penstock.clock import Clock
 from penstock.records import Microseconds
@@ -23,13 +23,15 @@ from penstock.sources.extract import Extractor, needs_child
 from penstock.sources.objects.bucket import Bucket, Listed, Refused
 from penstock.sources.objects.hints import Hints
 from penstock.sources.objects.looking import Verdict, document_key, look
-from penstock.sources.objects.unseen import Unseen
 
 _STEP_OBJECTS: Final = 64
 _STEP_BYTES: Final = 8_000_000
 _STEP_HEAVY: Final = 4
 """What one step reads at most: hints wait for no longer than that."""
+_COMPARED: Final = 250
+"""How many are compared before others in the process have their turn."""
 _AGAIN_S: Final = 0.2
+T = TypeVar("T")
 
 
 class Reading:
@@ -57,7 +59,7 @@ class Reading:
         self._again_soon = False
         self._hinted: dict[str, None] = {}
         self._noted = hints.number if hints is not None else 0  # messages that a batch told of
-        self._unseen: Unseen | None = None
+        self._left: set[str] = set()  # known, and not yet seen by the listing that goes on
         self._due = True
         self._wake = asyncio.Event()
         self._timers: set[asyncio.Task[None]] = set()
@@ -105,20 +107,25 @@ class Reading:
         """List everything and compare it with what is known; one step at a time."""
         started = self._clock.now()
         lane: Lane = "live" if self._catalogue.loaded else "bulk"
-        unseen = self._unseen = Unseen(self._catalogue.known)
+        left = self._left = set()
+        for known in _slices(list(self._catalogue.known), _COMPARED * 40):
+            left.update(known)
+            await asyncio.sleep(0)
         async with aclosing(self._bucket.pages()) as pages:
             async for page in pages:
-                for versions in _steps(self._news(page, unseen)):
-                    yield await self._read(versions, lane)
+                for part in _slices(page, _COMPARED):
+                    for versions in _steps(self._news(part, left)):
+                        yield await self._read(versions, lane)
+                    await asyncio.sleep(0)
                 yield None
-        for keys in _slices(unseen.left(), _STEP_OBJECTS):
+        self._left = set()
+        for keys in _slices(list(left), _STEP_OBJECTS):
             yield await self._confirm(keys)
-        self._unseen = None
         self._catalogue.set_loaded()
         batch = self._batch((), (), "live")
         yield batch if self._again else SourceBatch((), batch.state, started)
 
-    def _news(self, page: Sequence[Listed], unseen: Unseen) -> list[Listed]:
+    def _news(self, page: Sequence[Listed], left: set[str]) -> list[Listed]:
         """Those of a page that differ from what is known."""
         known = self._catalogue.known
         news: list[Listed] = []
@@ -126,7 +133,7 @@ class Reading:
             if not self._patterns.wanted(version.key):
                 continue
             key = document_key(version.key)
-            unseen.see(key)
+            left.discard(key)
             fingerprint = known.get(key)
             if fingerprint is None or not fingerprint.startswith(version.signature):
                 news.append(version)
@@ -174,8 +181,7 @@ class Reading:
         gone: list[str] = []
         versions: list[Listed] = []
         for key, version in zip(keys, present, strict=True):
-            if self._unseen is not None:
-                self._unseen.see(document_key(key))
+            self._left.discard(document_key(key))
             if version is None:
                 gone.append(document_key(key))
             elif not isinstance(version, Refused):
@@ -252,12 +258,6 @@ def _steps(versions: Sequence[Listed]) -> Iterable[Sequence[Listed]]:
         yield part
 
 
-def _slices(keys: Iterable[str], most: int) -> Iterable[list[str]]:
-    part: list[str] = []
-    for key in keys:
-        part.append(key)
-        if len(part) >= most:
-            yield part
-            part = []
-    if part:
-        yield part
+def _slices(items: Sequence[T], most: int) -> Iterable[Sequence[T]]:
+    for start in range(0, len(items), most):
+        yield items[start : start + most]

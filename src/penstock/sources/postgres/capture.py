@@ -8,28 +8,40 @@ themselves and a single change waits for nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, LiteralString
 
 import psycopg
+import structlog
 from psycopg import pq
 
 from penstock.clock import Clock
 from penstock.errors import PenstockError, RetryableError, UnavailableError
 from penstock.records import Microseconds
-from penstock.sources.base import SourceBatch
+from penstock.sources.base import SourceBatch, State
+from penstock.sources.postgres import taking
 from penstock.sources.postgres.catalogue import (
     Server,
     fetch,
     fetch_primary_key,
     fetch_types,
 )
-from penstock.sources.postgres.changes import Assembler, TablePlan, commits_after, table_schema
+from penstock.sources.postgres.changes import Assembler, TablePlan, table_schema
+from penstock.sources.postgres.copying import Copies, Piece, TableCopy
 from penstock.sources.postgres.decoder import RELATION, Relation, decode
-from penstock.sources.postgres.positions import format_lsn, parse_lsn
+from penstock.sources.postgres.extras import Keep
+from penstock.sources.postgres.limits import PostgresLimits
+from penstock.sources.postgres.marks import CopyMark, Visibility
+from penstock.sources.postgres.options import PostgresOptions, stream_options
+from penstock.sources.postgres.parking import keyless, park
+from penstock.sources.postgres.positions import format_lsn, parse_lsn, parse_position
 from penstock.sources.postgres.shapes import Shape, ShapeWatch, fetch_shapes
+from penstock.sources.postgres.state import COPIED, COPY
 from penstock.sources.postgres.stream import DATA, DATA_START, ReplicationStream, wal_end
+from penstock.sources.postgres.watch import look_around
+
+logger = structlog.get_logger("penstock.sources.postgres")
 
 _SLICE: Final = 400
 """How many messages are decoded before other tasks get a turn: about 2 ms."""
@@ -39,12 +51,17 @@ _SILENCE_S: Final = 60.0
 """How long the server may leave our questions on the stream unanswered."""
 _MOMENTS: Final = 20
 """How many moments are remembered that the stream has not reached."""
+_PIECES: Final = 4
+"""How many batches of copies are given before the stream has its turn again."""
+_LOOK_S: Final = 5.0
+"""How often we look around at least, so that what is wrong is named within 10 s."""
 _CONFIRM_S: Final = 0.05
 """Confirmations closer together than this are joined."""
 
 # Time first: what committed by then lies before the LSNs that are read after.
 _PROBE: Final[LiteralString] = """
 SELECT t.now, pg_current_wal_insert_lsn()::text, pg_current_wal_flush_lsn()::text,
+       pg_current_snapshot()::text,
        ARRAY(SELECT c.oid::bigint FROM pg_publication_tables p
              JOIN pg_namespace n ON n.nspname = p.schemaname
              JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
@@ -74,11 +91,16 @@ class Capture:
         *,
         shapes: Mapping[str, Shape],
         on_altered: Callable[[Collection[str]], None],
+        on_begun: Callable[[str], None],
+        on_copied: Callable[[str], None],
+        dsn: str,
         clock: Clock,
         server: Server,
         batch_changes: int,
-        read_ahead_bytes: int,
+        limits: PostgresLimits,
         heartbeat_s: float,
+        options: PostgresOptions,
+        parked: Collection[str] = (),
     ) -> None:
         self._catalogue = catalogue
         self._what = f"source {source!r}"
@@ -87,13 +109,17 @@ class Capture:
         self._tables = dict(tables)
         self._shapes = ShapeWatch(shapes)
         self._on_altered = on_altered
+        self._on_begun = on_begun
+        self._on_copied = on_copied
+        self._asked = stream_options(options, server.version)
+        self._parked = set(parked)
         self._clock = clock
         self._batch_changes = batch_changes
         self._heartbeat_s = heartbeat_s
         timeout_s = server.wal_sender_timeout_ms / 1000 or 60.0
         self._status_s = min(10.0, timeout_s / 3)
         self._segment_bytes = server.segment_bytes
-        self._stream = ReplicationStream(replication, self._what, max_bytes=read_ahead_bytes)
+        self._stream = ReplicationStream(replication, self._what, max_bytes=limits.read_ahead_bytes)
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self._types: dict[tuple[int, int], str] = {}
@@ -105,21 +131,40 @@ class Capture:
         self._confirmed_at = 0.0
         self._progress = 0
         self._split = False
-        self._until: int | None = None
-        self._interrupted = False
+        self._resumed_at = 0
         self._pieces: list[bytes] = []
-        self._assembler = Assembler(source)
+        self._keep = Keep(source, options.messages, options.own_origin_only)
+        self._assembler = Assembler(source, keep=self._keep)
+        self._places = taking.Places(0, ())
+        self._marks: dict[str, CopyMark] = {}
+        self.copies = Copies(
+            dsn,
+            source,
+            publication,
+            clock=clock,
+            limits=limits,
+            batch_rows=batch_changes,
+            assembler=lambda: self._assembler,
+            wake=self._stream.wake,
+        )
 
-    async def start(self, slot: str, resume_lsn: int, position: str | None, durable: int) -> None:
-        """Begin to receive what comes after ``resume_lsn`` and, in it, after ``position``."""
-        self._assembler = Assembler(self._source, position, resume_lsn)
+    async def start(self, slot: str, resume_lsn: int, state: State, durable: int) -> None:
+        """Begin to receive what comes after that LSN and, in it, after the state's position."""
+        self._assembler = Assembler(
+            self._source, state.get("position"), resume_lsn, keep=self._keep
+        )
+        given = [state[name] for name in ("position", COPIED) if name in state]
+        # The transaction of the last change may not have been given to its end.
+        self._resumed_at = parse_position(state["position"])[0] if "position" in state else 0
+        self._places = taking.Places(resume_lsn, given)
         self._reported_lsn = self._progress = resume_lsn
         # Both names are made by us or are checked by the server: quoted as identifier and literal.
         quoted_slot = slot.replace('"', '""')
         quoted_publication = self._publication.replace('"', '""').replace("'", "''")
+        asked = "".join(f", {name} '{value}'" for name, value in self._asked.items())
         command = (
             f'START_REPLICATION SLOT "{quoted_slot}" LOGICAL {format_lsn(resume_lsn)} '
-            f"(proto_version '1', publication_names '\"{quoted_publication}\"')"
+            f"(proto_version '1', publication_names '\"{quoted_publication}\"'{asked})"
         )
         await self._stream.start(command.encode(), pq.ExecStatus.COPY_BOTH)
         self._stream.confirm(durable)
@@ -128,20 +173,13 @@ class Capture:
             asyncio.create_task(self._beat(), name=f"heartbeat {self._source}"),
         ]
 
-    async def batches(self, until: int | None = None) -> AsyncGenerator[SourceBatch]:
-        """Batches until `close` or `interrupt`; raises what ends the stream. May be called again.
-
-        With ``until``, ends when all that committed before that LSN was given, and nothing that
-        committed later; call again to go on. Such batches do not speak of time.
-        """
-        assembler, held = self._assembler, False
-        self._until = until
-        while not held and self._goes_on(until):
-            if not await self._arrived():
-                return
+    async def batches(self) -> AsyncGenerator[SourceBatch]:
+        """Batches until `close`; raises what ends the stream, or a copy."""
+        assembler = self._assembler
+        while await self._arrived():
             gather_until = self._loop.time() + _GATHER_S
-            while self._pieces and not held:
-                held = await self._feed()
+            while self._pieces:
+                await self._feed()
                 while len(assembler.changes) > self._batch_changes:
                     yield self._whole_batch() if assembler.complete else self._part_batch()
                 await asyncio.sleep(0)
@@ -153,30 +191,77 @@ class Capture:
             batch = self._report()
             if batch is not None:
                 yield batch
+            for batch in self._copied():
+                yield batch
 
-    def interrupt(self) -> None:
-        """Let batches without ``until`` end soon: there is something else to do in between."""
-        self._interrupted = True
-        self._stream.wake()
+    def copy(self, copy: TableCopy) -> None:
+        """Copy a table beside the stream."""
+        self._marks[copy.stream] = copy.mark
+        if copy.state is not None:
+            self._want(copy)
+        self.copies.add(copy)
 
     @property
     def ended(self) -> bool:
         """Whether there will be nothing more."""
         return self._stream.ended
 
-    def _goes_on(self, until: int | None) -> bool:
-        if until is not None:
-            return self._reach() < until
-        interrupted, self._interrupted = self._interrupted, False
-        return not interrupted
-
     async def _arrived(self) -> bool:
         """Wait for something to do; False when there will be nothing more."""
         if self._pieces:
             return True
+        if self.copies.pieces and not self._is_within():
+            self._stream.poll()  # what commits meanwhile is not to wait for a copy
+            self._pieces = self._stream.take()
+            return True
         await self._stream.wait()
         self._pieces = self._stream.take()
         return bool(self._pieces) or not self._stream.ended
+
+    def _copied(self) -> Iterator[SourceBatch]:
+        """What the copies have read by now; nothing in the middle of a transaction."""
+        for _ in range(_PIECES):
+            if self.copies.error is not None:
+                raise self.copies.error
+            piece = None if self._is_within() else self.copies.take()
+            if piece is None:
+                return
+            batch = self._take(piece)
+            piece.taken.set()
+            if batch is not None:
+                yield batch
+
+    def _is_within(self) -> bool:
+        """Whether what was given last is not the end of its transaction."""
+        return self._split or self._reach() <= self._resumed_at
+
+    def _take(self, piece: Piece) -> SourceBatch | None:
+        copy = piece.copy
+        if piece.kind == "begin":
+            is_new = copy.state is None
+            batch = taking.begin(copy, piece, self._places)
+            if is_new:
+                self._want(copy)
+                self._on_begun(copy.stream)
+            return batch
+        batch = taking.give(copy, piece, self._places)
+        if piece.ends_chunk and copy.is_complete:
+            self._end_copy(copy, piece)
+        return batch if batch.changes or batch.state else None
+
+    def _end_copy(self, copy: TableCopy, piece: Piece) -> None:
+        copy.ended = True
+        del self.copies.active[copy.stream], self._marks[copy.stream]
+        self._want(copy)
+        self._shapes.copied(copy.stream, piece.look.shape)
+        self._on_copied(copy.stream)
+
+    def _want(self, copy: TableCopy) -> None:
+        """Changes of the table that commit after the copy's beginning are wanted."""
+        assert copy.state is not None
+        starts_at = parse_position(copy.state.begun)[0]
+        self._tables[copy.stream] = (copy.table.oid, starts_at)
+        self._assembler.begin_table(copy.table.oid, starts_at, self._marks.get(copy.stream))
 
     def _report(self) -> SourceBatch | None:
         """What is complete, or that time has passed; None when there is nothing to say."""
@@ -184,17 +269,6 @@ class Capture:
             return None
         batch = self._whole_batch()
         return batch if batch.changes or batch.state or batch.as_of else None
-
-    def begin_tables(self, streams: Collection[str], starts_at: int) -> None:
-        """A copy of these tables as of this LSN was begun: changes from then on are wanted."""
-        for stream in streams:
-            oid = self._tables[stream][0]
-            self._tables[stream] = (oid, starts_at)
-            self._assembler.begin_table(oid, starts_at)
-
-    def end_table(self, stream: str, shape: Shape) -> None:
-        """The copy of this table is complete, and showed it in this shape."""
-        self._shapes.copied(stream, shape)
 
     def confirm(self, lsn: int) -> None:
         """All until ``lsn`` is durable here: tell the server, soon."""
@@ -216,36 +290,39 @@ class Capture:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        await self.copies.close()
 
     def _confirm_now(self) -> None:
         self._confirming = None
         self._confirmed_at = self._loop.time()
         self._stream.confirm(self._stream.durable)
 
-    async def _feed(self) -> bool:
-        """Decode a slice of what has come; True when it stopped before a transaction that
-        committed too late."""
-        assembler, until = self._assembler, self._until
+    async def _feed(self) -> None:
+        """Decode a slice of what has come."""
+        assembler = self._assembler
         pieces, self._pieces = self._pieces[:_SLICE], self._pieces[_SLICE:]
-        for place, piece in enumerate(pieces):
+        messages: list[bytes] = []
+        for piece in pieces:
             if piece[0] != DATA:
+                assembler.feed_all(messages, DATA_START)
+                messages = []
                 self._progress = max(self._progress, wal_end(piece))
             elif piece[DATA_START] == RELATION:
+                assembler.feed_all(messages, DATA_START)
+                messages = []
                 relation = decode(piece, DATA_START)
                 assert isinstance(relation, Relation)
                 assembler.define(relation.oid, await self._plan(relation))
-            elif until is not None and commits_after(piece, DATA_START, until):
-                self._pieces = pieces[place:] + self._pieces
-                return True
             else:
-                assembler.feed(piece, DATA_START)
-        return False
+                messages.append(piece)
+        assembler.feed_all(messages, DATA_START)
 
     async def _plan(self, relation: Relation) -> TablePlan | None:
-        known = self._tables.get(f"{relation.namespace}.{relation.name}")
+        stream = f"{relation.namespace}.{relation.name}"
+        known = self._tables.get(stream)
         if known is None or known[0] != relation.oid:
             return None
-        self._shapes.describe(f"{relation.namespace}.{relation.name}", relation)
+        self._shapes.describe(stream, relation)
         wanted = [(column.type_oid, column.type_modifier) for column in relation.columns]
         new = [pair for pair in wanted if pair not in self._types]
         if new:
@@ -254,14 +331,30 @@ class Capture:
         if relation.identity == "f":
             primary_key = await fetch_primary_key(self._catalogue, self._what, relation.oid)
         schema = table_schema(self._source, relation, self._types, primary_key)
-        return TablePlan.make(schema, known[1])
+        if not schema.key_indexes:
+            await self._park(stream)
+            return None
+        # Asking took time: what is wanted of the table may have changed.
+        return TablePlan.make(schema, self._tables[stream][1], self._marks.get(stream))
+
+    async def _park(self, stream: str) -> None:
+        """Leave a table out that has no key any more; the others go on."""
+        if stream in self.copies.active:
+            raise RetryableError(f"table {stream!r} of {self._what} lost its key in its copy")
+        oid, _ = self._tables.pop(stream)
+        self._assembler.define(oid, None)
+        self._parked.add(stream)
+        reason = keyless(stream)
+        self._shapes.note(park(stream, reason))
+        logger.error("source.table_parked", source=self._source, table=stream, reason=reason)
+        self._stream.wake()
 
     def _is_news(self) -> bool:
         """Whether there is something to report though no change is complete."""
-        if self._until is not None:
-            return False
         if self._split and not self._assembler.changes:
             return self._assembler.end_lsn > self._reported_lsn
+        if self._shapes.has_news and not self._assembler.changes:
+            return True
         reach = self._reach()
         return any(moment.lsn <= reach for moment in self._moments)
 
@@ -274,25 +367,34 @@ class Capture:
         what may be forgotten comes with its end."""
         self._split = True
         changes = self._assembler.take_part(self._batch_changes)
-        return SourceBatch(changes, {"position": changes[-1].position})
+        self._places.passed(changes[-1].position)
+        return SourceBatch(changes, {"position": changes[-1].position, **self._put_off()})
 
     def _whole_batch(self) -> SourceBatch:
         """All that is complete (which may be no more than that time has passed)."""
-        state: dict[str, str | None] = {**self._shapes.take_noted()}
+        state: dict[str, str | None] = {**self._shapes.take_noted(), **self._put_off()}
         changes = self._assembler.take_complete()
         if changes:
             state["position"] = changes[-1].position
-        self._split = False
+            self._places.passed(changes[-1].position)
+        # Time may be told of in the middle of a transaction: that does not end it.
+        self._split = self._split and not changes and self._assembler.is_open
         reach = self._reach()
         if reach > self._reported_lsn:
             self._reported_lsn = reach
             state["lsn"] = format_lsn(reach)
         return SourceBatch(changes, state, self._time())
 
+    def _put_off(self) -> dict[str, str]:
+        """Rows that copies are to read by their keys, where that is not in the state."""
+        return {
+            COPY + copy.stream: taking.describe(copy)
+            for copy in self.copies.active.values()
+            if copy.mark.changed and copy.state is not None
+        }
+
     def _time(self) -> Microseconds | None:
         """The latest time up to which everything is included; None if it is not news."""
-        if self._until is not None:
-            return None
         times = [self._as_of]
         if self._assembler.committed_at is not None:
             times.append(self._assembler.committed_at)
@@ -300,6 +402,10 @@ class Capture:
         times += [moment.time for moment in self._moments if moment.lsn <= reach]
         self._moments = [moment for moment in self._moments if moment.lsn > reach]
         latest = max(times)
+        if self.copies.is_first_load:
+            # Until a table is there as a whole, this is known for the time after only.
+            self._moments = [_Moment(latest, 0), *self._moments]
+            return None
         if latest == self._as_of:
             return None
         self._as_of = latest
@@ -317,7 +423,7 @@ class Capture:
             while not self._stream.ended:
                 await self._probe()
                 self._stream.confirm(self._stream.durable, ask=True)
-                await self._clock.sleep(self._heartbeat_s)
+                await self._clock.sleep(min(self._heartbeat_s, _LOOK_S))
         except PenstockError as error:
             self._stream.fail(error)
 
@@ -326,11 +432,21 @@ class Capture:
             async with asyncio.timeout(10):
                 rows = await fetch(self._catalogue, self._what, _PROBE, (self._publication,))
                 found = await fetch_shapes(self._catalogue, self._what, self._publication)
+                lost = await look_around(
+                    self._catalogue,
+                    self._what,
+                    self._publication,
+                    list(self._tables),
+                    sorted(self._parked),
+                )
         except TimeoutError as error:
             raise UnavailableError(
                 f"expected an answer from {self._what} within 10 s, got none: reconnecting"
             ) from error
-        time, inserted, flushed, oids = rows[0]
+        time, inserted, flushed, snapshot, oids = rows[0]
+        self._assembler.settle(Visibility.parse(snapshot))
+        for stream in lost:
+            await self._park(stream)
         for stream, (oid, _) in self._tables.items():
             if oid not in oids:
                 raise RetryableError(
@@ -343,7 +459,9 @@ class Capture:
                 f"expected a sign of life on the replication stream of {self._what}, got none for "
                 f"{silent_s:.0f} s: reconnecting"
             )
-        altered = self._shapes.compare(found, self._tables, self._loop.time())
+        # A copy looks after its table itself, as long as it lasts.
+        watched = [stream for stream in self._tables if stream not in self.copies.active]
+        altered = self._shapes.compare(found, watched, self._loop.time())
         if altered:
             self._on_altered(altered)
         self._remember(time, parse_lsn(inserted), parse_lsn(flushed))

@@ -125,6 +125,7 @@ LEFT JOIN LATERAL (
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND n.nspname !~ '^pg_(toast|temp)'
+  AND (%(streams)s::text[] IS NULL OR n.nspname || '.' || c.relname = ANY (%(streams)s))
 ORDER BY n.nspname, c.relname
 """
 
@@ -148,6 +149,8 @@ FROM pg_publication_tables p
 JOIN pg_namespace n ON n.nspname = p.schemaname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY (p.attnames)
+    -- Early releases of 15 list generated columns, which they do not send.
+    AND (a.attgenerated = '' OR current_setting('server_version_num')::integer >= 180000)
 WHERE p.pubname = %s AND c.oid = %s
 ORDER BY a.attnum
 """
@@ -215,15 +218,20 @@ class Slot:
     invalid: str | None
     retained_bytes: int
     safe_wal_bytes: int | None
+    failover: bool = False
+    synced: bool = False
 
 
 _SLOT: Final[LiteralString] = """
 SELECT s.slot_name::text, s.plugin::text, s.database::text, s.active_pid, s.restart_lsn::text,
        s.confirmed_flush_lsn::text, s.wal_status,
-       to_jsonb(s) ->> 'invalidation_reason',
+       coalesce(to_jsonb(s) ->> 'invalidation_reason',
+                CASE WHEN (to_jsonb(s) ->> 'conflicting')::boolean THEN 'conflict' END),
        CASE WHEN pg_is_in_recovery() THEN 0
             ELSE coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn), 0) END::bigint,
-       s.safe_wal_size
+       s.safe_wal_size,
+       coalesce((to_jsonb(s) ->> 'failover')::boolean, false),
+       coalesce((to_jsonb(s) ->> 'synced')::boolean, false)
 FROM pg_replication_slots s WHERE s.slot_name = %s
 """
 
@@ -255,11 +263,13 @@ async def fetch_server(connection: psycopg.AsyncConnection, what: str) -> Server
     return server
 
 
-async def fetch_tables(connection: psycopg.AsyncConnection, what: str) -> list[Table]:
-    """All relations that are not the system's own."""
+async def fetch_tables(
+    connection: psycopg.AsyncConnection, what: str, streams: Sequence[str] | None = None
+) -> list[Table]:
+    """All relations that are not the system's own, or those of these names."""
     try:
         async with connection.cursor(row_factory=class_row(Table)) as cursor:
-            await cursor.execute(_TABLES)
+            await cursor.execute(_TABLES, {"streams": None if streams is None else list(streams)})
             return await cursor.fetchall()
     except psycopg.Error as error:
         raise translate(error, what) from error

@@ -7,7 +7,7 @@ copy contains, and knows how far complete transactions go.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final, cast
@@ -23,33 +23,33 @@ from penstock.records import (
     Row,
     Schema,
 )
+from penstock.sources.postgres.bulk import decode_rows
 from penstock.sources.postgres.decoder import (
-    BEGIN,
+    INSERT,
     Begin,
     Commit,
     Delete,
     Insert,
+    LogicalMessage,
     OldKind,
+    Origin,
     ProtocolError,
     Relation,
     Truncate,
     Update,
     decode,
 )
+from penstock.sources.postgres.extras import Keep, message_row
+from penstock.sources.postgres.marks import CopyMark, Visibility
 from penstock.sources.postgres.positions import parse_position, position_prefix
 
 NEVER: Final = 1 << 64
 """Where a table starts whose copy is yet to be made: after every LSN."""
 _EVERYTHING: Final = 1 << 62
+_SAME: Final = 5
+"""A message's tag and relation."""
+_ROWS_ONLY: Final = Keep()
 _new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
-
-
-def commits_after(data: bytes, start: int, lsn: int) -> bool:
-    """Whether this message begins a transaction that committed at or after ``lsn``."""
-    if data[start] != BEGIN:
-        return False
-    message = decode(data, start)
-    return isinstance(message, Begin) and message.commit_lsn >= lsn
 
 
 def _key_maker(indexes: tuple[int, ...]) -> Callable[[Row], Key]:
@@ -67,9 +67,11 @@ class TablePlan:
     starts_at: int
     """Changes that committed before this LSN are in the copy of the table."""
     key: Callable[[Row], Key]
+    mark: CopyMark | None = None
+    """What is kept of the table while it is copied."""
 
     @classmethod
-    def make(cls, schema: Schema, starts_at: int = 0) -> TablePlan:
+    def make(cls, schema: Schema, starts_at: int = 0, mark: CopyMark | None = None) -> TablePlan:
         """Raises `SourceError` when the schema has no key."""
         if not schema.key_indexes:
             raise SourceError(
@@ -78,7 +80,7 @@ class TablePlan:
                 source=schema.source,
                 stream=schema.stream,
             )
-        return cls(schema, starts_at, _key_maker(schema.key_indexes))
+        return cls(schema, starts_at, _key_maker(schema.key_indexes), mark)
 
 
 def table_schema(
@@ -110,8 +112,17 @@ class Assembler:
     that are complete, the last of which ended at ``end_lsn`` and was committed at ``committed_at``.
     """
 
-    def __init__(self, source: str, position: str | None = None, end_lsn: int = 0) -> None:
+    def __init__(
+        self,
+        source: str,
+        position: str | None = None,
+        end_lsn: int = 0,
+        *,
+        keep: Keep = _ROWS_ONLY,
+    ) -> None:
         self._source = source
+        self._keep = keep
+        self._messages = TablePlan.make(keep.schema)
         self._resume = parse_position(position) if position else (-1, 0)
         self._plans: dict[int, TablePlan | None] = {}
         self._skip = 0
@@ -121,6 +132,17 @@ class Assembler:
         self._transaction = ""
         self._committed = Microseconds(0)
         self._commit_lsn = 0
+        self._unsettled: set[int] = set()
+        self._handlers: Mapping[type, Callable[[Any], None]] = {
+            Insert: self._insert,
+            Update: self._update,
+            Delete: self._delete,
+            Begin: self._start,
+            Commit: self._finish,
+            Truncate: self._truncate,
+            LogicalMessage: self._message,
+            Origin: self._came_from,
+        }
         self.changes: list[Change] = []
         self.complete = 0
         self.end_lsn = end_lsn
@@ -130,11 +152,31 @@ class Assembler:
         """Changes of this relation look so from here on; None leaves them out."""
         self._plans[oid] = plan
 
-    def begin_table(self, oid: int, starts_at: int) -> None:
-        """Changes of this relation that commit from this LSN on are wanted."""
+    def begin_table(self, oid: int, starts_at: int, mark: CopyMark | None) -> None:
+        """Changes of this relation that commit from this LSN on are wanted, and noted in ``mark``
+        while there is one."""
         plan = self._plans.get(oid)
         if plan is not None:
-            self._plans[oid] = replace(plan, starts_at=starts_at)
+            self._plans[oid] = replace(plan, starts_at=starts_at, mark=mark)
+
+    def is_seen_by(self, snapshot: Visibility) -> bool:
+        """Whether all transactions that were begun here are in the snapshot. A transaction is sent
+        to us as soon as its commit is on disk, a moment before others can see it."""
+        self._unsettled = snapshot.unsettled(self._unsettled)
+        return all(map(snapshot.sees, self._unsettled))
+
+    def settle(self, snapshot: Visibility) -> None:
+        """Forget what every snapshot from now on sees."""
+        self._unsettled = snapshot.unsettled(self._unsettled)
+
+    def expect(self, xids: Iterable[int]) -> None:
+        """These may have been begun by an earlier life."""
+        self._unsettled.update(xids)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction has begun and not ended."""
+        return self._begin is not None
 
     def take_complete(self) -> list[Change]:
         """Remove the changes of complete transactions."""
@@ -152,18 +194,57 @@ class Assembler:
     def feed(self, data: bytes, start: int = 0) -> None:
         """Add one message. Raises `ProtocolError` for what cannot stand at this place."""
         message = decode(data, start)
-        if isinstance(message, Insert):
-            self._insert(message)
-        elif isinstance(message, Update):
-            self._update(message)
-        elif isinstance(message, Delete):
-            self._delete(message)
-        elif isinstance(message, Begin):
-            self._start(message)
-        elif isinstance(message, Commit):
-            self._finish(message)
-        elif isinstance(message, Truncate):
-            self._truncate(message)
+        handle = self._handlers.get(type(message))
+        if handle is not None:
+            handle(message)
+
+    def feed_all(self, pieces: Sequence[bytes], start: int) -> None:
+        """Add messages, each from ``start`` of its piece to its end: the same as `feed` of each."""
+        rows = decode_rows(pieces, start)
+        place, end = 0, len(pieces)
+        while place < end:
+            row = rows[place]
+            if row is None:
+                self.feed(pieces[place], start)
+                place += 1
+                continue
+            head = pieces[place][start : start + _SAME]
+            run: list[Row] = [row]
+            place += 1
+            while place < end and (row := rows[place]) is not None:
+                if pieces[place][start : start + _SAME] != head:
+                    break
+                run.append(row)
+                place += 1
+            self._new_rows(head[0], int.from_bytes(head[1:], "big"), run)
+
+    def _new_rows(self, tag: int, relation: int, rows: Sequence[Row]) -> None:
+        """Inserts, or updates without an old row, of one table, one after the other."""
+        first = self._place + 1
+        plan = self._plan(relation)
+        if plan is None or self._place <= self._skip or plan.mark is not None:
+            self._place = first - 1
+            for row in rows:
+                if tag == INSERT:
+                    self._insert(Insert(relation, row))
+                else:
+                    self._update(Update(relation, None, None, row))
+            return
+        self._place = first + len(rows) - 1
+        schema = plan.schema
+        if len(rows[0]) != len(schema.columns):
+            raise _wrong_width(schema, rows[0])
+        op = Op.CREATE if tag == INSERT else Op.UPDATE
+        prefix, committed, transaction = self._prefix, self._committed, self._transaction
+        key, new = plan.key, _new
+        self.changes += [
+            new(
+                Change,
+                (schema, op, key(row), f"{prefix}{place:08X}", committed, row, None, None,
+                 transaction),
+            )
+            for place, row in enumerate(rows, first)
+        ]  # fmt: skip
 
     def _start(self, begin: Begin) -> None:
         if self._begin is not None:
@@ -176,6 +257,7 @@ class Assembler:
         self._begin, self._place = begin, 0
         self._prefix = position_prefix(begin.commit_lsn)
         self._transaction = str(begin.xid)
+        self._unsettled.add(begin.xid)
         self._committed, self._commit_lsn = begin.committed_at, begin.commit_lsn
 
     def _finish(self, commit: Commit) -> None:
@@ -211,13 +293,14 @@ class Assembler:
         row = message.new
         if len(row) != len(plan.schema.columns):
             raise _wrong_width(plan.schema, row)
-        self._add(plan.schema, Op.CREATE, plan.key(row), row)
+        self._add(plan, Op.CREATE, plan.key(row), row)
 
     def _update(self, message: Update) -> None:
         plan = self._plan(message.relation)
         if plan is None:
             return
-        schema, old, row, old_key = plan.schema, message.old, message.new, None
+        schema, old, row = plan.schema, message.old, message.new
+        old_key: Key | None = None
         if len(row) != len(schema.columns):
             raise _wrong_width(schema, row)
         if old is not None and message.kind is not None:
@@ -228,7 +311,15 @@ class Assembler:
         key = plan.key(row)
         if UNCHANGED in cast("Row", key):
             raise ProtocolError(f"expected the key of an updated row of {schema.stream!r}")
-        self._add(schema, Op.UPDATE, key, row, old, None if old_key == key else old_key)
+        if old_key == key:
+            old_key = None
+        mark = plan.mark
+        if mark is not None and UNCHANGED in row and not mark.knows(old_key or key):
+            mark.put_off(key, row)
+            if old_key is not None:
+                self._add(plan, Op.DELETE, old_key, None, old)
+            return
+        self._add(plan, Op.UPDATE, key, row, old, old_key)
 
     def _delete(self, message: Delete) -> None:
         plan = self._plan(message.relation)
@@ -237,29 +328,54 @@ class Assembler:
         old = message.old
         if len(old) != len(plan.schema.columns):
             raise _wrong_width(plan.schema, old)
-        self._add(plan.schema, Op.DELETE, plan.key(old), None, old)
+        self._add(plan, Op.DELETE, plan.key(old), None, old)
 
     def _truncate(self, message: Truncate) -> None:
         for oid in message.relations:
             plan = self._plan(oid)
             if plan is not None:
-                self._add(plan.schema, Op.TRUNCATE, (), None)
+                self._add(plan, Op.TRUNCATE, (), None)
+
+    def _came_from(self, _: Origin) -> None:
+        """The transaction was replicated to the source itself."""
+        if self._keep.own_only:
+            self._skip = _EVERYTHING
+
+    def _message(self, message: LogicalMessage) -> None:
+        """What was written in a transaction has a place in it; what was written outside of one has
+        none, and is left out."""
+        if not message.transactional or not self._keep.messages:
+            return
+        if self._begin is None:
+            raise ProtocolError("expected the beginning of a transaction, got a message")
+        self._place += 1
+        if self._place > self._skip:
+            row = message_row(f"{self._prefix}{self._place:08X}", message)
+            self._add(self._messages, Op.CREATE, (row[0],), row)
 
     def _add(
         self,
-        schema: Schema,
+        plan: TablePlan,
         op: Op,
         key: Key,
         after: Row | None,
         before: Row | None = None,
         old_key: Key | None = None,
     ) -> None:
+        mark = plan.mark
+        if mark is not None:
+            if op is Op.TRUNCATE:
+                mark.empty()
+            else:
+                mark.touch(key)
+                if old_key is not None:
+                    mark.touch(old_key)
         # tuple.__new__ is what Change() comes to, at a third of its time.
         self.changes.append(
             _new(
                 Change,
                 (
-                    schema,
+                    plan.schema,
                     op,
                     key,
                     f"{self._prefix}{self._place:08X}",

@@ -3,30 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, LiteralString
 
 import psycopg
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, SourceError
 from penstock.sources.base import Finding
 from penstock.sources.postgres.catalogue import (
     Server,
     Table,
     choose_tables,
+    fetch,
     fetch_published,
     fetch_server,
     fetch_slot,
     fetch_tables,
 )
 from penstock.sources.postgres.connections import connect
-from penstock.sources.postgres.positions import format_lsn
+from penstock.sources.postgres.health import assess
+from penstock.sources.postgres.options import PostgresOptions
 
 OLDEST_VERSION: Final = 150000
-_GIB: Final = 1 << 30
+FAILOVER_VERSION: Final = 170000
 
 
 async def check_source(
-    dsn: str, name: str, patterns: Sequence[str], *, slot: str, publication: str
+    dsn: str,
+    name: str,
+    patterns: Sequence[str],
+    *,
+    slot: str,
+    publication: str,
+    options: PostgresOptions,
 ) -> list[Finding]:
     """Reachability, settings, rights, tables, publication and slot."""
     what = f"source {name!r}"
@@ -41,7 +49,8 @@ async def check_source(
             *_check_server(name, server),
             *await _check_replication(dsn, name, what, server),
             *await _check_tables(connection, name, what, patterns, publication, server),
-            *await _check_slot(connection, name, what, slot, server),
+            *await _check_slot(connection, name, what, slot, server, options),
+            *await _check_failover(connection, name, what, slot, server, options),
         ]
     except PenstockError as error:
         findings = [Finding(f"{name}: catalogue", "error", *_message_and_mend(error))]
@@ -107,7 +116,7 @@ def _check_server(name: str, server: Server) -> list[Finding]:
                 "max_slot_wal_keep_size is unlimited: while Penstock is stopped for long, WAL can "
                 "fill the source's disk",
                 "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB' (then the slot is lost instead "
-                "and tables are copied anew), or drop the source when it is not used",
+                "and `penstock resync` repairs), or drop the source when it is not used",
             )
         )
     return findings
@@ -197,31 +206,80 @@ def _check_table(name: str, table: Table) -> Finding:
 
 
 async def _check_slot(
-    connection: psycopg.AsyncConnection, name: str, what: str, slot_name: str, server: Server
+    connection: psycopg.AsyncConnection,
+    name: str,
+    what: str,
+    slot_name: str,
+    server: Server,
+    options: PostgresOptions,
 ) -> list[Finding]:
     subject = f"{name}: slot"
     slot = await fetch_slot(connection, what, slot_name)
     if slot is None:
         return [Finding(subject, "ok", f"replication slot {slot_name!r} will be made")]
-    if slot.invalid is not None:
-        return [
-            Finding(
-                subject,
-                "error",
-                f"expected replication slot {slot_name!r} to be valid, got {slot.invalid!r}",
-                "`penstock drop` the source and run again: its tables are copied anew",
-            )
-        ]
-    held = f"{slot.retained_bytes / _GIB:.2f} GiB of WAL retained"
-    stands = "none" if slot.confirmed_lsn is None else format_lsn(slot.confirmed_lsn)
-    limit = server.max_slot_wal_keep_mb * (1 << 20)
-    if (limit > 0 and slot.retained_bytes > limit / 2) or slot.retained_bytes > 10 * _GIB:
+    found = assess(slot, server, options.wal_budget_bytes)
+    stands = found.facts["confirmed_lsn"]
+    return [Finding(subject, found.level, f"{found.message}; it stands at {stands}", found.mend)]
+
+
+_FAILOVER: Final[LiteralString] = """
+SELECT (SELECT count(*)::integer FROM pg_replication_slots
+        WHERE slot_type = 'physical' AND slot_name = ANY (string_to_array(
+            replace(current_setting('synchronized_standby_slots', true), ' ', ''), ','))),
+       (SELECT count(*)::integer FROM pg_replication_slots WHERE slot_type = 'physical')
+"""
+
+
+async def _check_failover(
+    connection: psycopg.AsyncConnection,
+    name: str,
+    what: str,
+    slot_name: str,
+    server: Server,
+    options: PostgresOptions,
+) -> list[Finding]:
+    """Whether a standby that takes over would have the slot, and nothing less than we read."""
+    if not options.failover:
+        return []
+    subject = f"{name}: failover"
+    if server.version < FAILOVER_VERSION:
+        message = (
+            f"expected PostgreSQL 17 or later for failover: true, got {server.version // 10000}"
+        )
+        mend = "upgrade the server, or set failover: false and `penstock resync` after a failover"
+        return [Finding(subject, "error", message, mend)]
+    slot = await fetch_slot(connection, what, slot_name)
+    if slot is not None and not slot.failover:
+        message = f"replication slot {slot_name!r} was made without failover"
+        mend = "start `penstock run`, which sets it"
+        return [Finding(subject, "warning", message, mend)]
+    waited, standbys = (await fetch(connection, what, _FAILOVER))[0]
+    if not waited:
         return [
             Finding(
                 subject,
                 "warning",
-                f"replication slot {slot_name!r} stands at {stands}, {held}",
-                "run Penstock until it has caught up, or drop the source",
+                f"the primary does not wait for a standby ({standbys} physical slots): a standby "
+                "that takes over may be behind what Penstock has read",
+                "set synchronized_standby_slots to the standby's slot, and on the standby "
+                "sync_replication_slots = on, hot_standby_feedback = on and a dbname in "
+                "primary_conninfo",
             )
         ]
-    return [Finding(subject, "ok", f"replication slot {slot_name!r} stands at {stands}, {held}")]
+    return [Finding(subject, "ok", f"the slot is copied to standbys; {waited} of them waited for")]
+
+
+def require_logical(server: Server, what: str) -> None:
+    """Refuse a server that cannot be captured at all."""
+    if server.version < OLDEST_VERSION:
+        raise SourceError(
+            f"expected PostgreSQL 15 or later behind {what}, got {server.version // 10000}: "
+            "upgrade it"
+        )
+    if server.in_recovery:
+        raise SourceError(f"expected a primary server behind {what}, got a standby: mend the DSN")
+    if server.wal_level != "logical":
+        raise SourceError(
+            f"expected wal_level 'logical' on the server of {what}, got {server.wal_level!r}: "
+            "ALTER SYSTEM SET wal_level = logical, then restart the server"
+        )

@@ -25,8 +25,9 @@ SESSION_OPTIONS: Final = (
 _CONNECT_S: Final = 8
 """Long enough for a server far away, short enough that a fault is named within 10 s."""
 
-_SILENT_S: Final = 10
-"""A process that says nothing for so long (stopped, cut off) gives its slot up to the next one."""
+_SILENCE: Final = "-c wal_sender_timeout=10s"
+"""A process that says nothing for so long (stopped, cut off) gives its slot up to the next one,
+unless the DSN says else."""
 
 # What a person does about a refusal; libpq gives no code for it, only the server's sentence.
 _MENDS: Final = (
@@ -63,11 +64,10 @@ async def connect(
         **parameters,
         "connect_timeout": given.get("connect_timeout", _CONNECT_S),
         "client_encoding": "utf8",
-        "options": f"{parameters.get('options') or ''} {SESSION_OPTIONS}".strip(),
+        "options": f"{_SILENCE} {parameters.get('options') or ''} {SESSION_OPTIONS}",
     }
     if replication:
         arguments["replication"] = "database"
-        arguments["options"] += f" -c wal_sender_timeout={_SILENT_S}s"
     try:
         return await psycopg.AsyncConnection.connect(autocommit=True, **arguments)
     except psycopg.Error as error:
@@ -95,6 +95,9 @@ def translate(error: psycopg.Error, what: str) -> PenstockError:
         return UnavailableError(f"lost the connection to {what} ({sentence}): it is opened again")
     if isinstance(meaning, RetryableError):
         return RetryableError(f"{what} cannot do it now ({sentence}): it is tried again")
+    if error.sqlstate == "XX000" and "could not open relation" in sentence:
+        # A table was dropped while the catalogue was looked at.
+        return RetryableError(f"{what} changed while it was looked at ({sentence}): looking again")
     if error.sqlstate == "53400":
         mend = "raise max_replication_slots and max_wal_senders, or drop slots that nobody uses"
     elif error.sqlstate == "42501":

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from penstock.clock import Clock
 from penstock.errors import ConfigError
 from penstock.records import Schema
-from penstock.sources.base import Finding, RowHash
+from penstock.sources.base import Finding, Health, LiveSide, RepairStep, RowHash, State
 from penstock.sources.postgres.catalogue import (
     choose_tables,
     fetch,
@@ -19,7 +19,10 @@ from penstock.sources.postgres.catalogue import (
 )
 from penstock.sources.postgres.checks import check_source
 from penstock.sources.postgres.connections import connect
+from penstock.sources.postgres.health import look
 from penstock.sources.postgres.limits import PostgresLimits
+from penstock.sources.postgres.options import PostgresOptions
+from penstock.sources.postgres.parking import settle_tables
 from penstock.sources.postgres.positions import format_lsn, parse_lsn
 from penstock.sources.postgres.publication import (
     claim_slot,
@@ -27,6 +30,8 @@ from penstock.sources.postgres.publication import (
     drop_publication,
     drop_slot,
 )
+from penstock.sources.postgres.repair import Repair
+from penstock.sources.postgres.state import TABLE
 from penstock.sources.postgres.verify import HashedTable, current_lsn, row_hashes
 
 
@@ -55,6 +60,7 @@ class PostgresDatabase:
         slot: str | None,
         publication: str | None,
         limits: PostgresLimits,
+        options: PostgresOptions,
     ) -> None:
         if not tables:
             raise ConfigError(f"expected the names of tables for source {name!r}, got none")
@@ -65,6 +71,7 @@ class PostgresDatabase:
         self._patterns = tuple(tables)
         self._clock = clock
         self._limits = limits
+        self._options = options
         self._what = f"source {name!r}"
 
     async def close(self) -> None:
@@ -73,7 +80,12 @@ class PostgresDatabase:
     async def check(self) -> Sequence[Finding]:
         """See `penstock.sources.base.CheckableSource.check`."""
         return await check_source(
-            self._dsn, self.name, self._patterns, slot=self.slot, publication=self.publication
+            self._dsn,
+            self.name,
+            self._patterns,
+            slot=self.slot,
+            publication=self.publication,
+            options=self._options,
         )
 
     async def drop(self) -> Sequence[str]:
@@ -114,6 +126,14 @@ class PostgresDatabase:
         finally:
             await connection.close()
 
+    async def health(self) -> Health | None:
+        """See `penstock.sources.base.WatchedSource.health`."""
+        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
+        try:
+            return await look(connection, self._what, self.slot, self._options.wal_budget_bytes)
+        finally:
+            await connection.close()
+
     async def current_lsn(self) -> str:
         """Where the server's log ends now: what committed before lies before it."""
         connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
@@ -127,7 +147,9 @@ class PostgresDatabase:
         connection = await connect(self._dsn, self._what)
         try:
             found = await fetch_tables(connection, self._what)
-            return [table.stream for table in choose_tables(self._patterns, found, self.name)]
+            # Tables that cannot be captured now (and are left out, if they were) are no streams.
+            known = {TABLE + table.stream: "" for table in found}
+            return [t.stream for t in settle_tables(self._patterns, found, self.name, known)[0]]
         finally:
             await connection.close()
 
@@ -147,8 +169,9 @@ class PostgresDatabase:
         still has (None: all of them)."""
         connection = await connect(self._dsn, self._what)
         try:
-            tables = await fetch_tables(connection, self._what)
-            table = choose_tables([schema.stream], tables, self.name)[0]
+            tables = await fetch_tables(connection, self._what, [schema.stream])
+            # A table that is left out for the moment can be compared all the same.
+            table = tables[0] if tables else choose_tables([schema.stream], tables, self.name)[0]
             hashed = HashedTable(
                 (table.namespace, table.name),
                 columns or schema.names,
@@ -160,3 +183,21 @@ class PostgresDatabase:
                     yield row
         finally:
             await connection.close()
+
+    async def repair(
+        self, state: State, streams: Sequence[str] | None, live: LiveSide
+    ) -> AsyncGenerator[RepairStep]:
+        """See `penstock.sources.base.RepairableSource.repair`."""
+        work = Repair(
+            self.name,
+            self._dsn,
+            self._patterns,
+            slot=self.slot,
+            publication=self.publication,
+            clock=self._clock,
+            failover=self._options.failover,
+            limits=self._limits,
+        )
+        async with aclosing(work.steps(state, streams, live)) as steps:
+            async for step in steps:
+                yield step

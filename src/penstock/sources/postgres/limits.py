@@ -11,11 +11,17 @@ class PostgresLimits:
 
     read_ahead_bytes: int = 4_000_000
     consistent_point_s: float = 300.0
-    """How long to wait for open transactions before a copy."""
-    reread_point_s: float = 3.0
-    """The same when a table is copied again: the stream waits for that time."""
-    reread_pause_s: float = 30.0
-    """How long the stream goes on before that is tried again."""
+    """How long to wait for open transactions when the slot is made."""
+    copy_tables: int = 2
+    """How many tables are copied at the same time, each on a connection of its own."""
+    chunk_s: float = 0.5
+    """How long one chunk of a copy takes, about: its snapshot is open for that time."""
+    chunk_blocks: int = 256
+    """How many blocks the first chunk of a copy has."""
+    batch_bytes: int = 4_000_000
+    """How large the values of one batch of a copy may be."""
+    open_writers_s: float = 30.0
+    """How often it is told that a copy waits for transactions that stay open."""
     slot_s: float = 6.0
     """How long to wait for a slot that a killed process still holds."""
     answer_s: float = 10.0

@@ -45,13 +45,3 @@ def parse_position(position: str) -> tuple[int, int]:
             f"expected a position like 00000016B374D848.00000001, got {position!r} in the state "
             "of this source: it was written by something else"
         ) from error
-
-
-def snapshot_position(consistent_point: int, place: int) -> Position:
-    """The position of row number ``place`` (from 0) of a copy made at ``consistent_point``.
-
-    WAL records begin at multiples of 8, so what lies in the 7 bytes before the consistent point is
-    later than every commit before it and earlier than every commit from it on. A copy of more than
-    2**32 rows goes on in the next of these bytes.
-    """
-    return make_position(consistent_point - 7 + (place >> 32), place & 0xFFFFFFFF)

@@ -25,11 +25,21 @@ from penstock.sources.postgres.connections import one_line, translate
 from penstock.sources.postgres.positions import format_lsn, parse_lsn
 
 _MARK: Final = "made by Penstock"
+RESYNC: Final = "`penstock resync`"
+"""What mends where the stream has a gap; said in sentences."""
 
 _PUBLICATION: Final[LiteralString] = """
 SELECT obj_description(oid, 'pg_publication'), pubinsert AND pubupdate AND pubdelete AND pubtruncate
 FROM pg_publication WHERE pubname = %s
 """
+
+DOUBT: Final = "doubt"
+"""The name in the state of why changes may be missing: only a repair takes it away."""
+
+
+class DoubtError(SourceError):
+    """Changes may be missing: the state must say so until a repair has compared all rows."""
+
 
 _WRITERS: Final[LiteralString] = """
 SELECT string_agg(format('pid %s (%s, for %s s)', pid,
@@ -56,6 +66,22 @@ async def _execute(
         raise translate(error, what) from error
 
 
+def in_doubt(what: str, publication: str) -> DoubtError:
+    """The error for a publication that left kinds of changes out."""
+    return DoubtError(
+        f"expected publication {publication!r} of {what} to publish INSERT, UPDATE, DELETE and "
+        "TRUNCATE, but somebody has taken some away, and with them changes: "
+        f"ALTER PUBLICATION ... SET (publish = 'insert, update, delete, truncate'), then {RESYNC}"
+    )
+
+
+async def check_publication(connection: psycopg.AsyncConnection, what: str, name: str) -> None:
+    """Raise `DoubtError` when the publication, while it is read, leaves kinds of changes out."""
+    rows = await fetch(connection, what, _PUBLICATION, (name,))
+    if rows and not rows[0][1]:
+        raise in_doubt(what, name)
+
+
 class Published(NamedTuple):
     """What `ensure_publication` found: which tables came into the publication only now."""
 
@@ -69,10 +95,13 @@ async def ensure_publication(
     publication: str,
     tables: Sequence[Table],
     server: Server,
+    *,
+    mend: bool = False,
 ) -> Published:
     """Make the publication hold exactly these tables.
 
-    A publication that somebody else made is used as it is, and must hold them.
+    A publication that somebody else made is used as it is, and must hold them. One of ours that
+    leaves kinds of changes out is a `DoubtError`, unless ``mend``.
     """
     rows = await fetch(connection, what, _PUBLICATION, (publication,))
     wanted = {table.oid: table for table in tables}
@@ -84,6 +113,10 @@ async def ensure_publication(
     have = await fetch_published(connection, what, publication)
     missing = [table for oid, table in wanted.items() if oid not in have]
     if comment == _MARK:
+        if not whole and not mend:
+            raise in_doubt(what, publication)
+        if not whole:
+            await _execute(connection, what, _publish_all(publication))
         await _alter_publication(connection, what, publication, wanted, have)
     elif missing or not whole:
         names = ", ".join(table.stream for table in missing) or "all of INSERT, UPDATE, DELETE"
@@ -120,6 +153,12 @@ async def _create_publication(
         await _execute(
             connection, what, sql.SQL("COMMENT ON PUBLICATION {} IS {}").format(name, _MARK)
         )
+
+
+def _publish_all(publication: str) -> sql.Composed:
+    return sql.SQL(
+        "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')"
+    ).format(sql.Identifier(publication))
 
 
 async def _alter_publication(
@@ -170,24 +209,27 @@ async def check_identity(
     if system is not None and system != identity.system:
         raise SourceError(
             f"expected the database system {system} behind {what}, got {identity.system}: the DSN "
-            "leads to another server; mend it, or drop the source and begin again"
+            f"leads to another server; mend it, or, if this one is right, {RESYNC}"
         )
     if timeline is None or int(timeline) == identity.timeline:
         return
     if int(timeline) < identity.timeline:
         command = f"TIMELINE_HISTORY {identity.timeline}"
-        if _left_after(bytes((await fetch(replication, what, command))[0][1]), timeline, seen_lsn):
+        content = (await fetch(replication, what, command))[0][1]
+        # Bytes or text, as the version has it.
+        text = content if isinstance(content, str) else bytes(content).decode(errors="replace")
+        if _left_after(text, timeline, seen_lsn):
             return
     raise SourceError(
         f"expected {what} to continue from {format_lsn(seen_lsn)} on timeline {timeline}, but the "
         f"server is on timeline {identity.timeline}, which left that history earlier: changes that "
-        "are in our tables do not exist there; drop the source and begin again"
+        f"are in our tables do not exist there; {RESYNC} takes them back"
     )
 
 
-def _left_after(history: bytes, timeline: str, lsn: int) -> bool:
+def _left_after(history: str, timeline: str, lsn: int) -> bool:
     """Whether a timeline's history passed through another one until that LSN or later."""
-    for line in history.decode(errors="replace").splitlines():
+    for line in history.splitlines():
         parts = line.split("\t")
         if parts[0].strip() == timeline:
             return parse_lsn(parts[1]) >= lsn
@@ -213,15 +255,17 @@ async def export_snapshot(
     temporary: bool,
     patience_s: float,
     watch: psycopg.AsyncConnection,
+    failover: bool = False,
 ) -> Export:
     """Create a slot and export what the database holds at its consistent point.
 
     The snapshot can be taken over while the connection is open and not used for anything else. The
     server first waits for the end of all transactions that are writing; after ``patience_s`` that
-    is a `NoMomentError`.
+    is a `NoMomentError`. With ``failover`` (PostgreSQL 17) standbys keep a copy of the slot.
     """
     kind = "TEMPORARY LOGICAL" if temporary else "LOGICAL"
-    command = f'CREATE_REPLICATION_SLOT "{slot}" {kind} pgoutput EXPORT_SNAPSHOT'
+    options = "SNAPSHOT 'export'" + (", FAILOVER true" if failover and not temporary else "")
+    command = f'CREATE_REPLICATION_SLOT "{slot}" {kind} pgoutput ({options})'
     try:
         async with asyncio.timeout(patience_s):
             rows = await fetch(replication, what, command)
@@ -270,7 +314,7 @@ async def claim_slot(
 
 def check_slot(slot: Slot | None, what: str, name: str, resume_lsn: int) -> None:
     """Refuse to go on where changes would be missing."""
-    again = "drop the source and begin again, which copies its tables anew"
+    again = f"{RESYNC} finds by comparison what is missing"
     if slot is None:
         raise SourceError(
             f"expected replication slot {name!r} of {what}, from which we have read until "

@@ -28,12 +28,16 @@ _SHAPES: Final[LiteralString] = """
 SELECT n.nspname || '.' || c.relname,
        json_agg(json_build_array(a.attnum, a.attname, a.atttypid::bigint, a.atttypmod)
                 ORDER BY a.attnum),
-       c.relnatts, p.rowfilter,
+       c.relnatts, p.rowfilter, coalesce(max(r.oid::bigint), 0),
        coalesce(array_agg(a.attnum) FILTER (WHERE a.atthasmissing OR a.atthasdef), '{}')
 FROM pg_publication_tables p
 JOIN pg_namespace n ON n.nspname = p.schemaname
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY (p.attnames)
+    -- Early releases of 15 list generated columns, which they do not send.
+    AND (a.attgenerated = '' OR current_setting('server_version_num')::integer >= 180000)
+JOIN pg_publication b ON b.pubname = p.pubname
+LEFT JOIN pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid
 WHERE p.pubname = %s
 GROUP BY n.nspname, c.relname, c.relnatts, p.rowfilter
 """
@@ -54,12 +58,15 @@ class Shape(NamedTuple):
     columns: tuple[ShapeColumn, ...]
     width: int
     row_filter: str | None = None
+    membership: int = 0
+    """Of the publication: another number when the table was taken out and put back, and changes in
+    between are lost. 0: not known, or the publication names schemas."""
 
     @classmethod
     def parse(cls, text: str) -> Shape:
         """Of the source's state."""
-        columns, width, row_filter = json.loads(text)
-        return cls(tuple(ShapeColumn(*column) for column in columns), width, row_filter)
+        columns, width, row_filter, *more = json.loads(text)
+        return cls(tuple(ShapeColumn(*column) for column in columns), width, row_filter, *more)
 
     def format(self) -> str:
         """For the source's state."""
@@ -83,10 +90,10 @@ async def fetch_shapes(
     """The shapes of all published tables, by stream."""
     return {
         stream: Found(
-            Shape(tuple(ShapeColumn(*column) for column in columns), width, row_filter),
+            Shape(tuple(ShapeColumn(*column) for column in columns), width, row_filter, member),
             frozenset(filled),
         )
-        for stream, columns, width, row_filter, filled in await fetch(
+        for stream, columns, width, row_filter, member, filled in await fetch(
             connection, what, _SHAPES, (publication,)
         )
     }
@@ -96,6 +103,8 @@ def hides_something(before: Shape, now: Shape) -> bool:
     """Whether rows changed though the stream, comparing names and types, would see nothing: other
     rows are published, more of their columns, or a column of the same name is another one."""
     if before.row_filter != now.row_filter:
+        return True
+    if before.membership and before.membership != now.membership:
         return True
     numbers = {column.number for column in before.columns}
     names = {column.name: column.number for column in before.columns}
@@ -121,7 +130,7 @@ class ShapeWatch:
         self._described: dict[str, Relation] = {}
         self._odd: dict[str, tuple[Shape, float]] = {}
         self._asked: dict[str, Shape] = {}
-        self._noted: dict[str, str] = {}
+        self._noted: dict[str, str | None] = {}
 
     def describe(self, stream: str, relation: Relation) -> None:
         """The stream tells what its next changes look like."""
@@ -143,7 +152,16 @@ class ShapeWatch:
             if stream in found and self._is_lost(stream, found[stream], now_s)
         ]
 
-    def take_noted(self) -> dict[str, str]:
+    def note(self, facts: Mapping[str, str | None]) -> None:
+        """Something else that the state should say from now on."""
+        self._noted |= facts
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the state should say something that it was not told."""
+        return bool(self._noted)
+
+    def take_noted(self) -> dict[str, str | None]:
         """What the state should say from now on."""
         noted, self._noted = self._noted, {}
         return noted

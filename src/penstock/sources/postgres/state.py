@@ -1,16 +1,20 @@
 """What the state of a PostgreSQL source says, as small named texts. Pure.
 
 ``system`` and ``timeline`` (which server), ``lsn`` (what the slot may be told to forget),
-``position`` (the last change given), ``table:STREAM`` (consistent point of the table's copy and the
-table's oid, once it is complete), ``shape:STREAM`` (what the table looked like when it was copied
-or the stream last described it).
+``position`` (the last change of the stream that was given), ``copied`` (the last one of a copy),
+``copy:STREAM`` (how far the table's copy is), ``table:STREAM`` (from where on the table's changes
+are given and the table's oid, once its copy is complete), ``shape:STREAM`` (what the table looked
+like when it was copied or the stream last described it).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Final, NamedTuple
 
+from penstock.errors import SourceError
 from penstock.sources.base import State, StateChange
 from penstock.sources.postgres.catalogue import Table
 from penstock.sources.postgres.positions import format_lsn, parse_lsn
@@ -18,6 +22,8 @@ from penstock.sources.postgres.publication import Identity, Published
 from penstock.sources.postgres.shapes import STATE, Shape
 
 TABLE: Final = "table:"
+COPY: Final = "copy:"
+COPIED: Final = "copied"
 SHAPE: Final = STATE
 
 
@@ -36,13 +42,65 @@ class Copied(NamedTuple):
         return f"{format_lsn(self.consistent_point)} {self.oid}"
 
 
+@dataclass
+class CopyState:
+    """How far the copy of a table is.
+
+    ``begun`` is the position with which it began; ``first``: the table was never there as a whole;
+    ``sweep``: some rows may be there, and what is older than ``begun`` is to go at the end. Blocks
+    before ``block`` of the ``blocks`` that there were are done, in the files named. ``again`` are
+    keys of rows to be read by their key.
+    """
+
+    oid: int
+    begun: str
+    first: bool
+    sweep: bool
+    began_at: int
+    files: str = ""
+    block: int = 0
+    blocks: int = -1
+    rows: int = 0
+    shape: str | None = None
+    again: list[list[str | None]] = field(default_factory=list)
+
+    @classmethod
+    def parse(cls, text: str) -> CopyState:
+        """Of the source's state."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise SourceError(
+                f"expected how far a copy is, got {text[:80]!r} in the state of this source: it "
+                "was written by something else"
+            ) from error
+
+    def format(self) -> str:
+        """For the source's state."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+
+def unfinished_copies(
+    state: State, tables: Sequence[Table], published: Published
+) -> dict[int, CopyState]:
+    """Copies that were begun, of tables whose changes were published ever since."""
+    found = {}
+    for table in tables:
+        text = state.get(COPY + table.stream)
+        if text is not None and table.oid not in published.added:
+            copy = CopyState.parse(text)
+            if copy.oid == table.oid:
+                found[table.oid] = copy
+    return found
+
+
 def changed_facts(
     state: State, tables: Sequence[Table], identity: Identity
 ) -> dict[str, str | None]:
     """What the state must say from now on: who the server is, and no tables that are gone."""
-    wanted = {kind + table.stream for table in tables for kind in (TABLE, SHAPE)}
+    wanted = {kind + table.stream for table in tables for kind in (TABLE, SHAPE, COPY)}
     facts: dict[str, str | None] = {
-        name: None for name in state if name.startswith((TABLE, SHAPE)) and name not in wanted
+        name: None for name in state if name.startswith((TABLE, SHAPE, COPY)) and name not in wanted
     }
     now = {"system": identity.system, "timeline": str(identity.timeline)}
     return facts | {name: value for name, value in now.items() if state.get(name) != value}
@@ -62,16 +120,6 @@ def copied_tables(state: State, tables: Sequence[Table], published: Published) -
     return copied
 
 
-def copied_in(state: StateChange) -> dict[int, int]:
-    """Tables that are copied as of this, with the consistent point."""
-    entries = (
-        Copied.parse(text)
-        for name, text in state.items()
-        if name.startswith(TABLE) and text is not None
-    )
-    return {entry.oid: entry.consistent_point for entry in entries}
-
-
 def shapes_in(state: StateChange) -> dict[str, Shape]:
     """The shapes that this tells of, by stream."""
     return {
@@ -79,9 +127,3 @@ def shapes_in(state: StateChange) -> dict[str, Shape]:
         for name, text in state.items()
         if name.startswith(SHAPE) and text is not None
     }
-
-
-def lsn_in(state: StateChange, before: int | None) -> int | None:
-    """What may be forgotten as of this."""
-    lsn = state.get("lsn")
-    return before if lsn is None else parse_lsn(lsn)

@@ -25,6 +25,8 @@ class HashedTable:
     key: Sequence[str]
     only: bool = False
     """Leave out tables that inherit from it."""
+    row_filter: str | None = None
+    """The publication's, as the server renders it."""
 
 
 async def current_lsn(connection: psycopg.AsyncConnection, what: str) -> str:
@@ -41,11 +43,12 @@ async def row_hashes(
     Two such streams can be compared by walking them side by side; nothing is collected.
     """
     keys = [sql.SQL('{}::text COLLATE "C"').format(sql.Identifier(column)) for column in table.key]
-    statement = sql.SQL("COPY (SELECT {}, {} FROM {}{} ORDER BY {}) TO STDOUT").format(
+    statement = sql.SQL("COPY (SELECT {}, {} FROM {}{}{} ORDER BY {}) TO STDOUT").format(
         sql.SQL(", ").join(keys),
         hash_expression(table.columns),
         sql.SQL("ONLY " if table.only else ""),
         sql.Identifier(*table.relation),
+        sql.SQL(f" WHERE {table.row_filter}" if table.row_filter else ""),
         sql.SQL(", ").join(sql.SQL(str(place + 1)) for place in range(len(keys))),
     )
     reader = CopyReader(connection, what)

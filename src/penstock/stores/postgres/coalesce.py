@@ -3,7 +3,7 @@
 The last change of a key wins (G1). What it left out as `UNCHANGED` comes from the change of the
 same row before it, or else from the row as it is stored. An update that moved a row to another key
 takes the row away from the old one and carries its values along. A truncate makes nothing of all
-before it.
+that is older.
 """
 
 from __future__ import annotations
@@ -144,17 +144,22 @@ class _Batch:
     def __init__(self) -> None:
         self.rows: dict[Key, _Standing] = {}
         self.truncated_at: Position | None = None
+        self._emptied: set[Key] = set()
 
     def add(self, change: Change) -> None:
         if change.op is Op.TRUNCATE:
-            # Partitions of a topic are read one after the other: what is later may come first.
-            at = change.position
-            self.rows = {key: stood for key, stood in self.rows.items() if stood.position > at}
-            self.truncated_at = max(at, self.truncated_at or at)
+            self._truncate(change.position)
         elif change.op is Op.DELETE or change.after is None:
             self._leave(change.key, change)
         else:
             self._put(change, change.after)
+
+    def _truncate(self, at: Position) -> None:
+        """Only what is older goes: at the end of a table's copy, that is not all before it."""
+        rows = {key: stood for key, stood in self.rows.items() if stood.position > at}
+        self._emptied |= self.rows.keys() - rows.keys()
+        self.rows = rows
+        self.truncated_at = max(at, self.truncated_at or at)
 
     def _put(self, change: Change, row: Row) -> None:
         if change.old_key is not None:
@@ -187,7 +192,7 @@ class _Batch:
         """The row with its unchanged values, as far as the batch knows; where the rest is."""
         if UNCHANGED not in row:
             return row, None
-        if stood is None and self.truncated_at is None:
+        if stood is None and source not in self._emptied:
             return row, source
         if stood is None or stood.row is None:
             raise missing_row(change.schema, change.key, change.position)

@@ -27,7 +27,7 @@ Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 _QUERIES: Final = load_queries(Path(__file__).with_name("compare.sql"))
 _PAGE: Final = 5000
 
-_PRINTING: Final = """
+PRINTING: Final = """
 SELECT set_config('datestyle', 'ISO, MDY', true), set_config('intervalstyle', 'postgres', true),
        set_config('extra_float_digits', '3', true), set_config('timezone', 'UTC', true),
        set_config('bytea_output', 'hex', true), set_config('lc_monetary', 'C', true)
@@ -52,7 +52,7 @@ async def row_hashes(
     statement = _hashes(table, columns or table.schema.names)
     with translated():
         async with pool.connection() as connection, connection.transaction():
-            await connection.execute(_PRINTING)
+            await connection.execute(PRINTING)
             async with connection.cursor("penstock_row_hashes") as cursor:
                 cursor.itersize = _PAGE
                 await cursor.execute(statement)
@@ -92,7 +92,7 @@ async def consistency(pool: Pool, *, tenant: str = DEFAULT_TENANT) -> tuple[int,
     with translated():
         async with pool.connection() as connection, connection.transaction():
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            await connection.execute(_PRINTING)
+            await connection.execute(PRINTING)
             asked = {"tenant": tenant}
             cursor = await connection.execute(_QUERIES["count_documents"], asked)
             [(documents,)] = await cursor.fetchall()
@@ -116,13 +116,15 @@ async def _texts_without_row(
         )
         for i, name in enumerate(keys)
     ]
-    cursor = await connection.execute(
+    # Raw: a percent sign in a name would be taken for a placeholder.
+    cursor = psycopg.AsyncRawCursor(connection)
+    await cursor.execute(
         sql.SQL(
             "SELECT d.source || '/' || d.key, 'is searched, but its row is not in the live table'"
             " FROM penstock.documents d"
-            " WHERE d.tenant = %(tenant)s AND d.source = %(source)s AND d.stream = %(stream)s"
+            " WHERE d.tenant = $1 AND d.source = $2 AND d.stream = $3"
             " AND d.deleted_at IS NULL AND NOT EXISTS (SELECT FROM {} l WHERE {})"
         ).format(table.identifier, sql.SQL(" AND ").join(matches)),
-        {"tenant": tenant, "source": table.source, "stream": table.stream},
+        [tenant, table.source, table.stream],
     )
     return dict(await cursor.fetchall())

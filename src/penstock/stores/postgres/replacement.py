@@ -73,7 +73,7 @@ def compare(
         before = stored.get((version.source, version.key))
         if not _is_newer(version, before):
             continue
-        _expect_base(version, before)
+        _expect_base(version, stored)
         plan.accepted.append((version, before))
         wanted = {chunk.hash for chunk in version.chunks or ()}
         if before is None:
@@ -100,7 +100,8 @@ def _is_newer(version: DocumentVersion, before: Stored | None) -> bool:
     )
 
 
-def _expect_base(version: DocumentVersion, before: Stored | None) -> None:
+def _expect_base(version: DocumentVersion, stored: Mapping[tuple[str, str], Stored]) -> None:
+    before = stored.get((version.source, version.base or version.key))
     there = "" if before is None else before.position
     if version.based_on is not None and version.based_on != there:
         raise RetryableError(

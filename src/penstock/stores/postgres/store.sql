@@ -26,9 +26,9 @@ INSERT INTO penstock.dead_letters AS d
     (tenant, pipeline, source, stream, key, topic, partition, log_position, position, reason, payload)
 VALUES (%(tenant)s, %(pipeline)s, %(source)s, %(stream)s, %(key)s::jsonb, %(topic)s, %(partition)s,
     %(log_position)s, %(position)s, %(reason)s, %(payload)s)
-ON CONFLICT (pipeline, topic, partition, log_position, source, stream, key) DO UPDATE
+ON CONFLICT (pipeline, topic, partition, source, stream, key, position) DO UPDATE
 SET attempts = d.attempts + 1, reason = excluded.reason, payload = excluded.payload,
-    position = excluded.position, buried_at = excluded.buried_at
+    log_position = excluded.log_position, buried_at = excluded.buried_at
 
 -- name: letters
 SELECT id, pipeline, source, stream, topic, partition, log_position, reason, attempts,

@@ -91,3 +91,30 @@ class OrderSuite(Instances):
             mine = [key for key in seen if key.startswith(name)]
             assert mine == [f"{name}{i}{end}" for i in range(60) for end in ("", "+")]
         assert await changes_of(log, "t") == await changes_of(other, "t")
+
+    async def test_l2_many_producers_at_once_keep_their_order(self, log: Log, other: Log) -> None:
+        """Of each producer everything, once, in its order, in one partition and in several; no
+        position is left out."""
+        await log.create_topic("t")
+        await log.create_topic("u", 3)
+
+        async def write(instance: Log, number: int) -> None:
+            producer = await instance.open_producer(f"p{number}")
+            for step in range(15):
+                pair = [change(f"{number}", f"{step}"), change(f"{number}", f"{step}+")]
+                await producer.append("tu"[number % 2], pair, state={"steps": str(step + 1)})
+
+        writers = [write((log, other)[number % 3 % 2], number) for number in range(20)]
+        await asyncio.gather(*writers)
+        expected = [f"{step}{end}" for step in range(15) for end in ("", "+")]
+        found: dict[str, list[object]] = {}
+        for topic, partition in (("t", 0), ("u", 0), ("u", 1), ("u", 2)):
+            batches = await read_all(other, topic, partition, max_changes=10)
+            at = BEGINNING
+            for batch in batches:
+                assert batch.first == at + 1
+                assert len(batch.changes) == batch.last - at or not self.counts_records
+                at = batch.last
+                for each in batch.changes:
+                    found.setdefault(each.key[0] or "", []).append(each.value("name"))
+        assert found == {f"{number}": expected for number in range(20)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from penstock.errors import FatalError, FencedError
@@ -81,3 +83,33 @@ class StepSuite(Instances):
         await new.append("t", [change(3)])
         await bystander.append("t", [change(4)])
         assert keys(await changes_of(log, "t")) == ["1", "3", "4"]
+
+    async def test_l4_in_company_each_producer_answers_for_itself(
+        self, log: Log, other: Log
+    ) -> None:
+        """Of many appends at the same moment only those are refused whose producer was opened
+        again, or whose topic is not there; all others are stored, each with its state."""
+        await log.create_topic("t")
+        await log.create_topic("u", 2)
+        producers = [await log.open_producer(f"p{i}") for i in range(24)]
+        for number in (3, 11):
+            await other.open_producer(f"p{number}")
+        topics = ["absent" if number in (5, 12) else "tu"[number % 2] for number in range(24)]
+        outcomes = await asyncio.gather(
+            *(
+                producer.append(topic, [change(number)], state={"at": str(number)})
+                for number, (producer, topic) in enumerate(zip(producers, topics, strict=True))
+            ),
+            return_exceptions=True,
+        )
+        kinds = [type(outcome) for outcome in outcomes]
+        assert [number for number, kind in enumerate(kinds) if kind is FencedError] == [3, 11]
+        assert [number for number, kind in enumerate(kinds) if kind is FatalError] == [5, 12]
+        stored = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        assert len(stored) == 20
+        found = [each for p in (0, 1) for each in await changes_of(other, "u", p)]
+        found += await changes_of(other, "t")
+        assert sorted(keys(found), key=int) == [str(number) for number in stored]
+        for number in range(24):
+            state = (await other.open_producer(f"p{number}")).state
+            assert dict(state) == ({"at": str(number)} if number in stored else {})

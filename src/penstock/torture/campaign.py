@@ -1,0 +1,381 @@
+"""Round after round: changes flow, something breaks, everything comes back, and is judged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from penstock.boundaries import Point
+from penstock.database.queries import load_queries
+from penstock.torture import compare as stores
+from penstock.torture.faults import Faults
+from penstock.torture.ledger import Judge, Place
+from penstock.torture.plan import KILLS, Fault, Round, make_plan
+from penstock.torture.report import Report
+from penstock.torture.workload import Pace, Session
+from penstock.torture.world import World, connect, open_world
+
+Connection = psycopg.AsyncConnection[Any]
+Tell = Callable[[str], None]
+
+_WITNESS: Final = load_queries(Path(__file__).with_name("witness.sql"))
+_SESSIONS: Final = 4
+_LEAST_SHARE: Final = 100
+"""So many changes at least flow in each round."""
+_ROUND_S: Final = 4.0
+"""How long a round waits for its changes before the fault comes anyway."""
+_CONFIRMED: Final = """
+SELECT confirmed_flush_lsn - '0/0'::pg_lsn, active FROM pg_replication_slots
+WHERE slot_name = 'penstock_torture_shop'
+"""
+_HELD: Final = """
+SELECT value::pg_lsn - '0/0'::pg_lsn FROM penstock.producer_state
+WHERE producer = 'shop' AND name = 'lsn'
+"""
+_WATCH: Final = """
+CREATE OR REPLACE TRIGGER torture BEFORE UPDATE ON shop.{} FOR EACH ROW
+WHEN (NEW.version < OLD.version) EXECUTE FUNCTION torture.row_went_back()
+"""
+_EARLY: Final = ("migrate.before", "migrate.after", "chunk.before", "chunk.after")
+_DATABASE_WIRES: Final = frozenset(
+    {Fault.CUT_DATABASE, Fault.RESET_DATABASE, Fault.SLOW_DATABASE, Fault.BYTEWISE_DATABASE,
+     Fault.HALF_OPEN_DATABASE}
+)  # fmt: skip
+
+
+class StuckError(Exception):
+    """Something does not come back."""
+
+
+class WrongError(Exception):
+    """Something was lost, doubled or out of order, and that is enough."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What campaign is asked for."""
+
+    seed: int
+    kills: int
+    changes: int
+    faults: tuple[Fault, ...] = ()
+    points: tuple[Point, ...] = ()
+    repeat: int = 1
+    large: int = 6000
+    comparisons: int = 8
+    patience_s: float = 120.0
+    """A stream that has not gone on, or stores that do not agree, after this time are stuck."""
+    fail_fast: bool = False
+    engine: Path | None = None
+    keep: Path | None = None
+
+    def command(self) -> str:
+        """What to type to have the same again."""
+        parts = [
+            f"penstock torture --seed {self.seed} --kills {self.kills} --changes {self.changes}"
+        ]
+        parts += [f"--fault {fault}" for fault in self.faults]
+        parts += [f"--at {point}" for point in self.points]
+        if self.repeat != 1:
+            parts.append(f"--repeat {self.repeat}")
+        if self.large != Wanted.__dataclass_fields__["large"].default:
+            parts.append(f"--large {self.large}")
+        return " ".join(parts)
+
+
+class Campaign:
+    """One campaign in one world."""
+
+    def __init__(self, wanted: Wanted, world: World, tell: Tell) -> None:
+        self._wanted = wanted
+        self._world = world
+        self._tell = tell
+        self._report = Report(wanted.seed, wanted.command())
+        self._pace = Pace()
+        self._faults = Faults(world, self._report, self._pace, changed=self._check_acknowledged)
+        self._judges = [Judge("shop")]
+        self._versions: dict[Place, int] = {}
+        self._beat = 0
+        self._witnessed = False
+
+    async def run(self) -> Report:
+        """All rounds, then the last comparison."""
+        began = time.monotonic()
+        wanted, pace = self._wanted, self._pace
+        plan = make_plan(wanted.seed, wanted.kills, wanted.faults, wanted.points, wanted.repeat)
+        sessions = [
+            Session(number, wanted.seed, pace, lambda: self._world.source_dsn, wanted.large)
+            for number in range(_SESSIONS)
+        ]
+        running = [asyncio.create_task(session.run()) for session in sessions]
+        self._memory = asyncio.create_task(self._world.watch_memory())
+        try:
+            await self._rounds(plan)
+            pace.finish()
+            await asyncio.wait_for(asyncio.gather(*running), 60)
+            await self._final()
+        except StuckError as error:
+            self._report.stuck = str(error)
+        except WrongError:
+            pass  # it is in the report
+        finally:
+            pace.finish()
+            for task in (*running, self._memory):
+                task.cancel()
+            await asyncio.gather(*running, self._memory, return_exceptions=True)
+            self._conclude(time.monotonic() - began)
+        return self._report
+
+    async def _rounds(self, plan: Sequence[Round]) -> None:
+        large = self._wanted.large * sum(what.fault is Fault.KILL_IN_LARGE for what in plan)
+        share = max(_LEAST_SHARE, (self._wanted.changes - large) // max(1, len(plan)))
+        every = max(1, len(plan) // max(1, self._wanted.comparisons))
+        documents = asyncio.create_task(self._world.documents.run())
+        try:
+            for number, what in enumerate(plan, start=1):
+                await self._round(what, share, f"{number}/{len(plan)}")
+                if number % every == 0 and number < len(plan):
+                    documents.cancel()
+                    await self._settle()
+                    documents = asyncio.create_task(self._world.documents.run())
+        finally:
+            documents.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await documents
+
+    # ------------------------------------------------------------------ one round
+
+    async def _round(self, what: Round, share: int, place: str) -> None:
+        early = what.fault is Fault.KILL_AT and str(what.point) in _EARLY
+        if not early:
+            await self._ready(what)
+        self._pace.allow(share)
+        if not early:
+            await self._changed(share * what.share)
+        self._tell(f"{place} {what}")
+        since = await self._faults.inject(what)
+        self._report.count(str(what), KILLS.get(what.fault, 0))
+        await self._faults.heal()
+        if self._faults.begun_anew:
+            self._begin_anew()
+        if early:
+            return
+        await self._beats(since, what)
+        self._world.source_proxy.let_go()
+        await self._look()
+        self._tell(f"{place} {what}: {self._state()}")
+        if self._wanted.fail_fast and self._wrongs():
+            raise WrongError
+
+    async def _ready(self, what: Round) -> None:
+        """The process runs, and by way of the proxy where the fault needs that."""
+        life = self._world.life
+        if what.fault in _DATABASE_WIRES and (life is None or not life.proxied):
+            await self._faults.inject(Round(Fault.STOP, 0, 0))
+            self._world.start(proxied=True)
+            await self._beats(time.monotonic(), None)
+        elif life is None or not life.alive:
+            self._supervise(what)
+            await self._beats(time.monotonic(), None)
+
+    async def _changed(self, changes: float) -> None:
+        """Wait until so many changes of this round were made."""
+        wanted = self._pace.made + changes
+        until = time.monotonic() + _ROUND_S
+        while self._pace.made < min(wanted, self._pace.allowed) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+
+    def _supervise(self, what: Round | None) -> None:
+        """Start our process when it does not run, as a supervisor would; why it ended is kept."""
+        life = self._world.life
+        if life is not None and life.alive:
+            return
+        if life is not None and life.process.returncode not in {None, -9, 130}:
+            said = self._world.said(life.begun_at).strip().splitlines()
+            errors = [line for line in said if "error:" in line] or said[-1:] or ["nothing"]
+            self._report.exits.append(f"{life.process.returncode} {errors[-1][:300]}")
+        proxied = what is None or what.times % 4 != 0
+        self._world.start(proxied=proxied)
+
+    async def _beats(self, since: float, what: Round | None) -> None:
+        """Wait until a change that is made now is in its live table."""
+        self._beat += 1
+        until = time.monotonic() + self._wanted.patience_s
+        self._supervise(what)
+        await self._write_beat(until)
+        while not await self._is_beating():
+            if time.monotonic() > until:
+                said = " / ".join(self._world.said().strip().splitlines()[-5:])[-600:]
+                raise StuckError(
+                    f"no new change came within {self._wanted.patience_s:.0f} s after {what}; "
+                    f"our process says: {said}"
+                )
+            await asyncio.sleep(0.02)
+            self._supervise(what)
+        if what is not None:
+            self._report.recovered(what.fault, time.monotonic() - since)
+
+    async def _write_beat(self, until: float) -> None:
+        while True:
+            try:
+                async with await connect(self._world.source_dsn) as connection:
+                    await connection.execute("UPDATE pulse SET beat = %s", [self._beat])
+                    return
+            except psycopg.Error:
+                if time.monotonic() > until:
+                    raise
+                await self._world.start_source()
+                await asyncio.sleep(0.02)
+
+    async def _is_beating(self) -> bool:
+        try:
+            async with await connect(self._world.database_dsn) as connection:
+                for _ in range(25):
+                    cursor = await connection.execute("SELECT beat FROM shop.pulse")
+                    row = await cursor.fetchone()
+                    if row is not None and row[0] >= self._beat:
+                        return True
+                    await asyncio.sleep(0.02)
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+            pass
+        except psycopg.OperationalError:
+            await self._world.start_database()
+        return False
+
+    def _begin_anew(self) -> None:
+        """All was taken away and loaded anew: a new log, new tables."""
+        self._faults.begun_anew = False
+        self._judges.append(Judge("shop"))
+        self._versions = {}
+        self._witnessed = False
+
+    # ------------------------------------------------------------------ looking
+
+    async def _look(self) -> None:
+        """What must hold at any time."""
+        world = self._world
+        await self._check_acknowledged()
+        async with await connect(world.database_dsn) as target:
+            await self._witness(target)
+            await self._judges[-1].follow(target)
+            for sentence in await stores.torn(target):
+                self._wrong("lost", f"values that do not belong together: {sentence}")
+            now = await stores.versions(target)
+            for key, version in now.items():
+                if version < self._versions.get(key, 0):
+                    self._wrong(
+                        "out_of_order",
+                        f"live row {key} went from {self._versions[key]} to {version}",
+                    )
+            self._versions.update(now)
+
+    async def _witness(self, target: Connection) -> None:
+        if not self._witnessed:
+            await target.execute(_WITNESS["ledger"].encode())
+            for table in stores.TABLES:
+                await target.execute(_WATCH.format(table).encode())
+            self._witnessed = True
+        cursor = await target.execute("DELETE FROM torture.witnessed RETURNING *")
+        for what, subject, was, became in await cursor.fetchall():
+            self._wrong("out_of_order", f"{what}: {subject[:120]} from {was} to {became}")
+
+    async def _check_acknowledged(self) -> None:
+        """What the source was told to forget is in the log: asked in this order, the log can only
+        be further than it was. Of a process that is dead, the last word is waited for."""
+        world = self._world
+        until = time.monotonic() + 2
+        try:
+            async with await connect(world.source_dsn) as source:
+                while True:
+                    cursor = await source.execute(_CONFIRMED)
+                    row = await cursor.fetchone()
+                    lives = world.life is not None and world.life.alive
+                    if lives or row is None or not row[1] or time.monotonic() > until:
+                        break
+                    await asyncio.sleep(0.01)
+            async with await connect(world.database_dsn) as target:
+                held = await (await target.execute(_HELD)).fetchone()
+        except psycopg.Error:
+            return
+        if row is not None and row[0] is not None and held is not None and row[0] > held[0]:
+            self._report.acknowledged_too_early += 1
+            missing = row[0] - held[0]
+            self._wrong("lost", f"{missing} bytes that the source may forget are not in the log")
+
+    async def _settle(self) -> None:
+        """Let everything come to rest and compare; what differs for long differs."""
+        world = self._world
+        self._tell("comparing")
+        await self._beats(time.monotonic(), None)
+        until = time.monotonic() + self._wanted.patience_s
+        while True:
+            async with (
+                await connect(world.source_dsn) as source,
+                await connect(world.database_dsn) as target,
+            ):
+                found = await stores.compare(source, target, world.documents)
+            self._supervise(None)
+            if not found.named:
+                break
+            if time.monotonic() > until:
+                self._report.lost += found.lost
+                self._report.duplicated += found.duplicated
+                self._report.named += found.named
+                raise StuckError(f"sources and stores differ after {self._wanted.patience_s:.0f} s")
+            await asyncio.sleep(0.3)
+        self._report.comparisons += 1
+        self._report.compared += found.compared
+
+    async def _final(self) -> None:
+        """Everything once more, and what the source's own ledger says."""
+        await self._settle()
+        await self._look()
+        async with await connect(self._world.source_dsn) as source:
+            versions, self._report.changes = await stores.ledger(source)
+        self._judges[-1].compare(versions)
+
+    def _wrong(self, what: str, sentence: str) -> None:
+        setattr(self._report, what, getattr(self._report, what) + 1)
+        self._report.named.append(f"{what}: {sentence}")
+
+    def _wrongs(self) -> int:
+        report = self._report
+        wrong = sum(j.lost + j.duplicated + j.out_of_order for j in self._judges)
+        return wrong + report.lost + report.duplicated + report.out_of_order
+
+    def _state(self) -> str:
+        judge, wrong = self._judges[-1], self._wrongs()
+        last = self._report.last_recovery_s
+        return f"{self._pace.made:,} changes made, {judge.changes:,} judged, {wrong} wrong" + (
+            f", back after {last:.1f} s" if last else ""
+        )
+
+    def _conclude(self, seconds: float) -> None:
+        report = self._report
+        report.seconds = seconds
+        report.documents = self._world.documents.changes
+        report.peak_rss_mb = self._world.peak_rss >> 20
+        report.log["streams_begun_again"] = self._world.source_proxy.resent
+        report.tracebacks = self._world.said().count("Traceback (most recent call last)")
+        for judge in self._judges:
+            report.lost += judge.lost
+            report.duplicated += judge.duplicated
+            report.out_of_order += judge.out_of_order
+            report.named += judge.named
+            for name in ("changes", "copied", "truncates", "unchanged_values"):
+                report.log[name] = report.log.get(name, 0) + getattr(judge, name)
+            report.log["repeated"] = report.log.get("repeated", 0) + judge.duplicated
+
+
+async def run_campaign(wanted: Wanted, tell: Tell) -> Report:
+    """A campaign in a world of its own."""
+    async with open_world(wanted.seed, engine=wanted.engine, keep=wanted.keep) as world:
+        campaign = Campaign(wanted, world, tell)
+        return await campaign.run()

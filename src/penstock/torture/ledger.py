@@ -1,0 +1,188 @@
+"""Reading the log as it grows and judging it: nothing missing, nothing twice, all in order.
+
+Every row that the source writes carries the next version of its key (1, 2, 3, ...), so a gap is a
+loss and a step back is wrong order. A first copy may jump ahead, never back. A delete carries no
+version: that one is missing shows when a row is created where one still stands.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+import psycopg
+
+from penstock.log.codec import Codec
+from penstock.records import Change, Key, Op
+
+_BATCHES: Final = """
+SELECT last_position, payload FROM penstock.log_batches
+WHERE topic = %s AND partition = %s AND last_position > %s ORDER BY last_position LIMIT 200
+"""
+_NAMED: Final = 20
+
+Place = tuple[str, Key]
+
+
+class _Standing:
+    """What is known of one key by the log: its latest version, and which row stands there."""
+
+    __slots__ = ("certain", "position", "row", "version")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.row: int | None = None
+        self.position = ""
+        self.certain = False  # rows may have come and gone before the log began
+
+
+class Judge:
+    """Follows one partition of one topic."""
+
+    def __init__(self, topic: str, partition: int = 0) -> None:
+        self.lost = 0
+        self.duplicated = 0
+        self.out_of_order = 0
+        self.changes = 0
+        self.copied = 0
+        self.unchanged_values = 0
+        self.truncates = 0
+        self.by_op: Counter[str] = Counter()
+        self.named: list[str] = []
+        self._topic = topic
+        self._partition = partition
+        self._at = 0
+        self._codec = Codec()
+        self._keys: dict[str, dict[Key, _Standing]] = {}
+        self._latest = ""
+
+    async def follow(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Read and judge what has come since."""
+        while True:
+            cursor = await connection.execute(_BATCHES, [self._topic, self._partition, self._at])
+            rows = await cursor.fetchall()
+            for last, payload in rows:
+                if last <= self._at:
+                    self._complain("out_of_order", f"log position {last} after {self._at}")
+                self._at = last
+                if payload is not None:
+                    self.judge(self._codec.decode(payload).changes)
+            if not rows:
+                return
+
+    def judge(self, changes: Iterable[Change]) -> None:
+        """The next changes of the log."""
+        for change in changes:
+            self.by_op[change.op.value] += 1
+            keys = self._keys.setdefault(change.schema.stream, {})
+            if change.op is Op.READ:
+                self._copy(keys, change)
+            elif change.transaction is None:
+                self._begin_copy(keys, change)
+            elif change.position <= self._latest:
+                self._complain("duplicated", f"{_said(change)} is in the log again")
+            else:
+                self._latest = change.position
+                self.changes += 1
+                self._stream(keys, change)
+
+    def compare(self, ledger: dict[Place, int]) -> None:
+        """What the source's own ledger says at the end, against what the log has told."""
+        for (stream, key), version in ledger.items():
+            standing = self._keys.get(stream, {}).get(key)
+            known = standing.version if standing is not None else 0
+            if known > version:
+                self._complain("duplicated", f"{stream} {key}: version {known} of {version}")
+            elif known < version and standing is not None and standing.certain:
+                self._complain(
+                    "lost", f"{stream} {key}: ends at version {known} of {version}", version - known
+                )
+        for stream, keys in self._keys.items():
+            for key in keys.keys() - {found for of, found in ledger if of == stream}:
+                self._complain("duplicated", f"{stream} {key}: was never committed")
+
+    # ------------------------------------------------------------------ one change
+
+    def _begin_copy(self, keys: dict[Key, _Standing], change: Change) -> None:
+        """All that came before is void: a copy of the table follows."""
+        for standing in keys.values():
+            if standing.position < change.position:
+                standing.row, standing.certain = None, False
+                standing.position = change.position
+
+    def _copy(self, keys: dict[Key, _Standing], change: Change) -> None:
+        self.copied += 1
+        standing = keys.setdefault(change.key, _Standing())
+        if change.position <= standing.position and standing.certain:
+            return  # the stream has told something later
+        version = _version(change)
+        if version < standing.version:
+            self._complain("out_of_order", f"{_said(change)} is copied after {standing.version}")
+        standing.version = max(version, standing.version)
+        standing.row, standing.certain = version, True
+        standing.position = change.position
+
+    def _stream(self, keys: dict[Key, _Standing], change: Change) -> None:
+        if change.op is Op.TRUNCATE:
+            self.truncates += 1
+            for standing in keys.values():
+                standing.row, standing.position = None, change.position
+            return
+        if change.op is Op.DELETE:
+            self._leave(keys, change.key, change)
+            return
+        if change.old_key is not None:
+            self._leave(keys, change.old_key, change)
+        self._arrive(keys.setdefault(change.key, _Standing()), change)
+
+    def _leave(self, keys: dict[Key, _Standing], key: Key, change: Change) -> None:
+        standing = keys.setdefault(key, _Standing())
+        if standing.row is None and standing.certain:
+            self._complain("lost", f"{_said(change)} leaves {key}, where no row stands")
+        before = None
+        if change.before is not None:
+            text = change.before[change.schema.index("version")]
+            before = int(text) if isinstance(text, str) else None
+        if before is None or before == standing.row:
+            standing.row = None  # else two rows trade keys, and the other one stands there already
+        standing.position = change.position
+
+    def _arrive(self, standing: _Standing, change: Change) -> None:
+        assert change.after is not None
+        self.unchanged_values += any(not isinstance(v, str | None) for v in change.after)
+        version, expected = _version(change), standing.version + 1
+        if version < expected:
+            self._complain("out_of_order", f"{_said(change)} comes after {standing.version}")
+        elif version > expected and standing.certain:
+            self._complain(
+                "lost", f"{_said(change)} comes after {standing.version}", version - expected
+            )
+        if change.op is Op.UPDATE and change.old_key is None and standing.row is None:
+            self._complain("lost", f"{_said(change)} updates where no row stands")
+        if change.op is Op.CREATE and standing.row is not None and not _trades(change):
+            self._complain("lost", f"{_said(change)} is created where a row stands")
+        standing.version = max(standing.version, version)
+        standing.row, standing.certain = version, True
+        standing.position = change.position
+
+    def _complain(self, what: str, sentence: str, count: int = 1) -> None:
+        setattr(self, what, getattr(self, what) + count)
+        if len(self.named) < _NAMED:
+            self.named.append(f"{what} in the log: {sentence}")
+
+
+def _trades(change: Change) -> bool:
+    """Whether a row may come before the one that stood there leaves: the key can be deferred."""
+    return change.schema.stream == "public.pairs"
+
+
+def _version(change: Change) -> int:
+    value = change.value("version")
+    return int(value) if isinstance(value, str) else 0
+
+
+def _said(change: Change) -> str:
+    version = "" if change.after is None else f" version {_version(change)}"
+    key = "/".join(map(str, change.key))
+    return f"{change.op} {change.schema.stream} {key}{version} at {change.position}"
