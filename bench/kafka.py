@@ -28,10 +28,10 @@ from typing import Any
 import confluent_kafka
 import orjson
 from confluent_kafka import admin
+from penstock.log.debezium import to_debezium
 
 from penstock.bench.report import Report
 from penstock.log.base import Consumers
-from penstock.log.debezium import to_debezium
 from penstock.log.kafka.log import KafkaLog, KafkaSettings
 from penstock.records import (
     BEGINNING,

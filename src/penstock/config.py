@@ -29,11 +29,14 @@ from penstock.settings import (
     ExtractiveSettings,
     FilesSettings,
     KafkaLogSettings,
+    KafkaSettings,
     KinesisSettings,
     MiniLMSettings,
     MySQLSettings,
+    NatsSettings,
     ObjectsSettings,
     PostgresSettings,
+    RedisSettings,
     Settings,
     TableSettings,
     WebhookDocumentsSettings,
@@ -226,6 +229,9 @@ _SECRET_NAMES = ("dsn", "key", "password", "secret", "token", "options")
 """What a setting is called whose value no message shows."""
 
 _SOURCES: dict[str, Any] = {
+    "kafka": KafkaSettings,
+    "redis": RedisSettings,
+    "nats": NatsSettings,
     "postgres": PostgresSettings,
     "mysql": MySQLSettings,
     "files": FilesSettings,

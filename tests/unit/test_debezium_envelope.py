@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from penstock.log.debezium import UNAVAILABLE, to_debezium
+from penstock.debezium.envelope import UNAVAILABLE, to_debezium
 from penstock.records import UNCHANGED, Change, Column, Microseconds, Op, Position, Schema
 
 SCHEMA = Schema(

@@ -244,3 +244,10 @@ async def test_tables_take_rows_and_leave_documents() -> None:
     outcome = await pipeline.compute([first, document, last], tools)
     assert outcome.effects == (ApplyRows([first, last]),)
     assert (await pipeline.compute([document], tools)).effects == ()
+
+
+def test_g4_a_truncate_takes_only_what_stood_before_it() -> None:
+    """Partitions of a topic are read one after the other: what is later may come first."""
+    net = coalesce([put(7, 1, "x", "y"), put(2, 2, "x", "y"), truncate(5), put(8, 3, "x", "y")])
+    assert [put.key for put in net.puts] == [("1",), ("3",)]
+    assert net.truncated_at == truncate(5).position

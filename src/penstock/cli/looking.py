@@ -202,7 +202,7 @@ def tail(
     """
 
     async def work() -> None:
-        from penstock.log.debezium import to_debezium
+        from penstock.debezium.envelope import to_debezium
         from penstock.log.tail import tail as follow
         from penstock.project import open_project
         from penstock.records import BEGINNING

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from penstock import wiring
 from penstock.errors import BadRecordError, ConfigError
 from penstock.pipelines.base import Pipeline, Tools
-from penstock.records import DOCUMENTS, Change, Op
-from penstock.sources.base import ComparableDocuments
+from penstock.records import DOCUMENTS, UNREADABLE, Change, Op
+from penstock.sources.base import ComparableDocuments, RecordKeepingSource
 
 if TYPE_CHECKING:
     from penstock.project import Project
@@ -52,8 +52,9 @@ async def drop(project: Project, numbers: Sequence[int] | None) -> dict[str, int
 async def retry(project: Project, numbers: Sequence[int] | None) -> dict[str, int]:
     """Process some again, or all, oldest first; those that succeed are no dead letters any more.
 
-    A document is read from its folder once more. The position stays that of the letter, so what has
-    come since is never overwritten. Safe beside a running project.
+    A document is read from its folder once more, a record that could not be read is decoded once
+    more. The position stays that of the letter, so what has come since is never overwritten. Safe
+    beside a running project.
     """
     found = await project.store.dead_letters(numbers)
     if numbers and not found:
@@ -68,32 +69,38 @@ async def retry(project: Project, numbers: Sequence[int] | None) -> dict[str, in
 async def _retry_one(project: Project, buried: BuriedLetter) -> bool:
     letter = buried.letter
     pipeline = _pipeline(project, letter.pipeline, letter.change.schema.source)
-    change = await _again(project, letter.change)
-    outcome = await pipeline.compute([change], Tools(project.embedder(), project.store, "live"))
+    changes = await _again(project, letter.change)
+    outcome = await pipeline.compute(changes, Tools(project.embedder(), project.store, "live"))
+    if outcome.rejected:
+        return False
+    store = wiring.publishing(project.settings, project.store)
     try:
-        if outcome.rejected:
-            return False
         async with project.store.transaction() as transaction:
             for effect in outcome.effects:
-                await transaction.apply(effect)
+                await store.within(transaction).apply(effect)
             await transaction.drop_letters([buried.id])
     except BadRecordError:
         return False
+    finally:
+        await store.close()
     return True
 
 
-async def _again(project: Project, change: Change) -> Change:
-    """The change as it would be now: a document is read again."""
-    if change.schema.stream != DOCUMENTS or change.op is Op.DELETE:
-        return change
+async def _again(project: Project, change: Change) -> Sequence[Change]:
+    """What the letter's change would be now: a document, and a record, are read again."""
+    stream = change.schema.stream
+    if (stream != DOCUMENTS or change.op is Op.DELETE) and stream != UNREADABLE:
+        return [change]
     source = project.source(change.schema.source)
     try:
-        if not isinstance(source, ComparableDocuments):
-            return change
+        if stream == UNREADABLE and isinstance(source, RecordKeepingSource):
+            return await source.read_again(change)
+        if stream == UNREADABLE or not isinstance(source, ComparableDocuments):
+            return [change]
         row = await source.reread(str(change.key[0]))
     finally:
         await source.close()
-    return change._replace(after=row, op=change.op if row is not None else Op.DELETE)
+    return [change._replace(after=row, op=change.op if row is not None else Op.DELETE)]
 
 
 def _pipeline(project: Project, name: str, source: str) -> Pipeline:

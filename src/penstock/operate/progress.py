@@ -50,7 +50,7 @@ async def _in_doubt(project: Project) -> list[str]:
     named = {
         name: [chosen.stream(table) for table in chosen.tables]
         for name, chosen in project.settings.sources.items()
-        if isinstance(chosen, RowSourceSettings)
+        if isinstance(chosen, RowSourceSettings) and chosen.rereadable
     }
     return [
         table.source

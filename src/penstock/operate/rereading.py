@@ -27,7 +27,7 @@ class Rereading:
     def __init__(self, store: PostgresStore, sources: Callable[[], Sequence[Source]]) -> None:
         self._store = store
         self._sources = sources
-        self._running: dict[str, RereadableSource] = {}
+        self._running: dict[str, Source] = {}
         self._asked: dict[tuple[str, str], tuple[str | None, str | None]] = {}
 
     async def ask(self) -> None:
@@ -35,22 +35,30 @@ class Rereading:
         marked = [table for table in await self._store.live_tables() if table.reread]
         names = {(table.source, table.stream) for table in marked}
         self._asked = {name: mark for name, mark in self._asked.items() if name in names}
-        running: dict[str, RereadableSource] = {
-            s.name: s for s in self._sources() if isinstance(s, RereadableSource)
-        }
+        running = {source.name: source for source in self._sources()}
         for name in [name for name in self._asked if running.get(name[0]) is not self._known(name)]:
             del self._asked[name]  # it was begun anew since, and has forgotten
         self._running = running
         for table in marked:
             await self._ask_for(table)
 
-    def _known(self, name: tuple[str, str]) -> RereadableSource | None:
+    def _known(self, name: tuple[str, str]) -> Source | None:
         return self._running.get(name[0])
 
     async def _ask_for(self, table: LiveTable) -> None:
         source = self._running.get(table.source)
         name, mark = (table.source, table.stream), (table.columns_at, table.reread)
         if source is None or self._asked.get(name) == mark:
+            return
+        if not isinstance(source, RereadableSource):
+            self._asked[name] = mark
+            logger.warning(
+                "table.in_doubt",
+                source=table.source,
+                table=table.stream,
+                reason=table.reread,
+                mend="have its producer send the table again (Debezium: an incremental snapshot)",
+            )
             return
         logger.info("table.rereading", source=table.source, table=table.stream, reason=table.reread)
         await source.reread_streams([table.stream])

@@ -44,6 +44,7 @@ class Running:
     def __init__(self, project: Project, *, joining: bool = False) -> None:
         self._project = project
         self._joining = joining
+        self._publishing = wiring.publishing(project.settings, project.store)
 
     @contextlib.asynccontextmanager
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
@@ -83,6 +84,7 @@ class Running:
             if loading is not None:
                 await asyncio.gather(loading, return_exceptions=True)
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._publishing.close()
 
     async def _hold_lock(self) -> ProjectLock:
         return await hold_project_lock(self._project.dsn, self._project.settings.project)
@@ -111,7 +113,7 @@ class Running:
         self._project.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         runtime = EmbeddedRuntime(
             log=project.log,
-            store=project.store,
+            store=self._publishing,
             group=wiring.group(settings, project.pool, project.dsn, project.log, project.worker),
             sources={
                 name: partial(wiring.source, settings, name, project.clock)

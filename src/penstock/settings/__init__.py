@@ -32,6 +32,7 @@ from penstock.settings.models import (
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
 )
+from penstock.settings.publish import KafkaPublishSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
@@ -39,6 +40,15 @@ from penstock.settings.sources import (
     PostgresSettings,
     RowSourceSettings,
     TableSettings,
+)
+from penstock.settings.topics import (
+    KafkaSettings,
+    MessageFormatSettings,
+    NatsSettings,
+    RedisSettings,
+    RegistrySettings,
+    TopicSourceSettings,
+    TopicTableSettings,
 )
 from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 
@@ -58,15 +68,21 @@ __all__ = [
     "GeneratorSettings",
     "ItemTableSettings",
     "KafkaLogSettings",
+    "KafkaPublishSettings",
+    "KafkaSettings",
     "KinesisSettings",
     "KnowledgeSettings",
     "LogSettings",
+    "MessageFormatSettings",
     "MiniLMSettings",
     "MySQLSettings",
+    "NatsSettings",
     "ObjectsSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "PostgresSettings",
+    "RedisSettings",
+    "RegistrySettings",
     "RowSourceSettings",
     "RunSettings",
     "Section",
@@ -74,6 +90,8 @@ __all__ = [
     "Settings",
     "SourceSettings",
     "TableSettings",
+    "TopicSourceSettings",
+    "TopicTableSettings",
     "WebhookDocumentsSettings",
     "WebhookSettings",
 ]
@@ -152,6 +170,8 @@ class Settings(Section):
     """Whose data this is: carried on every row."""
     sources: dict[Name, SourceSettings] = Field(min_length=1)
     """What is captured, by name."""
+    publish: dict[Name, KafkaPublishSettings] = Field(default_factory=dict)
+    """Where changes are published as well, by name."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
     log: AnyLogSettings = EmbeddedLogSettings()

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
 from penstock.settings.sources import FilesSettings, MySQLSettings, PostgresSettings
+from penstock.settings.topics import KafkaSettings, NatsSettings, RedisSettings
 from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 
 SourceSettings: TypeAlias = Annotated[
@@ -18,6 +19,9 @@ SourceSettings: TypeAlias = Annotated[
     | WebhookSettings
     | WebhookDocumentsSettings
     | DynamoDBSettings
-    | KinesisSettings,
+    | KinesisSettings
+    | KafkaSettings
+    | RedisSettings
+    | NatsSettings,
     Field(discriminator="type"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
@@ -30,12 +30,15 @@ class RowSourceSettings(Section):
     @classmethod
     def _patterns_are_bare(cls, tables: dict[str, TableSettings]) -> dict[str, TableSettings]:
         for name, wanted in tables.items():
-            if any(mark in name for mark in "*?[") and wanted != TableSettings():
+            if any(mark in name for mark in "*?[") and wanted != type(wanted)():
                 raise ValueError(
                     f"expected a pattern such as {name!r} without settings: name each table whose "
                     "columns are searched, shown or in a title"
                 )
         return tables
+
+    rereadable: ClassVar[bool] = True
+    """Whether such a source can give a table again when its live table is in doubt."""
 
     type: str
     tables: Annotated[

@@ -144,6 +144,17 @@ class RereadableSource(Protocol):
         """
 
 
+@runtime_checkable
+class RecordKeepingSource(Protocol):
+    """A source whose records may be unreadable: they come as changes of the stream ``unreadable``
+    (see `penstock.records.UNREADABLE_COLUMNS`), and can be read again."""
+
+    async def read_again(self, change: Change) -> Sequence[Change]:
+        """What such a change's record means by now (the settings, or a schema that was missing, may
+        have been mended), at the position that it had. One that still cannot be read comes back as
+        a change of ``unreadable``."""
+
+
 Application: TypeAlias = Callable[
     [
         MutableMapping[str, Any],

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.debezium.messages import Message
+from penstock.errors import FatalError
 from penstock.records import Change, LogPosition, Microseconds, Position, Schema
 
 DEFAULT_TENANT = "default"
@@ -96,7 +98,22 @@ class TruncateDocuments:
     position: Position
 
 
-Effect = ApplyRows | ReplaceDocuments | TruncateDocuments
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send messages to a destination outside (see `penstock.stores.publishing`), in order."""
+
+    destination: str
+    messages: Sequence[Message]
+
+
+def no_destination(effect: Publish) -> FatalError:
+    """The error of a store that was asked to publish and has nowhere to."""
+    return FatalError(
+        f"expected a store with the destination {effect.destination!r}, got one that only stores"
+    )
+
+
+Effect = ApplyRows | ReplaceDocuments | TruncateDocuments | Publish
 
 
 @dataclass(frozen=True, slots=True)

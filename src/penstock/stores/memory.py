@@ -31,8 +31,10 @@ from penstock.stores.base import (
     DocumentVersion,
     Effect,
     Move,
+    Publish,
     ReplaceDocuments,
     TruncateDocuments,
+    no_destination,
 )
 
 _NEVER = Position("")
@@ -155,6 +157,8 @@ class MemoryTransaction:
             self._replace(effect)
         elif isinstance(effect, TruncateDocuments):
             self._truncate_documents(effect)
+        elif isinstance(effect, Publish):
+            raise no_destination(effect)
         else:
             assert_never(effect)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from penstock.records import UNCHANGED, Change, Key, Op, Position, Row, Schema
 from penstock.sources.base import Lane, Source, SourceBatch
@@ -44,6 +44,14 @@ class SourceSystem(Protocol):
         """What ``contents`` says of a row that came as this."""
 
 
+@runtime_checkable
+class PartitionedSystem(Protocol):
+    """A system without one order for all: positions increase within each of its partitions."""
+
+    def partition(self, change: Change) -> Hashable:
+        """The partition that a change came in."""
+
+
 class Replica:
     """What a reader of the source knows, with the promises about order checked on the way."""
 
@@ -53,7 +61,7 @@ class Replica:
         self._schemas: dict[RowName, Schema] = {}
         self._newest: dict[RowName, Position] = {}
         self._seen: dict[tuple[Lane, RowName], Position] = {}
-        self.last: dict[Lane, Position] = {}
+        self.last: dict[tuple[Lane, Hashable], Position] = {}
         self.state: dict[str, str] = {}
         self.operations: list[Op] = []
 
@@ -76,11 +84,14 @@ class Replica:
         }
 
     def _check_order(self, lane: Lane, change: Change) -> None:
-        last = self.last.get(lane)
+        partition = (
+            self._system.partition(change) if isinstance(self._system, PartitionedSystem) else None
+        )
+        last = self.last.get((lane, partition))
         assert last is None or last < change.position, (
             f"positions of one lane must increase: {change.position} came after {last}"
         )
-        self.last[lane] = change.position
+        self.last[lane, partition] = change.position
         name = (change.schema.stream, change.key)
         seen = self._seen.get((lane, name))
         assert seen is None or seen < change.position, (

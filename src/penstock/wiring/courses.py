@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from penstock.runtimes.base import bulk_topic
@@ -41,7 +42,37 @@ def courses(settings: Settings) -> list[Course]:
         if rows:
             knowledge = KnowledgePipeline("knowledge", (name,), chunks, rows)
             found.append(Course(knowledge, name, (name,)))
-    return found
+    return found + _publishing(settings)
+
+
+def _publishing(settings: Settings) -> list[Course]:
+    """The courses of changes that are published: each destination keeps its own position."""
+    if not settings.publish:
+        return []
+    from penstock import __version__
+    from penstock.pipelines.publish import PREFIX, PublishPipeline
+
+    return [
+        Course(
+            PublishPipeline(
+                name=f"{PREFIX}{name}",
+                topics=(source,),
+                destination=name,
+                tables=chosen.tables,
+                prefix=chosen.prefix or settings.project,
+                version=__version__,
+                schemas=chosen.schemas,
+                tombstones=chosen.tombstones,
+                truncates=chosen.truncates,
+            ),
+            source,
+            (source,),
+        )
+        for name, chosen in settings.publish.items()
+        for source, captured in settings.sources.items()
+        if isinstance(captured, RowSourceSettings)
+        and any(fnmatchcase(source, wanted) for wanted in chosen.sources)
+    ]
 
 
 def searched_rows(chosen: RowSourceSettings) -> dict[str, SearchedRow]:

@@ -12,15 +12,19 @@ from penstock.settings import (
     DeclaredRowsSettings,
     DynamoDBSettings,
     FilesSettings,
+    KafkaSettings,
     KinesisSettings,
     MySQLSettings,
+    NatsSettings,
     ObjectsSettings,
     PostgresSettings,
+    RedisSettings,
     RowSourceSettings,
     Settings,
     WebhookDocumentsSettings,
     WebhookSettings,
 )
+from penstock.wiring.topics import kafka_source, nats_source, redis_source
 
 if TYPE_CHECKING:
     from penstock.serving.context import RowView
@@ -223,6 +227,9 @@ _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     WebhookDocumentsSettings: _webhook_documents,
     DynamoDBSettings: _dynamodb,
     KinesisSettings: _kinesis,
+    KafkaSettings: kafka_source,
+    RedisSettings: redis_source,
+    NatsSettings: nats_source,
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
+    from penstock.stores.publishing import PublishingStore
 
 
 def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
@@ -81,3 +82,22 @@ def upkeep(settings: Settings, pool: AsyncConnectionPool[Any], store: PostgresSt
     from penstock.stores.postgres.upkeep import Upkeep
 
     return Upkeep(pool, store=store, tenant=settings.tenant)
+
+
+def publishing(settings: Settings, store: PostgresStore) -> PublishingStore[PostgresStore]:
+    """The write side with the destinations of what is published."""
+    from penstock.stores.kafka import KafkaDestination
+    from penstock.stores.publishing import PublishingStore
+
+    return PublishingStore(
+        store,
+        {
+            name: KafkaDestination(
+                chosen.servers,
+                options={
+                    option: value.get_secret_value() for option, value in chosen.options.items()
+                },
+            )
+            for name, chosen in settings.publish.items()
+        },
+    )

@@ -55,7 +55,8 @@ WHERE p.place IS NOT NULL
 ORDER BY w.place
 """
 # A source is as old as its slowest consumer. A first load has a topic of its own, SOURCE.bulk:
-# once that is processed to its end it says nothing about the source's age any more.
+# once that is processed to its end it says nothing about the source's age any more. What is
+# published elsewhere is no part of what a context shows.
 _AGES = """
 SELECT source, CASE WHEN count(*) = count(as_of) THEN min(as_of) END,
        min(source_position), bool_or(loading)
@@ -63,7 +64,8 @@ FROM (SELECT coalesce(c.source, regexp_replace(c.topic, '\\.bulk$', '')) AS sour
              c.as_of, c.source_position, c.topic LIKE '%.bulk' AS loading
       FROM penstock.consumers c
       JOIN penstock.log_partitions p USING (topic, partition)
-      WHERE NOT (c.topic LIKE '%.bulk' AND c.position >= p.last)) used
+      WHERE NOT (c.topic LIKE '%.bulk' AND c.position >= p.last)
+        AND NOT starts_with(c.consumer, 'publish_')) used
 GROUP BY source ORDER BY source
 """
 

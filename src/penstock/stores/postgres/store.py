@@ -24,8 +24,10 @@ from penstock.stores.base import (
     DeadLetter,
     Effect,
     Move,
+    Publish,
     ReplaceDocuments,
     TruncateDocuments,
+    no_destination,
 )
 from penstock.stores.postgres import dead_letters, live_tables, tables
 from penstock.stores.postgres.dead_letters import BuriedLetter
@@ -216,6 +218,8 @@ class PostgresTransaction:
         if isinstance(effect, ApplyRows):
             await self._tables.apply(effect.changes)
             return
+        if isinstance(effect, Publish):
+            raise no_destination(effect)
         from penstock.stores.postgres import knowledge
 
         with translated():

@@ -1,0 +1,1 @@
+"""Debezium's envelope: the wire form in which people and other systems know changes."""
