@@ -134,9 +134,6 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 def run_program(arguments: list[str] | None = None) -> None:
     """Run a command and exit: 0 well, 1 it failed, 2 wrong use or settings, 130 interrupted."""
     try:
-        from penstock.cli import commands
-
-        assert commands
         code = app(args=arguments, prog_name="penstock", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)

@@ -53,7 +53,6 @@ def run(
       penstock run --workers 4        # with log.partitions: 4 or more
     """
     configure_events(verbose=not quiet and not json)
-    _set_trap()
     try:
         run_async(_run(file, once=once, workers=workers, quiet=quiet, json=json))
     except KeyboardInterrupt:
@@ -104,6 +103,7 @@ async def _run(file: Any, *, once: bool, workers: int, quiet: bool, json: bool) 
     from penstock.cli.children import Children
     from penstock.project import open_project
 
+    _set_trap()
     show = not quiet and not json
     async with (
         open_project(file) as project,
