@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -45,6 +45,8 @@ from penstock.settings import (
 
 ENVIRONMENT_PREFIX = "PENSTOCK_"
 
+_MOST_VALUES: Final = 20_000
+_DEEPEST: Final = 30
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
@@ -54,6 +56,7 @@ class _Tree:
     def __init__(self, file: str) -> None:
         self.file = file
         self.lines: dict[tuple[str | int, ...], int | str] = {}
+        self.values = 0
 
     def where(self, path: Sequence[str | int]) -> str:
         """The place of a value, or of the nearest one around it, as a person says it."""
@@ -67,6 +70,14 @@ class _Tree:
 
     def plain(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
         """The value of a node, remembering the line of everything in it."""
+        self.values += 1
+        if self.values > _MOST_VALUES or len(path) > _DEEPEST:
+            # Aliases of aliases make a file of ten lines as large as one likes, or endless.
+            raise ConfigError(
+                f"{self.file}, line {node.start_mark.line + 1}: expected at most {_MOST_VALUES} "
+                f"values, nested at most {_DEEPEST} deep, got more: is an alias (*name) inside "
+                "what it stands for?"
+            )
         self.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.MappingNode):
             result: dict[str, Any] = {}
@@ -84,7 +95,13 @@ class _Tree:
             return result
         if isinstance(node, yaml.SequenceNode):
             return [self.plain(item, (*path, i)) for i, item in enumerate(node.value)]
-        return _Scalars().construct_object(node)
+        try:
+            return _Scalars().construct_object(node)
+        except (yaml.YAMLError, ValueError, LookupError, TypeError) as error:
+            raise ConfigError(
+                f"{self.file}, line {node.start_mark.line + 1}: expected a text, a number, true or "
+                f"false, got {str(node.value)[:60]!r}, which is none of them: put it in quotes"
+            ) from error
 
 
 class _Scalars(yaml.SafeLoader):
@@ -177,6 +194,8 @@ def parse_settings(
         raise ConfigError(f"{file}, line {line}: expected YAML, got: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: expected YAML, got: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{file}: expected YAML nested at most {_DEEPEST} deep") from error
     raw = {} if node is None else tree.plain(node, ())
     if not isinstance(raw, dict):
         raise ConfigError(f"{file}, line 1: expected settings such as 'project: name', got {raw!r}")

@@ -208,3 +208,19 @@ async def test_each_table_is_copied_once(shop: psycopg.AsyncConnection, source_u
         await shop.execute("UPDATE t SET v = 9 WHERE id = 9")
         await life.until(lambda: life.rows["9",] == ("9", "9"))
         assert sum(change.op is Op.TRUNCATE for change in life.changes) == 2
+
+
+async def test_g12_a_reader_that_takes_nothing_holds_nothing(
+    shop: psycopg.AsyncConnection, life: Life
+) -> None:
+    """Rows of a copy wait to be taken: the table can be altered and emptied meanwhile."""
+    await life.source.reread_streams(["public.t"])
+    await life.until(lambda: '"block":2,' in life.state.get("copy:public.t", ""))
+    capture = life.source._capture
+    assert capture is not None
+    async with asyncio.timeout(DEADLINE_S):
+        while not capture.copies.pieces:
+            await asyncio.sleep(0.01)
+        await shop.execute("ALTER TABLE t ADD COLUMN w int")
+        await shop.execute("TRUNCATE t")
+    await life.until(lambda: not life.rows and "table:public.t" in life.state)

@@ -116,7 +116,8 @@ async def play(dsn: str, steps: Sequence[tuple[str, int]]) -> None:
                 number += 1
                 if what == "read":
                     for _ in range(count):
-                        batch = await anext(batches)
+                        async with asyncio.timeout(DEADLINE_S):
+                            batch = await anext(batches)
                         target.take(batch.changes, dict(batch.state))
                         await source.acknowledge(batch.state)
                 elif what == "kill":
@@ -141,7 +142,8 @@ async def write(
 ) -> None:
     if statement.startswith("ALTER"):
         await psycopg.AsyncClientCursor(shop).execute(statement, values)
-    else:
+        return
+    async with asyncio.timeout(DEADLINE_S):  # nobody waits for what a copy holds
         await shop.execute(statement, values if "%" in statement else None)
 
 

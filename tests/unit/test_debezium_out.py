@@ -308,6 +308,20 @@ async def test_g13_a_value_that_is_not_of_its_type_is_put_aside() -> None:
     assert rejected.reason.startswith("column 'day': expected a date")
 
 
+async def test_g4_only_truncates_of_the_source_are_published() -> None:
+    """One that ends a copy takes what is older than its position, which consumers cannot tell."""
+    pipeline = PublishPipeline(
+        "publish_bus", ("shop",), "bus", ("public.*",), "srv", "1", truncates=True
+    )
+    theirs = change(Op.CREATE, ROW)._replace(op=Op.TRUNCATE, key=(), after=None, transaction="9")
+    ours = theirs._replace(transaction=None)
+    outcome = await pipeline.compute([theirs, ours], None)  # type: ignore[arg-type]
+    (effect,) = outcome.effects
+    assert isinstance(effect, Publish)
+    assert len(effect.messages) == 1
+    assert (await pipeline.compute([ours], None)).effects == ()  # type: ignore[arg-type]
+
+
 def test_values_that_json_cannot_hold_are_refused() -> None:
     """A lone surrogate, for instance."""
     bad = change(Op.CREATE, (*ROW[:4], "\ud800", *ROW[5:]))

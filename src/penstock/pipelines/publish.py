@@ -48,9 +48,9 @@ class PublishPipeline:
         messages: list[Message] = []
         rejected: list[Rejected] = []
         for change in changes:
-            if not self._takes(change.schema.stream) or (
-                change.op is Op.TRUNCATE and not self.truncates
-            ):
+            if not self._takes(change.schema.stream):
+                continue
+            if change.op is Op.TRUNCATE and (not self.truncates or _sweeps(change)):
                 continue
             try:
                 messages += self._encoder.messages(change)
@@ -62,3 +62,9 @@ class PublishPipeline:
         if stream in {DOCUMENTS, UNREADABLE}:
             return False
         return any(stream == name or fnmatchcase(stream, name) for name in self.tables)
+
+
+def _sweeps(change: Change) -> bool:
+    """Whether a truncate ends a copy, or begins a repair, of ours: it takes only what is older than
+    its position, and consumers, who know no positions, would be left with nothing."""
+    return change.transaction is None

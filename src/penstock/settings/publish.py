@@ -26,7 +26,7 @@ class KafkaPublishSettings(Section):
     schemas: bool = False
     """Whether each message carries its schema, as Kafka Connect's JSON converter wants it."""
     truncates: bool = False
-    """Whether a truncate is published (Debezium leaves it out by default: many consumers, Flink
-    among them, stop at a message they do not know). A first load begins with one."""
+    """Whether a truncate at the source is published (Debezium leaves it out by default: many
+    consumers, Flink among them, stop at a message they do not know)."""
     tombstones: bool = True
     """Whether an empty message follows each delete, so that compaction forgets the key."""

@@ -156,12 +156,13 @@ MUTANTS: Sequence[Mutant] = (
         "what was in hand when the process is told to stop counts as done",
         _one(
             _PROCESS,
-            "                    await asyncio.shield(committing)\n\n    async def step(",
-            "                    await asyncio.shield(committing)\n"
+            "            await ended([*(task for _, _, task in computing), *left])\n",
+            "            await ended([*(task for _, _, task in computing), *left])\n"
             "            for part, batch, _ in computing:\n"
-            "                with suppress(PenstockError, asyncio.CancelledError):\n"
+            "                try:\n"
             "                    await self._commit(part, batch, Outcome(()))\n"
-            "\n    async def step(",
+            "                except (PenstockError, asyncio.CancelledError):\n"
+            "                    pass\n",
         ),
         "--kills 0 --fault stop --changes 3000 --large 0 --repeat 6",
     ),
@@ -220,8 +221,8 @@ MUTANTS: Sequence[Mutant] = (
         "a process that was replaced may go on appending",
         _one(
             "log/embedded.sql",
-            "    WHERE producer = %(producer)s::text AND epoch = %(epoch)s\n",
-            "    WHERE producer = %(producer)s::text AND %(epoch)s > 0\n",
+            "ON p.producer = s.producer AND p.epoch = s.epoch\n",
+            "ON p.producer = s.producer AND p.epoch > 0\n",
         ),
         "--kills 0 --fault outlive_lease --at append.before --changes 2500 --large 0 --repeat 4",
     ),
@@ -249,11 +250,11 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "copy_hides_changes",
-        "rows of the first copy count as later than what changed after it",
+        "rows of a copy that the stream has changed meanwhile are given all the same",
         _one(
-            "sources/postgres/positions.py",
-            "make_position(consistent_point - 7 ",
-            "make_position(consistent_point + 400_000 ",
+            "sources/postgres/marks.py",
+            "        if self.spoiled or key in self._touched or key in self.again:\n",
+            "        if self.spoiled or key in self.again:\n",
         ),
         "--kills 3 --fault kill --changes 3000 --large 0",
     ),
@@ -262,8 +263,8 @@ MUTANTS: Sequence[Mutant] = (
         "a row that moves to another key stays at the old one too",
         _one(
             _ASSEMBLER,
-            "row, old, None if old_key == key else old_key)",
-            "row, old, None)",
+            "        self._add(plan, Op.UPDATE, key, row, old, old_key)\n",
+            "        self._add(plan, Op.UPDATE, key, row, old, None)\n",
         ),
         _CHANGES,
     ),
@@ -310,8 +311,8 @@ MUTANTS: Sequence[Mutant] = (
         "a truncate is not a change",
         _one(
             _ASSEMBLER,
-            "            if plan is not None:\n                self._add(plan.schema, Op.TRUNCATE",
-            "            if plan is None:\n                self._add(plan.schema, Op.TRUNCATE",
+            "            if plan is not None:\n                self._add(plan, Op.TRUNCATE",
+            "            if plan is not None and not oid:\n                self._add(plan, Op.TRUNCATE",
         ),
         _CHANGES,
     ),
@@ -320,8 +321,8 @@ MUTANTS: Sequence[Mutant] = (
         "a delete is not a change",
         _one(
             _ASSEMBLER,
-            "            self._delete(message)\n",
-            "            self._plan(message.relation)\n",
+            "        self._add(plan, Op.DELETE, plan.key(old), None, old)\n",
+            "",
         ),
         _CHANGES,
     ),

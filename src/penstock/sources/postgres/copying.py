@@ -207,7 +207,6 @@ class Copies:
             if moment is None:
                 continue
             await self._chunk(reader, copy, moment, size)
-            await reader.end()
             if copy.ended:
                 break
             took = self._loop.time() - began
@@ -276,10 +275,11 @@ class Copies:
             parts = reader.blocks(plan, state.block, block, self._batch_rows, limits.batch_bytes)
         else:
             parts = _nothing()
-        await self._give_all(copy, moment, parts, block)
+        await self._give_all(reader, copy, moment, parts, block)
 
     async def _give_all(
         self,
+        reader: ChunkReader,
         copy: TableCopy,
         moment: Moment,
         parts: AsyncGenerator[list[Row]],
@@ -291,6 +291,8 @@ class Copies:
                 if last:
                     await self._put(Piece("rows", copy, moment.look, last))
                 last = [] if copy.mark.spoiled else rows
+        # All is read: who wants to alter the table need not wait until it is taken.
+        await reader.end()
         await self._give(Piece("rows", copy, moment.look, last, block, ends_chunk=True))
 
     async def _put(self, piece: Piece) -> None:
