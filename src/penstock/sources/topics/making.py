@@ -100,18 +100,10 @@ def _origin_fields(source: dict[str, Any]) -> list[tuple[Any, ...]]:
         return [("collection", Literal[source["collection"]]), ("table", None, None), *_REST]
     fields: list[tuple[Any, ...]] = [("table", Literal[table])]
     if isinstance(schema, str) and schema:
-        return [*fields, ("schema", Literal[schema]), *_rest(source)]
+        return [*fields, ("schema", Literal[schema]), *_REST]
     named = source.get("db")
     db = Literal[named] if isinstance(named, str) and named else None
-    return [*fields, ("db", db), ("schema", Literal[""] | None, None), *_rest(source)]
-
-
-def _rest(source: dict[str, Any]) -> list[tuple[Any, ...]]:
-    connector = source.get("connector")
-    fields: list[tuple[Any, ...]] = [*_REST]
-    if isinstance(connector, str):
-        fields.insert(0, ("connector", Literal[connector]))
-    return fields
+    return [*fields, ("db", db), ("schema", Literal[""] | None, None), *_REST]
 
 
 _REST: Final[list[tuple[Any, ...]]] = [

@@ -133,15 +133,10 @@ class Route:
         """The changes of events with a row after, none before and no block of a transaction."""
         ops, _, _, gtids, numbers, times, *after = columns
         fresh = None if "u" not in ops else [op != "u" for op in ops]
-        rows = list(
-            zip(
-                *[
-                    render(column, fresh)
-                    for render, column in zip(self._renders, after, strict=True)
-                ],
-                strict=True,
-            )
-        )
+        texts: list[Sequence[Value]] = [
+            list(render(column, fresh)) for render, column in zip(self._renders, after, strict=True)
+        ]
+        rows = list(zip(*texts, strict=True))
         named: Iterable[str | None] = repeat(None)
         if any(gtids) or any(numbers):
             named = _names(gtids, numbers)
@@ -151,7 +146,7 @@ class Route:
                 zip(
                     repeat(self.plan.schema),
                     map(OPS.__getitem__, ops),
-                    self._keys(rows),
+                    _whole_keys([texts[i] for i in self._indexes]),
                     positions,
                     times if self._micros else [time * 1000 for time in times],
                     rows,
@@ -232,11 +227,7 @@ class Route:
 
     def _keys(self, rows: Sequence[Row]) -> list[Key]:
         """The keys of rows, which must be whole: anything else is looked at the slow way."""
-        columns: list[list[Value]] = [[row[i] for row in rows] for i in self._indexes]
-        for column in columns:
-            if None in column or UNCHANGED in column:
-                raise ValueError("a part of the key is missing")
-        return cast("list[Key]", list(zip(*columns, strict=True)))
+        return _whole_keys([[row[i] for row in rows] for i in self._indexes])
 
     def _key_rows(self, keys: Sequence[bytes | None]) -> Sequence[Key] | None:
         """The keys that the messages carry, after a look at whether they are of the known form."""
@@ -288,6 +279,13 @@ class Route:
         if self._micros:
             return [event.source.ts_us for event in events]
         return [event.source.ts_ms * 1000 for event in events]
+
+
+def _whole_keys(columns: Sequence[Sequence[Value]]) -> list[Key]:
+    for column in columns:
+        if None in column or UNCHANGED in column:
+            raise ValueError("a part of the key is missing")
+    return cast("list[Key]", list(zip(*columns, strict=True)))
 
 
 class _KeyTexts:
