@@ -39,7 +39,9 @@ def test_g2_interrupted_at_any_moment(home: Home) -> None:
         running.look(milliseconds / 1000)
         ended = running.signal().end()
         assert "Traceback" not in ended.errors, (milliseconds, ended.errors)
-        assert ended.code == 130, (milliseconds, ended)
+        # Killed by the signal without a word: on a busy machine, Python itself was not up yet.
+        before_python = ended.code == -signal.SIGINT and not ended.errors + ended.output
+        assert ended.code == 130 or (before_python and milliseconds < 1000), (milliseconds, ended)
         assert home.servers() == [], milliseconds
     assert_in_step(home)
 

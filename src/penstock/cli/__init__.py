@@ -6,7 +6,12 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Entry point of the program ``penstock``."""
-    from penstock.cli.app import run_program
+    """Entry point of the program ``penstock``; Ctrl-C may come while it is still being loaded."""
+    import sys
 
-    run_program()
+    try:
+        from penstock.cli.app import run_program
+
+        run_program()
+    except KeyboardInterrupt:
+        sys.exit(130)
