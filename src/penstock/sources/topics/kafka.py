@@ -270,7 +270,8 @@ class KafkaTransport:
             assert partition is not None
             parts.setdefault(PartitionName(topic, partition), []).append(message)
         for name, group in parts.items():
-            self._reached[name] = (group[-1].offset() or 0) + 1
+            # The end that came with them may be further: markers of transactions take up offsets.
+            self._reached[name] = max(self._reached.get(name, 0), (group[-1].offset() or 0) + 1)
         return [_slice(name, group) for name, group in parts.items()]
 
     def _heed(self, message: Message, error: Any) -> None:
@@ -286,8 +287,9 @@ class KafkaTransport:
                 raise gap(str(name), str(error.str()))
             from confluent_kafka import TopicPartition
 
-            again = [TopicPartition(name.topic, name.partition, _BEGINNING)]
-            self._checked(lambda: self._opened().seek(again[0]))
+            self._reached[name] = 0
+            again = TopicPartition(name.topic, name.partition, _BEGINNING)
+            self._checked(lambda: self._opened().seek(again))
             return
         raise _translated(error)
 

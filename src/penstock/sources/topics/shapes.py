@@ -82,11 +82,13 @@ def kind_of(value: Json) -> str:
 
 
 def wider(one: str, other: str) -> str:
-    """A type that holds the values of both."""
+    """The type of a column that had the type ``one`` and gets a value of type ``other``."""
     if one == other or other == _UNKNOWN:
         return one
     if one == _UNKNOWN:
         return other
+    if one == "double precision" and other == "numeric":
+        return one  # a whole number, however large, among floating-point ones
     return _WIDER.get(frozenset({one, other}), "json" if "json" in {one, other} else "text")
 
 
