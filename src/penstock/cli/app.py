@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from penstock import DEFAULT_FILE
+from penstock.cli import INTERRUPTED
 from penstock.errors import ConfigError, PenstockError
 
 T = TypeVar("T")
@@ -36,7 +37,6 @@ FileOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 DEFAULT_PATH = Path(DEFAULT_FILE)
-INTERRUPTED = 130
 
 
 @app.callback()
