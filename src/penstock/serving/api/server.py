@@ -71,6 +71,7 @@ async def serve(
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(1024)  # whoever is told the address may connect at once
     except OSError as error:
         listener.close()
         raise ConfigError(
