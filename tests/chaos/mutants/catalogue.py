@@ -250,11 +250,11 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "copy_hides_changes",
-        "rows of a copy that the stream has changed meanwhile are given all the same",
+        "rows of a copy count as later than what changed after it",
         _one(
-            "sources/postgres/marks.py",
-            "        if self.spoiled or key in self._touched or key in self.again:\n",
-            "        if self.spoiled or key in self.again:\n",
+            "sources/postgres/taking.py",
+            'prefix = f"{lsn:016X}."',
+            'prefix = f"{lsn + 400_000:016X}."',
         ),
         "--kills 3 --fault kill --changes 3000 --large 0",
     ),
@@ -389,6 +389,6 @@ MUTANTS: Sequence[Mutant] = (
             "    doubts = list(steps.doubts) if await _has_rows(connection, table) else []\n",
             "    doubts: list[str] = []\n",
         ),
-        "--kills 3 --fault kill --changes 4000 --large 0",
+        "--kills 3 --fault kill --changes 10000 --large 0",
     ),
 )
