@@ -1,13 +1,12 @@
 """Bring the tables of docs/reliability.md up to date with the stored results.
 
-`python tools/reliability.py` reads ``bench/results/torture*.json`` (what ``penstock torture --json``
-printed) and ``bench/results/mutants.json``, and writes what stands between the page's marks.
+`python tools/reliability.py` reads ``bench/results/torture*.json`` (what ``penstock torture
+--json`` printed) and ``bench/results/mutants.json``, and writes what stands between the page's marks.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ def faults() -> list[str]:
 def campaigns() -> list[str]:
     """The stored campaigns, the shortest first."""
     reports = [json.loads(path.read_text()) for path in RESULTS.glob("torture*.json")]
-    lines = [
-        "| seed | kills | changes | faults | lost | doubled | out of order | acknowledged too early | "
-        "first new change after, p50 / max | peak memory | took |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "seed", "kills", "changes", "faults", "lost", "doubled", "out of order",
+        "acknowledged too early", "first new change after, p50 / max", "peak memory", "took",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for report in sorted(reports, key=lambda report: report["kills"]):
         recovery = report["recovery_s"]
         lines.append(
@@ -71,13 +70,12 @@ def mutants() -> list[str]:
 def main() -> int:
     """Write the page; 0 when all went well."""
     text = PAGE.read_text(encoding="utf-8")
-    for name, made in (("faults", faults), ("campaigns", campaigns), ("mutants", mutants)):
-        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
-        text, count = pattern.subn(
-            lambda m, made=made: m[1] + "\n".join(made()) + "\n" + m[2], text
-        )  # type: ignore[misc]
-        if count != 1:
-            raise SystemExit(f"expected one place for {name} in {PAGE.name}, found {count}")
+    for name, lines in (("faults", faults()), ("campaigns", campaigns()), ("mutants", mutants())):
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise SystemExit(f"expected one place for {name} in {PAGE.name}: put its marks back")
+        before, rest = text.split(begin)
+        text = before + begin + "\n".join(lines) + "\n" + end + rest.split(end)[1]
     PAGE.write_text(text, encoding="utf-8")
     return 0
 
