@@ -3,7 +3,24 @@
 `python tools/reliability.py` reads ``bench/results/torture*.json`` (what
 ``penstock torture --json`` printed) and ``bench/results/mutants.json``, and writes what stands
 between the page's marks.
-"""Every fault and what it does."""
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from penstock.torture.plan import MEANINGS
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "reliability.md"
+RESULTS = ROOT / "bench" / "results"
+
+
+def faults() -> list[str]:
+    """Every fault and what it does."""
     lines = ["| fault | what happens |", "|---|---|"]
     return lines + [f"| `{fault}` | {meaning} |" for fault, meaning in MEANINGS.items()]
 
