@@ -21,6 +21,8 @@ ORDERS: Final = 4000
 """Keys of orders that sessions choose from; half of them exist at the beginning."""
 LINES: Final = 3500
 PAIRS: Final = 200
+_KEPT_PAIRS: Final = 60
+"""So many of them come back after a truncate."""
 _WORDS: Final = (
     "river mill turbine gate stone valley spring flood meadow bridge harbour canal lock weir basin "
     "current delta ferry island marsh pond rapid shore stream tide well winter summer morning night"
@@ -222,7 +224,7 @@ async def _swap_orders(session: Session, connection: Connection) -> int:
 
 
 async def _swap_pairs(session: Session, connection: Connection) -> int:
-    one, other = (f"c{n}" for n in session.chance.sample(range(1, PAIRS), 2))
+    one, other = (f"c{n}" for n in session.chance.sample(range(1, _KEPT_PAIRS), 2))
     return await _execute(
         connection,
         "UPDATE pairs SET code = CASE code WHEN %s THEN %s ELSE %s END WHERE code IN (%s, %s)",
@@ -309,7 +311,7 @@ async def _truncate_pairs(session: Session, connection: Connection) -> int:
         "SELECT 'c' || n, %s, %s FROM generate_series(1, %s) n",
         session.text(2, 4),
         session.note(),
-        session.chance.choice((60, 120)),
+        session.chance.choice((_KEPT_PAIRS, 120)),
     )
 
 

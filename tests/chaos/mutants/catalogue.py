@@ -276,7 +276,7 @@ MUTANTS: Sequence[Mutant] = (
             "        if old_key != key and not (earlier is not None and _is_another(earlier.change, change)):\n",
             "        if old_key != key:\n",
         ),
-        "--kills 3 --fault kill --changes 4000 --large 0",
+        "--kills 3 --fault kill --changes 8000 --large 0",
     ),
     # ------------------------------------------------------------------ values
     Mutant(
@@ -303,7 +303,7 @@ MUTANTS: Sequence[Mutant] = (
         "moved_text_lost",
         "a text that was left out is looked for at a key that the row only passed through",
         _one(_KNOWLEDGE, "            base = earlier.base\n", "            base = old_key\n"),
-        "--kills 3 --fault kill --changes 6000 --large 0",
+        "--kills 5 --fault kill --changes 16000 --large 0",
     ),
     # ------------------------------------------------------------------ G4: deletes, truncates
     Mutant(
