@@ -19,7 +19,7 @@ from penstock.torture.trap import Order
 from penstock.torture.workload import Pace
 from penstock.torture.world import Life, World, connect
 
-_BOUNDARY_S: Final = 10.0
+_BOUNDARY_S: Final = 30.0
 """How long a boundary may take to be reached."""
 _NAMED_S: Final = 30.0
 _SLOT: Final = "penstock_torture_shop"
