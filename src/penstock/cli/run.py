@@ -87,6 +87,7 @@ def worker(
     Example: penstock worker
     """
     configure_events(verbose=not quiet)
+    _set_trap()
     run_async(_work(file, with_parent=with_parent))
 
 

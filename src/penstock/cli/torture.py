@@ -84,7 +84,9 @@ def torture(
             return await run_campaign(wanted, tell)
 
     report = run_async(work())
-    found = report.to_dict()
+    from penstock.bench.report import machine
+
+    found = {**report.to_dict(), "machine": machine()}
     if json:
         print_json(found)
     else:

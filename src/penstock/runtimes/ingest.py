@@ -155,7 +155,7 @@ async def _append(
     times = [batch.as_of for batch in batches if batch.as_of is not None]
     lane = batches[0].lane
     topic = source.name if lane == "live" else bulk_topic(source.name)
-    copied = bool(changes) and changes[-1].op is Op.READ
+    copied = bool(changes) and Op.READ in {changes[0].op, changes[-1].op}
     boundary = Boundary.CHUNK if copied else Boundary.APPEND
     reach(boundary, "before")
     await producer.append(topic, changes, state=state, as_of=max(times) if times else None)

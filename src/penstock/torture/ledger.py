@@ -1,8 +1,10 @@
 """Reading the log as it grows and judging it: nothing missing, nothing twice, all in order.
 
 Every row that the source writes carries the next version of its key (1, 2, 3, ...), so a gap is a
-loss and a step back is wrong order. A first copy may jump ahead, never back. A delete carries no
-version: that one is missing shows when a row is created where one still stands.
+loss and a step back is wrong order. A delete carries no version: that one is missing shows when a
+row is created where one still stands. While a table is copied its keys may jump ahead (what is
+skipped is in the copy), never back; when copies begin and end is what witnesses in the project's
+database have noted.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from penstock.records import Change, Key, Op
 _BATCHES: Final = """
 SELECT last_position, payload FROM penstock.log_batches
 WHERE topic = %s AND partition = %s AND last_position > %s ORDER BY last_position LIMIT 200
+"""
+_COPIES: Final = """
+SELECT number, stream, begins, at FROM torture.copies WHERE number > %s ORDER BY number
 """
 _NAMED: Final = 20
 
@@ -56,20 +61,43 @@ class Judge:
         self._codec = Codec()
         self._keys: dict[str, dict[Key, _Standing]] = {}
         self._latest = ""
+        self._settled: set[str] = set()
+        self._notes: list[tuple[int, str, bool, int]] = []
+        self._noted = 0
 
     async def follow(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Read and judge what has come since."""
         while True:
             cursor = await connection.execute(_BATCHES, [self._topic, self._partition, self._at])
             rows = await cursor.fetchall()
+            cursor = await connection.execute(_COPIES, [self._noted])
+            self._notes += await cursor.fetchall()
+            self._noted = self._notes[-1][0] if self._notes else self._noted
             for last, payload in rows:
                 if last <= self._at:
                     self._complain("out_of_order", f"log position {last} after {self._at}")
                 self._at = last
+                self._turn(begins=True)
                 if payload is not None:
                     self.judge(self._codec.decode(payload).changes)
+                self._turn(begins=False)
             if not rows:
                 return
+
+    def copying(self, stream: str, *, begins: bool) -> None:
+        """The table's copy begins, or is complete. At first, all are being copied."""
+        if not begins:
+            self._settled.add(stream)
+            return
+        self._settled.discard(stream)
+        for standing in self._keys.get(stream, {}).values():
+            standing.certain = False
+
+    def _turn(self, *, begins: bool) -> None:
+        """Heed the notes about copies that were made before the end of this append."""
+        while self._notes and self._notes[0][3] < self._at and self._notes[0][2] >= begins:
+            _, stream, begin, _ = self._notes.pop(0)
+            self.copying(stream, begins=begin)
 
     def judge(self, changes: Iterable[Change]) -> None:
         """The next changes of the log."""
@@ -79,7 +107,7 @@ class Judge:
             if change.op is Op.READ:
                 self._copy(keys, change)
             elif change.transaction is None:
-                self._begin_copy(keys, change)
+                self._sweep(keys, change)  # of a copy that ends, or of a repair
             elif change.position <= self._latest:
                 self._complain("duplicated", f"{_said(change)} is in the log again")
             else:
@@ -104,9 +132,15 @@ class Judge:
 
     # ------------------------------------------------------------------ one change
 
-    def _begin_copy(self, keys: dict[Key, _Standing], change: Change) -> None:
-        """All that came before is void: a copy of the table follows."""
-        for standing in keys.values():
+    def _sweep(self, keys: dict[Key, _Standing], change: Change) -> None:
+        """All that is older than a copy's beginning, and was not copied, is void; or one key, of
+        which a repair has found that it is gone."""
+        swept = (
+            keys.values()
+            if change.op is Op.TRUNCATE
+            else [keys.setdefault(change.key, _Standing())]
+        )
+        for standing in swept:
             if standing.position < change.position:
                 standing.row, standing.certain = None, False
                 standing.position = change.position
@@ -158,9 +192,15 @@ class Judge:
             self._complain(
                 "lost", f"{_said(change)} comes after {standing.version}", version - expected
             )
-        if change.op is Op.UPDATE and change.old_key is None and standing.row is None:
+        settled = change.schema.stream in self._settled
+        if change.op is Op.UPDATE and change.old_key is None and standing.row is None and settled:
             self._complain("lost", f"{_said(change)} updates where no row stands")
-        if change.op is Op.CREATE and standing.row is not None and not _trades(change):
+        if (
+            change.op is Op.CREATE
+            and standing.row is not None
+            and standing.certain
+            and not _trades(change)
+        ):
             self._complain("lost", f"{_said(change)} is created where a row stands")
         standing.version = max(standing.version, version)
         standing.row, standing.certain = version, True

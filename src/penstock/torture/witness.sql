@@ -3,6 +3,28 @@
 -- name: ledger
 CREATE SCHEMA IF NOT EXISTS torture;
 CREATE TABLE IF NOT EXISTS torture.witnessed (what text, subject text, was text, became text);
+-- When a table's copy begins and ends, by the end of the log just then.
+CREATE TABLE IF NOT EXISTS torture.copies (
+    number bigint GENERATED ALWAYS AS IDENTITY, stream text, begins boolean, at bigint);
+TRUNCATE torture.copies;
+CREATE OR REPLACE FUNCTION torture.note_copy(name text, came boolean) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO torture.copies (stream, begins, at)
+    SELECT split_part(name, ':', 2), name LIKE 'copy:%' OR NOT came, p.last
+    FROM penstock.log_partitions p
+    WHERE p.topic = 'shop' AND p.partition = 0 AND (name LIKE 'table:%' OR came) $$;
+CREATE OR REPLACE FUNCTION torture.copy_changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM torture.note_copy(coalesce(NEW.name, OLD.name), TG_OP = 'INSERT');
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER torture_copy_came AFTER INSERT ON penstock.producer_state
+    FOR EACH ROW WHEN (NEW.name LIKE 'table:%' OR NEW.name LIKE 'copy:%')
+    EXECUTE FUNCTION torture.copy_changed();
+CREATE OR REPLACE TRIGGER torture_copy_went AFTER DELETE ON penstock.producer_state
+    FOR EACH ROW WHEN (OLD.name LIKE 'table:%' OR OLD.name LIKE 'copy:%')
+    EXECUTE FUNCTION torture.copy_changed();
+SELECT torture.note_copy(name, true) FROM penstock.producer_state
+WHERE producer = 'shop' AND (name LIKE 'table:%' OR name LIKE 'copy:%') ORDER BY name DESC;
 CREATE OR REPLACE FUNCTION torture.consumer_went_back() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO torture.witnessed VALUES ('position went back', OLD.consumer || ' on ' || OLD.topic,

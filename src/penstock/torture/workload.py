@@ -21,6 +21,8 @@ ORDERS: Final = 4000
 """Keys of orders that sessions choose from; half of them exist at the beginning."""
 LINES: Final = 3500
 PAIRS: Final = 200
+_KEPT_PAIRS: Final = 60
+"""So many of them come back after a truncate."""
 _WORDS: Final = (
     "river mill turbine gate stone valley spring flood meadow bridge harbour canal lock weir basin "
     "current delta ferry island marsh pond rapid shore stream tide well winter summer morning night"
@@ -222,7 +224,7 @@ async def _swap_orders(session: Session, connection: Connection) -> int:
 
 
 async def _swap_pairs(session: Session, connection: Connection) -> int:
-    one, other = (f"c{n}" for n in session.chance.sample(range(1, PAIRS), 2))
+    one, other = (f"c{n}" for n in session.chance.sample(range(1, _KEPT_PAIRS), 2))
     return await _execute(
         connection,
         "UPDATE pairs SET code = CASE code WHEN %s THEN %s ELSE %s END WHERE code IN (%s, %s)",
@@ -309,27 +311,44 @@ async def _truncate_pairs(session: Session, connection: Connection) -> int:
         "SELECT 'c' || n, %s, %s FROM generate_series(1, %s) n",
         session.text(2, 4),
         session.note(),
-        PAIRS,
+        session.chance.choice((_KEPT_PAIRS, 120)),
     )
 
 
 async def _alter(session: Session, connection: Connection) -> int:
-    table, column = session.chance.choice(_ALTERED), session.chance.choice(_COLUMNS)
-    change = session.chance.choice((
-        f"ADD COLUMN {column} text DEFAULT 'red'",
-        f"ADD COLUMN {column} text",
-        f"DROP COLUMN {column}",
-        f"RENAME COLUMN {column} TO {session.chance.choice(_COLUMNS)}",
-    ))  # fmt: skip
+    """A column comes, with a default or without, goes, or gets another name; then it is used."""
+    table = session.chance.choice(_ALTERED)
+    cursor = await connection.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'public' "
+        "AND table_name = %s AND column_name = ANY(%s) ORDER BY 1",
+        [table, list(_COLUMNS)],
+    )
+    there = [name for (name,) in await cursor.fetchall()]
+    free = [name for name in _COLUMNS if name not in there]
+    kind = session.chance.random()
     await _execute(connection, "SET LOCAL lock_timeout = '2s'")
-    await _execute(connection, f"ALTER TABLE {table} {change}")
+    if free and (not there or kind < 0.5):
+        used = session.chance.choice(free)
+        default = "DEFAULT 'red'" if kind < 0.4 else ""
+        await _execute(connection, f"ALTER TABLE {table} ADD COLUMN {used} text {default}")
+    elif kind < 0.75 and free:
+        used = session.chance.choice(free)
+        await _execute(
+            connection,
+            f"ALTER TABLE {table} RENAME COLUMN {session.chance.choice(there)} TO {used}",
+        )
+    else:
+        await _execute(
+            connection, f"ALTER TABLE {table} DROP COLUMN {session.chance.choice(there)}"
+        )
+        return 0
+    key = "order_id" if table == "lines" else "id"
     return await _execute(
         connection,
-        f"UPDATE {table} SET {session.chance.choice(_COLUMNS)} = %s WHERE order_id = %s"  # noqa: S608 - from the lists above
-        if table == "lines"
-        else f"UPDATE {table} SET {session.chance.choice(_COLUMNS)} = %s WHERE id = %s",  # noqa: S608
+        f"UPDATE {table} SET {used} = %s WHERE {key} BETWEEN %s AND %s",  # noqa: S608 - from the lists above
         session.text(1, 2),
-        session.chance.randrange(1, LINES),
+        session.chance.randrange(1, LINES // 2),
+        LINES,
     )
 
 

@@ -250,11 +250,11 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "copy_hides_changes",
-        "rows of a copy that the stream has changed meanwhile are given all the same",
+        "rows of a copy count as later than what changed after it",
         _one(
-            "sources/postgres/marks.py",
-            "        if self.spoiled or key in self._touched or key in self.again:\n",
-            "        if self.spoiled or key in self.again:\n",
+            "sources/postgres/taking.py",
+            'prefix = f"{lsn:016X}."',
+            'prefix = f"{lsn + 400_000:016X}."',
         ),
         "--kills 3 --fault kill --changes 3000 --large 0",
     ),
@@ -276,7 +276,7 @@ MUTANTS: Sequence[Mutant] = (
             "        if old_key != key and not (earlier is not None and _is_another(earlier.change, change)):\n",
             "        if old_key != key:\n",
         ),
-        "--kills 3 --fault kill --changes 4000 --large 0",
+        "--kills 3 --fault kill --changes 8000 --large 0",
     ),
     # ------------------------------------------------------------------ values
     Mutant(
@@ -303,7 +303,7 @@ MUTANTS: Sequence[Mutant] = (
         "moved_text_lost",
         "a text that was left out is looked for at a key that the row only passed through",
         _one(_KNOWLEDGE, "            base = earlier.base\n", "            base = old_key\n"),
-        "--kills 3 --fault kill --changes 6000 --large 0",
+        "--kills 5 --fault kill --changes 16000 --large 0",
     ),
     # ------------------------------------------------------------------ G4: deletes, truncates
     Mutant(
@@ -389,6 +389,6 @@ MUTANTS: Sequence[Mutant] = (
             "    doubts = list(steps.doubts) if await _has_rows(connection, table) else []\n",
             "    doubts: list[str] = []\n",
         ),
-        "--kills 3 --fault kill --changes 4000 --large 0",
+        "--kills 3 --fault kill --changes 10000 --large 0",
     ),
 )
