@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -58,7 +59,7 @@ def settings_page() -> str:
         "[here](penstock.schema.json).\n",
     ]
     for title, model in SECTIONS:
-        lines += [f"## {title}\n", (model.__doc__ or "").strip() + "\n"]
+        lines += [f"## {title}\n", inspect.cleandoc(model.__doc__ or "") + "\n"]
         lines += ["| setting | default | meaning |", "|---|---|---|"]
         for name, field in model.model_fields.items():
             if name == "folder":
