@@ -243,13 +243,17 @@ async def test_g2_a_standby_takes_over(
             await project.caught_up(limit_s=DEADLINE_S)
 
             async def synced() -> bool:
+                # The copy of a slot is kept once the slot has moved past what the standby has.
+                primary.execute(
+                    "UPDATE t SET v = v WHERE id = 1", "SELECT pg_log_standby_snapshot()"
+                )
                 rows = standby.execute(
                     "SELECT synced AND NOT temporary AND failover FROM pg_replication_slots "
                     f"WHERE slot_name = '{SLOT}'"
                 )
                 return rows == [(True,)]
 
-            await until(synced)
+            await until(synced, limit_s=45)  # its worker naps for up to 30 s
         findings = await project.source("shop").check()  # type: ignore[attr-defined] # a PostgresSource
         assert [f.level for f in findings if f.subject.endswith(": failover")] == ["ok"]
         primary.execute("DELETE FROM t WHERE id = 20", "UPDATE t SET v = 'last' WHERE id = 21")
