@@ -186,5 +186,5 @@ def test_g1_g2_a_worker_that_slept_past_its_lease_is_fenced_and_joins_again(crew
     crew.until("joined again", lambda: crew.target(joined)[0][0] == 2, MOVED_S)
     crew.moves_on()
     crew.end()
-    assert program.process.poll() is None
+    assert program.process.poll() is None, program.errors
     assert "Traceback" not in program.errors

@@ -64,8 +64,10 @@ class _Waiting:
 
 @dataclass(slots=True, eq=False)
 class _Turn:
-    """A transaction under way; ``late`` is the timer that says that it takes long."""
+    """A transaction under way for some topics; ``late`` is the timer that says that it takes long,
+    until it says so."""
 
+    topics: frozenset[str] = frozenset()
     late: asyncio.TimerHandle | None = None
 
 
@@ -75,8 +77,7 @@ class GroupCommit:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: deque[_Waiting] = deque()
-        self._under_way = 0
-        self._held_up = 0
+        self._turns: list[_Turn] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def append(self, append: Append) -> FatalError | None:
@@ -91,6 +92,7 @@ class GroupCommit:
                 self._next()
             return await waiting.done
         turn = self._begin()
+        turn.topics = frozenset((append.topic,))
         try:
             return await self._alone(append)
         finally:
@@ -107,11 +109,14 @@ class GroupCommit:
         """Is nothing under way but what is held up, or is there enough for another group? Then one
         is made ready here while the database stores the other."""
         room = 2 if len(self._waiting) >= _ANOTHER_GROUP else 1
-        return self._under_way < min(self._held_up + room, _MOST_GROUPS)
+        return len(self._turns) < min(len(self._held_up()) + room, _MOST_GROUPS)
+
+    def _held_up(self) -> list[_Turn]:
+        return [turn for turn in self._turns if turn.late is None]
 
     def _begin(self) -> _Turn:
-        self._under_way += 1
         turn = _Turn()
+        self._turns.append(turn)
         loop = asyncio.get_running_loop()
         turn.late = loop.call_later(HELD_UP_S, self._let_pass, turn)
         return turn
@@ -119,14 +124,11 @@ class GroupCommit:
     def _let_pass(self, turn: _Turn) -> None:
         """This one takes long: those that wait need not wait for it as well."""
         turn.late = None
-        self._held_up += 1
         self._next()
 
     def _end(self, turn: _Turn) -> None:
-        self._under_way -= 1
-        if turn.late is None:
-            self._held_up -= 1
-        else:
+        self._turns.remove(turn)
+        if turn.late is not None:
             turn.late.cancel()
 
     def _next(self, *, expected: bool = False) -> None:
@@ -142,6 +144,7 @@ class GroupCommit:
             # Those that the last group woke come with their next append in this turn of the loop.
             await asyncio.sleep(0)
             group = self._take()
+            turn.topics = frozenset(waiting.append.topic for waiting in group)
             await self._settle(group)
         finally:
             self._end(turn)
@@ -149,14 +152,19 @@ class GroupCommit:
 
     def _take(self) -> list[_Waiting]:
         """The next that wait, as many as are a small append together; not those that were
-        cancelled."""
+        cancelled. Those to a topic of a transaction that is held up would be held up as well, with
+        all that shared their transaction: they come when no others wait."""
+        slow = {topic for turn in self._held_up() for topic in turn.topics}
+        ready = [waiting for waiting in self._waiting if not waiting.done.done()]
         group: list[_Waiting] = []
         size = 0
-        while self._waiting and size <= JOIN_CHANGES:
-            waiting = self._waiting.popleft()
-            if not waiting.done.done():
-                group.append(waiting)
-                size += waiting.append.size
+        for waiting in [one for one in ready if one.append.topic not in slow] or ready:
+            if size > JOIN_CHANGES:
+                break
+            group.append(waiting)
+            size += waiting.append.size
+        taken = set(group)
+        self._waiting = deque(waiting for waiting in ready if waiting not in taken)
         return group
 
     async def _settle(self, group: Sequence[_Waiting]) -> None:

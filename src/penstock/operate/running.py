@@ -58,10 +58,11 @@ class Running:
         await self.create_topics()
         block = asyncio.current_task()
         ended: list[BaseException] = []
+        leaving = False
 
         def on_end(task: asyncio.Task[None]) -> None:
             error = None if task.cancelled() else task.exception()
-            if error is not None:
+            if error is not None and not leaving:
                 ended.append(error)
                 if block is not None:
                     block.cancel()
@@ -78,8 +79,8 @@ class Running:
                 raise ended[0] from None
             raise
         finally:
+            leaving = True  # a task that ended a moment ago has its callback under way
             for task in tasks:
-                task.remove_done_callback(on_end)
                 task.cancel()
             if loading is not None:
                 await asyncio.gather(loading, return_exceptions=True)

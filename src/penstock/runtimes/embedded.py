@@ -33,7 +33,7 @@ UPKEEP: Final = Item("upkeep", "stores")
 
 FENCES: Final = 5
 FENCES_S: Final = 60.0
-"""So many fences within this time are no accident: two projects use the same names."""
+"""So many fences of one item within this time are no accident: two projects use the same names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class EmbeddedRuntime:
         self._ingest_settings = ingest_settings or IngestSettings()
         self._sources: dict[str, Source] = {}
         self._tasks: dict[Item, list[asyncio.Task[None]]] = {}
-        self._fences: deque[float] = deque(maxlen=FENCES)
+        self._fences: dict[Item, deque[float]] = {}
         self.failures: list[FatalError] = []
 
     def receivers(self) -> dict[str, Application]:
@@ -193,7 +193,7 @@ class EmbeddedRuntime:
             return
         if isinstance(error, FencedError):
             logger.warning("worker.fenced", item=_name(item), reason=str(error))
-            self._count_fence(error)
+            self._count_fence(item, error)
             await self._stop_items([item])  # it begins again with the next beat, if it is ours
         elif isinstance(error, FatalError):
             self.failures.append(error)
@@ -201,10 +201,12 @@ class EmbeddedRuntime:
         else:
             raise error
 
-    def _count_fence(self, error: FencedError) -> None:
+    def _count_fence(self, item: Item, error: FencedError) -> None:
+        """One by one: a process that slept finds everything that it had taken over at once."""
         now = self._clock.monotonic()
-        self._fences.append(now)
-        if len(self._fences) == FENCES and now - self._fences[0] < FENCES_S:
+        fences = self._fences.setdefault(item, deque(maxlen=FENCES))
+        fences.append(now)
+        if len(fences) == FENCES and now - fences[0] < FENCES_S:
             raise error
 
     def _raise_when_over(self) -> None:
