@@ -23,9 +23,10 @@ from pymysql.cursors import SSCursor
 from penstock.bench.report import Report
 from penstock.clock import SystemClock
 from penstock.sources.base import SourceBatch
-from penstock.sources.mysql.changes import Assembler, Tracked
+from penstock.sources.mysql.changes import Assembler
 from penstock.sources.mysql.connections import connect
 from penstock.sources.mysql.gtids import MySQLGtids
+from penstock.sources.mysql.plans import Tracked
 from penstock.sources.mysql.positions import Place
 from penstock.sources.mysql.source import MySQLSource
 from penstock.sources.mysql.stream import COM_BINLOG_DUMP, PacketReader

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from penstock.errors import SourceError
 from penstock.records import Row
 from penstock.sources.mysql import ddl, texts
-from penstock.sources.mysql.changes import Assembler, Tracked
+from penstock.sources.mysql.changes import Assembler
 from penstock.sources.mysql.events import RowsHead
+from penstock.sources.mysql.forms import ColumnForm
 from penstock.sources.mysql.geometry import ewkt
 from penstock.sources.mysql.gtids import MySQLGtids
 from penstock.sources.mysql.json_binary import json_text
+from penstock.sources.mysql.plans import Tracked
 from penstock.sources.mysql.positions import Place, make_position, parse_position, snapshot_position
 from penstock.sources.mysql.protocol import (
     Converter,
@@ -25,7 +27,8 @@ from penstock.sources.mysql.protocol import (
     decode_text_row,
     encode_text_row,
 )
-from penstock.sources.mysql.rows import ColumnForm, decode_rows, encode_decimal, reader_of
+from penstock.sources.mysql.readers import encode_decimal, reader_of
+from penstock.sources.mysql.rows import decode_rows
 from penstock.testing.binlog import BinlogWriter
 
 Case = tuple[ColumnForm, bytes, str]

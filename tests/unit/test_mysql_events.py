@@ -10,10 +10,11 @@ import pytest
 from penstock.errors import SourceError
 from penstock.records import Op
 from penstock.sources.mysql import events
-from penstock.sources.mysql.changes import Assembler, Tracked
+from penstock.sources.mysql.changes import Assembler
 from penstock.sources.mysql.geometry import ewkt
 from penstock.sources.mysql.gtids import MariaDBGtids, MySQLGtids, parse_gtids
 from penstock.sources.mysql.json_binary import json_text
+from penstock.sources.mysql.plans import Tracked
 from penstock.sources.mysql.positions import Place, unwrapped
 from penstock.sources.mysql.protocol import (
     Framer,

@@ -8,15 +8,14 @@ the binlog describes and alters them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Final, cast
 
 from penstock.errors import SourceError
 from penstock.records import UNCHANGED, Change, Key, Microseconds, Op, Row, Schema
 from penstock.sources.mysql import ddl, events
-from penstock.sources.mysql.events import Header, RowsKind, TableMap
+from penstock.sources.mysql.events import Header, RowsKind
 from penstock.sources.mysql.gtids import MariaDBGtids, MySQLGtids
+from penstock.sources.mysql.plans import TablePlan, Tracked, filled, key_maker
 from penstock.sources.mysql.positions import (
     Place,
     event_prefix,
@@ -25,64 +24,16 @@ from penstock.sources.mysql.positions import (
     unwrapped,
 )
 from penstock.sources.mysql.protocol import ProtocolError
-from penstock.sources.mysql.rows import (
-    Images,
-    Reader,
-    RowImages,
-    decode_rows,
-    reader_of,
-    skipper_of,
-)
+from penstock.sources.mysql.readers import reader_of
+from penstock.sources.mysql.rows import Images, RowImages, decode_rows, skipper_of
 from penstock.sources.mysql.shapes import Shape, fits, forms_of, schema_of, shape_in
+from penstock.sources.mysql.table_map import TableMap, decode_table_map
 
 _DUMMY_TABLE: Final = 0xFFFFFF
 """Says only that a statement has ended."""
 _HELD_MOST: Final = 1_000_000
 """How many changes of prepared XA transactions are held."""
-NEVER: Final = (1 << 32, 0, 0)
-"""Where a table starts whose copy is yet to be made: after every place."""
 _new = cast("Callable[[type[Change], tuple[Any, ...]], Change]", tuple.__new__)
-
-
-@dataclass(frozen=True)
-class TablePlan:
-    """All that is worked out once per shape of a table."""
-
-    stream: str
-    schema: Schema
-    readers: tuple[Reader, ...]
-    images: Images
-    starts_at: tuple[int, int, int]
-    """Changes before this place are in the copy of the table."""
-    key: Callable[[Row], Key]
-
-
-def key_maker(schema: Schema) -> Callable[[Row], Key]:
-    """What takes the key out of a row.
-
-    Raises:
-        SourceError: there is no key.
-    """
-    indexes = schema.key_indexes
-    if not indexes:
-        raise SourceError(
-            f"expected a key on table {schema.stream!r} of source {schema.source!r}, got none: add "
-            "a primary key, or a unique one of columns that are NOT NULL",
-            source=schema.source,
-            stream=schema.stream,
-        )
-    if len(indexes) == 1:
-        only = indexes[0]
-        return lambda row: (row[only],)  # type: ignore[return-value] # keys are never UNCHANGED
-    return cast("Callable[[Row], Key]", itemgetter(*indexes))
-
-
-@dataclass
-class Tracked:
-    """A table that is captured: what it looks like and from where its changes are wanted."""
-
-    shape: Shape | None
-    starts_at: tuple[int, int, int] = NEVER
 
 
 class Assembler:
@@ -368,7 +319,7 @@ class Assembler:
         known = self._maps.get(table_id)
         # Tables are described again and again; nearly always as before.
         if known is None or known[0] != event[events.HEADER :]:
-            described = events.decode_table_map(event, mariadb=self.mariadb)
+            described = decode_table_map(event, mariadb=self.mariadb)
             self._maps[table_id] = (event[events.HEADER :], described)
             self._plans.pop(table_id, None)
 
@@ -440,7 +391,7 @@ class Assembler:
             self._add(plan.schema, Op.CREATE, plan.key(after), within, after)
             return
         if UNCHANGED in after:
-            after = _filled(after, before)
+            after = filled(after, before)
         key, old_key = plan.key(after), plan.key(before)
         if UNCHANGED in cast("Row", old_key) or UNCHANGED in cast("Row", key):
             raise SourceError(
@@ -573,8 +524,3 @@ class Assembler:
 def _xa_key(name: str) -> str:
     """One way to write what the server writes in several."""
     return "".join(name.split()).upper()
-
-
-def _filled(after: Row, before: Row) -> Row:
-    """The new row with what it left out taken from the old one, as far as that is there."""
-    return tuple(old if new is UNCHANGED else new for new, old in zip(after, before, strict=True))

@@ -144,7 +144,8 @@ def _quoted(value: str) -> str:
 def _opaque(kind: int, value: bytes) -> str:
     """Values of SQL types that JSON does not have: decimals bare, times quoted, others as base64
     behind their type, all as MySQL prints them."""
-    from penstock.sources.mysql.rows import ColumnForm, reader_of
+    from penstock.sources.mysql.forms import ColumnForm
+    from penstock.sources.mysql.readers import reader_of
 
     if kind == 246:
         form = ColumnForm(246, value[0] << 8 | value[1])

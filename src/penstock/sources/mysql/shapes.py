@@ -16,10 +16,10 @@ from typing import Final, NamedTuple
 
 from penstock.errors import SourceError
 from penstock.records import Column, Schema
-from penstock.sources.mysql import rows
+from penstock.sources.mysql import forms
 from penstock.sources.mysql.charsets import BINARY, decoder_of
-from penstock.sources.mysql.events import TableMap, real_type
-from penstock.sources.mysql.rows import ColumnForm
+from penstock.sources.mysql.forms import ColumnForm, real_type
+from penstock.sources.mysql.table_map import TableMap
 
 _KIND: Final = re.compile(r"[a-z0-9_]+(?: precision)?")
 _LISTED: Final = re.compile(r"'((?:[^']|'')*)'")
@@ -158,11 +158,11 @@ def schema_of(source: str, stream: str, shape: Shape) -> Schema:
 
 _BLOBS: Final = {1: "tiny", 2: "", 3: "medium", 4: "long"}
 _NAMES: Final = {
-    rows.TINY: "tinyint", rows.SHORT: "smallint", rows.INT24: "mediumint", rows.LONG: "int",
-    rows.LONGLONG: "bigint", rows.FLOAT: "float", rows.DOUBLE: "double", rows.YEAR: "year",
-    rows.DATE: "date", 14: "date", rows.TIME: "time", rows.TIME2: "time",
-    rows.DATETIME: "datetime", rows.DATETIME2: "datetime", rows.TIMESTAMP: "timestamp",
-    rows.TIMESTAMP2: "timestamp", rows.JSON: "json", rows.GEOMETRY: "geometry",
+    forms.TINY: "tinyint", forms.SHORT: "smallint", forms.INT24: "mediumint", forms.LONG: "int",
+    forms.LONGLONG: "bigint", forms.FLOAT: "float", forms.DOUBLE: "double", forms.YEAR: "year",
+    forms.DATE: "date", forms.NEWDATE: "date", forms.TIME: "time", forms.TIME2: "time",
+    forms.DATETIME: "datetime", forms.DATETIME2: "datetime", forms.TIMESTAMP: "timestamp",
+    forms.TIMESTAMP2: "timestamp", forms.JSON: "json", forms.GEOMETRY: "geometry",
 }  # fmt: skip
 
 
@@ -202,22 +202,22 @@ def _column_type(described: TableMap, i: int, charset: str | None) -> str:
     binary = charset in (None, BINARY)
     if kind in _NAMES:
         return _NAMES[kind] + (" unsigned" if i in described.unsigned else "")
-    if kind == rows.NEWDECIMAL:
+    if kind == forms.NEWDECIMAL:
         return f"decimal({metadata >> 8},{metadata & 0xFF})"
-    if kind == rows.BIT:
+    if kind == forms.BIT:
         return f"bit({(metadata >> 8) * 8 + (metadata & 0xFF)})"
-    if kind == rows.BLOB:
+    if kind == forms.BLOB:
         return _BLOBS.get(metadata, "long") + ("blob" if binary else "text")
-    if kind in (rows.VARCHAR, rows.VAR_STRING):
+    if kind in (forms.VARCHAR, forms.VAR_STRING):
         return f"varbinary({metadata})" if binary else "varchar"
-    if kind == rows.STRING:
+    if kind == forms.STRING:
         return f"binary({metadata & 0xFF})" if binary else "char"
-    if kind in (rows.ENUM, rows.SET):
+    if kind in (forms.ENUM, forms.SET):
         decode = decoder_of(charset or "utf8mb4") or decoder_of("utf8mb4")
         assert decode is not None
         listed = (decode(value).replace("'", "''") for value in described.values[i] or ())
         values = ",".join(f"'{value}'" for value in listed)
-        return f"{'enum' if kind == rows.ENUM else 'set'}({values})"
+        return f"{'enum' if kind == forms.ENUM else 'set'}({values})"
     raise SourceError(
         f"expected column {i + 1} of table {described.database}.{described.table} to have a type "
         f"that can be captured, got binlog type {kind}: leave the table out, or give the column "

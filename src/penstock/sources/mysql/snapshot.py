@@ -17,8 +17,8 @@ from typing import Final
 from penstock.errors import RetryableError
 from penstock.records import Change, Microseconds, Op, Position, Schema
 from penstock.sources.mysql.catalogue import Server, Table, fetch_end, fetch_shape
-from penstock.sources.mysql.changes import key_maker
 from penstock.sources.mysql.connections import Session, connect, quoted, refusal_error
+from penstock.sources.mysql.plans import key_maker
 from penstock.sources.mysql.positions import Place, snapshot_position
 from penstock.sources.mysql.protocol import (
     ERR,

@@ -35,10 +35,11 @@ from penstock.sources.mysql.catalogue import (
     matches,
     refuse_what_cannot_be_captured,
 )
-from penstock.sources.mysql.changes import NEVER, Assembler, Tracked
+from penstock.sources.mysql.changes import Assembler
 from penstock.sources.mysql.checks import check_source, refuse_server
 from penstock.sources.mysql.connections import Session, connect
 from penstock.sources.mysql.gtids import parse_gtids
+from penstock.sources.mysql.plans import NEVER, Tracked
 from penstock.sources.mysql.positions import Place, file_number, rows_before
 from penstock.sources.mysql.shapes import Shape
 from penstock.sources.mysql.snapshot import Moment, Progress, TableCopier, open_moment
