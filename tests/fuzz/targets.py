@@ -98,6 +98,55 @@ def mysql_event(data: bytes) -> object:
 
 
 @target
+def mysql_table_and_transaction(data: bytes) -> object:
+    from penstock.sources.mysql import events
+    from penstock.sources.mysql.table_map import decode_table_map
+
+    decoders: tuple[Target, ...] = (
+        decode_table_map,
+        lambda body: decode_table_map(body, mariadb=True),
+        lambda body: events.decode_gtid(body, events.GTID),
+        lambda body: events.decode_gtid(body, events.MARIADB_GTID),
+        events.decode_query,
+        lambda body: events.decode_query(body, compressed=True),
+        events.payload_events,
+        events.xa_name,
+    )
+    return decoders[data[0] % len(decoders) if data else 0](data[1:])
+
+
+@target
+def mysql_rows(data: bytes) -> object:
+    """A column of every type, in rows of each kind of event."""
+    from penstock.sources.mysql import events, forms
+    from penstock.sources.mysql.forms import ColumnForm
+    from penstock.sources.mysql.readers import reader_of
+    from penstock.sources.mysql.rows import Images, decode_rows, skipper_of
+
+    columns = [
+        ColumnForm(forms.LONG, 0),
+        ColumnForm(forms.LONGLONG, 0, unsigned=True),
+        ColumnForm(forms.NEWDECIMAL, 20 << 8 | 4),
+        ColumnForm(forms.VARCHAR, 300, charset="utf8mb4"),
+        ColumnForm(forms.STRING, 254 << 8 | 40, charset="latin1"),
+        ColumnForm(forms.DATETIME2, 6),
+        ColumnForm(forms.TIMESTAMP2, 3),
+        ColumnForm(forms.TIME2, 2),
+        ColumnForm(forms.DATE, 0),
+        ColumnForm(forms.JSON, 4),
+        ColumnForm(forms.GEOMETRY, 4),
+        ColumnForm(forms.ENUM, 1, values=("a", "b")),
+        ColumnForm(forms.SET, 1, values=("a", "b")),
+        ColumnForm(forms.BIT, 1 << 8 | 3),
+        ColumnForm(forms.DOUBLE, 8),
+    ]
+    readers = [reader_of(column) for column in columns]
+    kinds = list(events.ROWS.values())
+    head = events.decode_rows_head(data[1:], kinds[data[0] % len(kinds) if data else 0])
+    return list(decode_rows(head, readers, Images(readers, [0], list(map(skipper_of, columns)))))
+
+
+@target
 def mysql_json(data: bytes) -> object:
     from penstock.sources.mysql.json_binary import json_text
 
@@ -138,3 +187,35 @@ def json_records(data: bytes) -> object:
     from penstock.sources.formats.values import json_text, parse_json
 
     return json_text(parse_json(data))
+
+
+@target
+def messages_of_topics(data: bytes) -> object:
+    """The second of two records, after what the first taught: key and value apart at a newline."""
+    from penstock.sources.topics.base import Decoder, Slice
+    from penstock.sources.topics.canal import CanalFormat
+    from penstock.sources.topics.debezium import DebeziumFormat
+    from penstock.sources.topics.fast import DebeziumDecoder
+    from penstock.sources.topics.maxwell import MaxwellFormat
+    from penstock.sources.topics.messages import MessageDecoder, Wanted
+    from penstock.sources.topics.positions import place_records
+    from penstock.sources.topics.shapes import Shapes
+
+    shapes, wanted = Shapes("shop"), Wanted(["*"])
+    decoders: tuple[Callable[[], Decoder], ...] = (
+        lambda: DebeziumDecoder(shapes, wanted),
+        lambda: MessageDecoder(DebeziumFormat(unwrapped=True), shapes, wanted),
+        lambda: MessageDecoder(MaxwellFormat(), shapes, wanted),
+        lambda: MessageDecoder(CanalFormat(), shapes, wanted),
+    )
+    decoder = decoders[data[0] % len(decoders) if data else 0]()
+    halves = [piece.partition(b"\n") for piece in data[1:].split(b"\n\n", 1)]
+    records = Slice(
+        "server.shop.things",
+        0,
+        [f"{i:08X}" for i in range(len(halves))],
+        [0] * len(halves),
+        [key or None for key, _, _ in halves],
+        [value or None for _, _, value in halves],
+    )
+    return decoder.decode(records, place_records(records, None).positions)
