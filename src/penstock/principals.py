@@ -93,3 +93,17 @@ def principal(written: Iterable[str], tenant: str = DEFAULT_TENANT) -> Principal
         else:
             user = rest if colon and kind == "user" else name
     return Principal(user, tuple(groups), tenant)
+
+
+_SIDECARS: Final = (".acl.yaml", ".acl.yml", ".acl.json")
+
+
+def sidecar_place(key: str) -> str | None:
+    """What a file is about that lies beside a document or a folder and says who may see it:
+    ``hr.acl.yaml`` is about ``hr`` and all in it. None: it is no such file."""
+    lower = key[-len(_SIDECARS[0]) :].lower()
+    for suffix in _SIDECARS:
+        if lower.endswith(suffix):
+            place = key[: -len(suffix)]
+            return place if place and not place.endswith("/") else None
+    return None

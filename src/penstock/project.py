@@ -28,6 +28,7 @@ from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
 from penstock.sources.base import Source
 from penstock.stores.base import Filter
+from penstock.stores.postgres.permissions import declare
 from penstock.telemetry import Meters
 
 if TYPE_CHECKING:
@@ -81,6 +82,9 @@ class Project:
                 "`database`, or set `database: embedded`"
             ) from error
         self._pool = await open_pool(self.dsn, max_size=12, idle_timeout_s=self.settings.run.lease)
+        await declare(
+            self._pool, wiring.declared_permissions(self.settings), tenant=self.settings.tenant
+        )
         self._store = wiring.store(self.settings, self._pool)
         consumers = wiring.consumers(self.settings, self._pool)
         self._log = wiring.log(self.settings, self._pool, self.dsn, self.clock, consumers)

@@ -50,8 +50,14 @@ async def test_g6_the_model_is_asked_before_the_snapshot_opens() -> None:
     embedder = WordEmbedder(snapshots.events)
     await builder(snapshots, embedder).context("q?", Principal("ada", ("bo",), "t"))
     assert snapshots.events == [
-        "embed query", "open t ada,bo", "candidates", "passages", "rows", "ages", "close",
-    ]  # fmt: skip
+        "embed query",
+        "open t user:ada,group:bo",
+        "candidates",
+        "passages",
+        "rows",
+        "ages",
+        "close",
+    ]
     snapshots.events.clear()
     await builder(snapshots, embedder).context("q?", Principal(), mode="text")
     assert "embed query" not in snapshots.events
