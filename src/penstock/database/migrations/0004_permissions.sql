@@ -164,7 +164,7 @@ BEGIN
                 RETURN ARRAY[NULL::text];
             END;
         ELSIF kind IS NULL THEN
-            parts := ARRAY(SELECT btrim(p) FROM unnest(string_to_array(written, ',')) p);
+            parts := string_to_array(written, ',');
         ELSE
             parts := CASE WHEN written <> '' THEN ARRAY[written] ELSE '{}' END;
         END IF;
@@ -174,8 +174,8 @@ BEGIN
         IF value IS NULL THEN RETURN NULL; END IF;
         RETURN ARRAY[NULL::text];
     END CASE;
-    RETURN ARRAY(SELECT CASE WHEN kind IS NULL THEN penstock.principal(p)
-                             ELSE penstock.principal(kind, p) END FROM unnest(parts) p);
+    RETURN ARRAY(SELECT CASE WHEN kind IS NULL THEN penstock.principal(btrim(p))
+                             ELSE penstock.principal(kind, btrim(p)) END FROM unnest(parts) p);
 END $$;
 
 -- ---------------------------------------------------------------- what the project declares
@@ -239,6 +239,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT array_to_string(parts[1:n], '/'), (cardinality(parts) - n)::bigint
     FROM (SELECT string_to_array(key, '/')) s (parts), generate_series(1, cardinality(parts)) n
+    WHERE array_to_string(parts[1:n], '/') <> ''
     UNION ALL SELECT '', 1000000;
 END;
 
@@ -394,13 +395,13 @@ CREATE FUNCTION penstock.members_of(row_values jsonb, spec jsonb)
 RETURNS TABLE (row_name text, group_name text, member text, since text, committed_at bigint)
 LANGUAGE sql IMMUTABLE AS $$
     SELECT penstock.row_name(row_values, spec) || m.mark,
-           penstock.principal('group', row_values ->> (spec ->> 'group')), m.member,
+           penstock.principal('group', btrim(row_values ->> (spec ->> 'group'))), m.member,
            row_values ->> '_penstock_position', (row_values ->> '_penstock_committed_at')::bigint
-    FROM (VALUES ('', penstock.principal('user', row_values ->> (spec ->> 'user'))),
-                 ('/group', penstock.principal('group', row_values ->> (spec ->> 'subgroup'))))
+    FROM (VALUES ('', penstock.principal('user', btrim(row_values ->> (spec ->> 'user')))),
+                 ('/group', penstock.principal('group', btrim(row_values ->> (spec ->> 'subgroup')))))
          m (mark, member)
     WHERE m.member IS NOT NULL
-      AND penstock.principal('group', row_values ->> (spec ->> 'group')) IS NOT NULL
+      AND penstock.principal('group', btrim(row_values ->> (spec ->> 'group'))) IS NOT NULL
 $$;
 
 CREATE FUNCTION penstock.entries_of(row_values jsonb, spec jsonb)
@@ -414,12 +415,12 @@ LANGUAGE sql IMMUTABLE AS $$
                     format('expected allow or deny, found %L', e.effect)
                 WHEN cardinality(p.names) = 0 THEN 'expected a user or a group, found neither' END,
            row_values ->> '_penstock_position', (row_values ->> '_penstock_committed_at')::bigint
-    FROM (SELECT CASE WHEN spec ? 'effect' THEN lower(row_values ->> (spec ->> 'effect'))
+    FROM (SELECT CASE WHEN spec ? 'effect' THEN lower(btrim(row_values ->> (spec ->> 'effect')))
                       ELSE 'allow' END) e (effect),
          LATERAL (SELECT array_remove(ARRAY[
-             penstock.principal(row_values ->> (spec ->> 'principal')),
-             penstock.principal('user', row_values ->> (spec ->> 'user')),
-             penstock.principal('group', row_values ->> (spec ->> 'group'))], NULL)) p (names)
+             penstock.principal(btrim(row_values ->> (spec ->> 'principal'))),
+             penstock.principal('user', btrim(row_values ->> (spec ->> 'user'))),
+             penstock.principal('group', btrim(row_values ->> (spec ->> 'group')))], NULL)) p (names)
     WHERE row_values ->> (spec ->> 'document') IS NOT NULL
 $$;
 
@@ -474,18 +475,18 @@ BEGIN
                 SELECT o.entry, o.place FROM old_rows t, penstock.entries_of(to_jsonb(t.*), spec) o
                 EXCEPT
                 SELECT n.entry, n.place FROM new_rows t, penstock.entries_of(to_jsonb(t.*), spec) n
-                ) old
+                ) left_behind
             WHERE e.tenant = TG_ARGV[0] AND e.source = target AND e.origin = TG_ARGV[1]
-              AND e.stream = TG_ARGV[2] AND e.entry = old.entry COLLATE "C"
-              AND e.place = old.place COLLATE "C"
+              AND e.stream = TG_ARGV[2] AND e.entry = left_behind.entry COLLATE "C"
+              AND e.place = left_behind.place COLLATE "C"
             RETURNING e.place)
         SELECT coalesce(array_agg(DISTINCT r.place), '{}') INTO gone FROM removed r;
     ELSIF TG_OP = 'DELETE' THEN
         WITH removed AS (
             DELETE FROM penstock.permissions e USING (
-                SELECT o.entry FROM old_rows t, penstock.entries_of(to_jsonb(t.*), spec) o) old
+                SELECT o.entry FROM old_rows t, penstock.entries_of(to_jsonb(t.*), spec) o) ended
             WHERE e.tenant = TG_ARGV[0] AND e.source = target AND e.origin = TG_ARGV[1]
-              AND e.stream = TG_ARGV[2] AND e.entry = old.entry COLLATE "C"
+              AND e.stream = TG_ARGV[2] AND e.entry = ended.entry COLLATE "C"
             RETURNING e.place)
         SELECT coalesce(array_agg(DISTINCT r.place), '{}') INTO gone FROM removed r;
     END IF;
@@ -566,10 +567,15 @@ BEGIN
                 'penstock.members_of(to_jsonb(t.*), %L::jsonb) m ON CONFLICT DO NOTHING',
                 in_tenant, in_source, in_stream, relation, spec);
         ELSE
+            PERFORM penstock.lock_lists(in_tenant, ARRAY[said.target], true);
+            DELETE FROM penstock.permissions e
+            WHERE e.tenant = in_tenant AND e.source = said.target AND e.origin = in_source
+              AND e.stream = in_stream;
             EXECUTE format('INSERT INTO penstock.permissions (tenant, source, origin, stream, entry,'
                 ' place, allow, deny, problem, position, committed_at) SELECT %L, %L, %L, %L, n.* '
                 'FROM %s t, penstock.entries_of(to_jsonb(t.*), %L::jsonb) n ON CONFLICT DO NOTHING',
                 in_tenant, said.target, in_source, in_stream, relation, spec);
+            PERFORM penstock.refresh_lists(in_tenant, said.target, ARRAY['']);
         END IF;
     END LOOP;
 END $$;
