@@ -153,10 +153,12 @@ BEGIN
     WHEN 'array' THEN
         parts := ARRAY(SELECT jsonb_array_elements_text(value));
     WHEN 'string' THEN
-        IF written ~ '^[\[{]' THEN
+        IF written ~ '^[\[{]' OR kind IS NULL AND starts_with(written, '"') THEN
             BEGIN
                 IF starts_with(written, '[') THEN
                     parts := ARRAY(SELECT jsonb_array_elements_text(written::jsonb));
+                ELSIF starts_with(written, '"') THEN
+                    parts := ARRAY[written::jsonb #>> '{}'];
                 ELSE
                     parts := written::text[];
                 END IF;
@@ -580,6 +582,46 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The texts of rows keep the values that say who may see them. Of those that were stored before the
+-- project named these columns, the live table knows the values.
+CREATE FUNCTION penstock.complete_texts(in_tenant text, in_source text, in_stream text, rule jsonb)
+RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    live record;
+    relation text;
+    same_key text;
+    named text[];
+BEGIN
+    SELECT l.* INTO live FROM penstock.live_tables l
+    WHERE l.source = in_source AND l.stream = in_stream AND l.tenant = in_tenant;
+    relation := format('%I.%I', live.schema_name, live.table_name);
+    SELECT string_agg(format('t.%1$I = w.%1$I', c.parts ->> 0), ' AND '),
+           array_agg(c.parts ->> 0)
+    INTO same_key, named
+    FROM jsonb_array_elements(live.columns) WITH ORDINALITY c (parts, place)
+    WHERE (c.parts ->> 2)::boolean;
+    IF cardinality(named) = jsonb_array_length(live.columns) THEN
+        RETURN;  -- a digest of the row stands for such a key
+    END IF;
+    EXECUTE format($update$
+        UPDATE penstock.documents d SET metadata = said.found || d.metadata
+        FROM (
+            SELECT e.id, (SELECT jsonb_object_agg(c, to_jsonb(t.*) ->> c) FROM unnest($4) c
+                          WHERE to_jsonb(t.*) ? c) AS found
+            FROM penstock.documents e
+            CROSS JOIN LATERAL jsonb_populate_record(NULL::%1$s,
+                (SELECT jsonb_object_agg(k.name, e.row_key -> (k.place - 1)::integer)
+                 FROM unnest($5) WITH ORDINALITY k (name, place))) w
+            JOIN %1$s t ON %2$s
+            WHERE e.tenant = $1 AND e.source = $2 AND e.stream = $3 AND e.deleted_at IS NULL
+              AND NOT e.metadata ?& $4) said
+        WHERE d.id = said.id AND said.found IS NOT NULL
+        $update$, relation, same_key)
+    USING in_tenant, in_source, in_stream, ARRAY(
+        SELECT DISTINCT c FROM unnest('{allow,users,groups,deny,deny_users,deny_groups}'::text[]) o,
+                               jsonb_array_elements_text(rule -> o) c), named;
+END $$;
+
 -- Declare what the project says, if it is something new; the caller's transaction. rules and tables
 -- are JSON arrays of the rows of permission_rules and permission_tables, entries those that the
 -- settings themselves hold.
@@ -587,8 +629,8 @@ CREATE FUNCTION penstock.declare_permissions(in_tenant text, rules jsonb, tables
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     known jsonb;
-    name text;
     live record;
+    said jsonb;
 BEGIN
     SELECT jsonb_build_array(rules_now, tables_now, entries_now) INTO known
     FROM (SELECT coalesce(jsonb_agg(jsonb_build_object('source', source, 'stream', stream, 'rule', rule)
@@ -627,6 +669,10 @@ BEGIN
     FOR live IN SELECT source, stream FROM penstock.live_tables WHERE tenant = in_tenant
                 ORDER BY source, stream LOOP
         PERFORM penstock.attach_permissions(in_tenant, live.source, live.stream);
+        said := penstock.rule_of(in_tenant, live.source, live.stream);
+        IF said ->> 'kind' = 'columns' THEN
+            PERFORM penstock.complete_texts(in_tenant, live.source, live.stream, said);
+        END IF;
     END LOOP;
     WITH settled AS MATERIALIZED (
         SELECT d.id, penstock.list_for(in_tenant, d.source, d.stream, d.key, d.metadata, NULL, '{}')
