@@ -221,24 +221,14 @@ def _grounds(
     names: Sequence[str],
 ) -> list[Ground]:
     """Where these names stand. Of permissions, only the nearest place counts."""
-    found = []
+    found: list[Ground] = []
     allowing = [entry.distance for entry in entries if entry.allow is not None]
     for entry in entries:
         listed = entry.deny if of == "deny" else entry.allow or ()
         if of == "allow" and entry.distance != min(allowing, default=0):
             continue
-        for name in sorted(set(listed) & set(names)):
-            found.append(
-                Ground(
-                    name,
-                    entry.entry,
-                    entry.place,
-                    entry.origin,
-                    entry.stream,
-                    entry.committed_at,
-                    ways[name],
-                )
-            )
+        said = (entry.entry, entry.place, entry.origin, entry.stream, entry.committed_at)
+        found += [Ground(n, *said, ways[n]) for n in sorted(set(listed) & set(names))]
     return found
 
 
