@@ -140,9 +140,11 @@ class PermissionMatrix:
             return
         self._positions += 1
         name = f"{place}.acl.yaml"
-        gone, broken = self._chance.random() < 0.15, self._chance.random() < 0.05
+        # Above much, only seldom what closes much: else nobody sees anything most of the time.
+        often = 1.0 if place.endswith(".md") else 0.2 if place else 0.05
+        gone, broken = self._chance.random() < 0.15, self._chance.random() < 0.05 * often
         allow = self._names(3) if self._chance.random() < 0.8 else None
-        deny = self._names(1) if self._chance.random() < 0.25 else []
+        deny = self._names(1) if self._chance.random() < 0.25 * often else []
         entry = PermissionEntry(
             "docs",
             place,
@@ -168,8 +170,10 @@ class PermissionMatrix:
             await store(self._writer, ApplyRows([without(LISTS, number)]))
             return
         [name] = self._names(1)
+        if not place.endswith(".md"):
+            name = f"group:{self._group()}"
+        effect = "deny" if self._chance.random() < (0.3 if place else 0.02) else "allow"
         kind, _, bare = name.partition(":")
-        effect = self._chance.choice(["allow", "allow", "deny"])
         user, group = (bare if kind == of else None for of in ("user", "group"))
         listed = [f"{kind}:{bare}"] if bare else []
         self._entries[place, str(number)] = _Entry(

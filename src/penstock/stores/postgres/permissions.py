@@ -1,7 +1,7 @@
 """Permissions in PostgreSQL: entries that sources give, and what the project declares.
 
 Which documents an entry is about is worked out in the database (see the migration
-``0004_permissions``), in the transaction that stores it: the next query sees it.
+``0005_permissions``), in the transaction that stores it: the next query sees it.
 """
 
 from __future__ import annotations
