@@ -249,36 +249,27 @@ END;
 -- nearest place that has any; of the denials, all. Two files about one place contradict each other.
 CREATE FUNCTION penstock.place_list(
     in_tenant text, in_source text, key text, OUT allow text[], OUT deny text[])
-LANGUAGE plpgsql STABLE AS $$
-DECLARE
-    broken boolean;
-    files integer[];
-    nearest bigint;
-BEGIN
-    SELECT coalesce(bool_or(e.problem IS NOT NULL), false)
-             OR count(*) FILTER (WHERE e.stream = '' AND e.entry <> 'settings')
-                > count(DISTINCT e.place) FILTER (WHERE e.stream = '' AND e.entry <> 'settings'),
-           min(p.distance) FILTER (WHERE e.allow IS NOT NULL)
-    INTO broken, nearest
-    FROM penstock.places(key) p JOIN penstock.permissions e
-      ON e.tenant = in_tenant AND e.source = in_source AND e.place = p.place COLLATE "C"
-    WHERE NOT e.gone;
-    IF broken OR nearest IS NULL THEN
-        allow := '{}';
-        deny := '{}';
-        RETURN;
-    END IF;
-    allow := ARRAY(
-        SELECT a FROM penstock.places(key) p JOIN penstock.permissions e
-          ON e.tenant = in_tenant AND e.source = in_source AND e.place = p.place COLLATE "C",
-          unnest(e.allow) a
-        WHERE NOT e.gone AND p.distance = nearest);
-    deny := ARRAY(
-        SELECT a FROM penstock.places(key) p JOIN penstock.permissions e
-          ON e.tenant = in_tenant AND e.source = in_source AND e.place = p.place COLLATE "C",
-          unnest(e.deny) a
-        WHERE NOT e.gone);
-END $$;
+LANGUAGE sql STABLE AS $$
+    WITH found AS MATERIALIZED (
+        -- Length tells what is nearer: each place begins with those above it.
+        SELECT e.place, length(e.place) AS depth, e.allow, e.deny, e.problem,
+               e.stream = '' AND e.entry <> 'settings' AS is_file
+        FROM penstock.permissions e
+        WHERE e.tenant = in_tenant AND e.source = in_source AND NOT e.gone
+          AND e.place = ANY (ARRAY(SELECT p.place COLLATE "C" FROM penstock.places(key) p))
+    ), whole AS (
+        SELECT bool_or(problem IS NOT NULL)
+                 OR count(*) FILTER (WHERE is_file) > count(DISTINCT place) FILTER (WHERE is_file)
+               AS broken,
+               max(depth) FILTER (WHERE f.allow IS NOT NULL) AS nearest
+        FROM found f
+    )
+    SELECT CASE WHEN w.broken OR w.nearest IS NULL THEN '{}'
+                ELSE ARRAY(SELECT a FROM found f, unnest(f.allow) a WHERE f.depth = w.nearest) END,
+           CASE WHEN w.broken OR w.nearest IS NULL THEN '{}'
+                ELSE ARRAY(SELECT a FROM found f, unnest(f.deny) a) END
+    FROM whole w
+$$;
 
 -- Who may see a row, by values of its own columns.
 CREATE FUNCTION penstock.row_list(row_values jsonb, rule jsonb, OUT allow text[], OUT deny text[])
@@ -375,13 +366,19 @@ BEGIN
         UNION
         SELECT d.id FROM penstock.documents d
         WHERE d.tenant = in_tenant AND d.source = in_source AND '' = ANY (at_places)
-    ), settled AS MATERIALIZED (
-        SELECT d.id, penstock.list_for(in_tenant, in_source, d.stream, d.key, d.metadata, NULL, '{}')
-               AS list_id
+    ), based AS MATERIALIZED (
+        -- What has no entry of its own has the list of its folder: worked out once for all in it.
+        SELECT d.id, CASE WHEN EXISTS (
+                   SELECT FROM penstock.permissions e
+                   WHERE e.tenant = in_tenant AND e.source = in_source AND e.place = d.key)
+               THEN d.key ELSE left(d.key, -strpos(reverse(d.key), '/')) END AS base
         FROM penstock.documents d JOIN affected USING (id) WHERE d.stream IS NULL
+    ), settled AS MATERIALIZED (
+        SELECT b.base, penstock.list_for(in_tenant, in_source, NULL, b.base, '{}', NULL, '{}') AS list_id
+        FROM (SELECT DISTINCT base FROM based) b
     )
     UPDATE penstock.documents d SET list_id = s.list_id
-    FROM settled s WHERE d.id = s.id AND d.list_id <> s.list_id;
+    FROM based JOIN settled s USING (base) WHERE d.id = based.id AND d.list_id <> s.list_id;
     GET DIAGNOSTICS changed = ROW_COUNT;
     RETURN changed;
 END $$;
@@ -674,10 +671,14 @@ BEGIN
             PERFORM penstock.complete_texts(in_tenant, live.source, live.stream, said);
         END IF;
     END LOOP;
+    FOR live IN SELECT DISTINCT source FROM penstock.documents
+                WHERE tenant = in_tenant AND stream IS NULL LOOP
+        PERFORM penstock.refresh_lists(in_tenant, live.source, ARRAY['']);
+    END LOOP;
     WITH settled AS MATERIALIZED (
         SELECT d.id, penstock.list_for(in_tenant, d.source, d.stream, d.key, d.metadata, NULL, '{}')
                AS list_id
-        FROM penstock.documents d WHERE d.tenant = in_tenant
+        FROM penstock.documents d WHERE d.tenant = in_tenant AND d.stream IS NOT NULL
     )
     UPDATE penstock.documents d SET list_id = s.list_id
     FROM settled s WHERE d.id = s.id AND d.list_id <> s.list_id;
