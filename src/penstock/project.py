@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -21,11 +22,13 @@ from penstock.database.migrate import migrate
 from penstock.errors import FatalError, UnavailableError
 from penstock.models.base import Embedder
 from penstock.operate import progress
+from penstock.principals import Principal
 from penstock.records import Microseconds
 from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
 from penstock.sources.base import Source
 from penstock.stores.base import Filter
+from penstock.stores.postgres.permissions import declare
 from penstock.telemetry import Meters
 
 if TYPE_CHECKING:
@@ -79,6 +82,9 @@ class Project:
                 "`database`, or set `database: embedded`"
             ) from error
         self._pool = await open_pool(self.dsn, max_size=12, idle_timeout_s=self.settings.run.lease)
+        await declare(
+            self._pool, wiring.declared_permissions(self.settings), tenant=self.settings.tenant
+        )
         self._store = wiring.store(self.settings, self._pool)
         consumers = wiring.consumers(self.settings, self._pool)
         self._log = wiring.log(self.settings, self._pool, self.dsn, self.clock, consumers)
@@ -157,29 +163,36 @@ class Project:
         where: Filter | None = None,
         limit: int | None = None,
         mode: Literal["hybrid", "vector", "text"] = "hybrid",
-        principals: Sequence[str] = (),
+        principal: Principal | None = None,
     ) -> Context:
-        """What a model should be told about a question, at one moment (G6)."""
+        """What a model should be told about a question, at one moment (G6), of what ``principal``
+        may know (G7). None: nobody in particular, who knows what everybody may."""
         return await self.contexts().context(
             question,
+            self._asking(principal),
             where=where or Filter(),
             limit=limit or self.settings.answers.passages,
             mode=mode,
-            tenant=self.settings.tenant,
-            principals=principals,
         )
 
     async def answer(
-        self, question: str, *, where: Filter | None = None, principals: Sequence[str] = ()
+        self,
+        question: str,
+        *,
+        where: Filter | None = None,
+        principal: Principal | None = None,
     ) -> Answer:
-        """An answer with citations, or an honest "not in here"."""
+        """An answer with citations, or an honest "not in here", of what ``principal`` may know."""
         return await self.answerer().answer(
             question,
+            self._asking(principal),
             where=where or Filter(),
             limit=self.settings.answers.passages,
-            tenant=self.settings.tenant,
-            principals=principals,
         )
+
+    def _asking(self, principal: Principal | None) -> Principal:
+        """The one who asks, of this project's tenant."""
+        return replace(principal or Principal(), tenant=self.settings.tenant)
 
     # ------------------------------------------------------------------ running
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from penstock.database.connect import open_pool
+from penstock.principals import Principal
 from penstock.stores.postgres.search import PostgresSnapshotStore
 
 
@@ -19,7 +20,7 @@ async def test_g2_the_connection_of_a_cancelled_snapshot_is_not_used_again(
     begun = asyncio.Event()
 
     async def look() -> None:
-        async with store.snapshot() as snapshot:
+        async with store.snapshot(Principal()) as snapshot:
             await snapshot.ages()
             begun.set()
             await asyncio.Event().wait()
@@ -36,7 +37,7 @@ async def test_g2_the_connection_of_a_cancelled_snapshot_is_not_used_again(
         await asyncio.gather(looking, return_exceptions=True)
         after = await server_process()
         assert after != before
-        async with store.snapshot() as snapshot:
+        async with store.snapshot(Principal()) as snapshot:
             await snapshot.ages()
         assert await server_process() == after, "a snapshot that ends well keeps its connection"
     finally:

@@ -275,7 +275,9 @@ async def test_few_and_many_chunks_are_stored_alike(connection: Connection, coun
     assert (await visible(connection))["docs", "a"] == texts
     await expect_whole(connection)
     assert await rows(
-        connection, "SELECT title, metadata, allow FROM penstock.documents WHERE key = 'a'"
+        connection,
+        "SELECT title, metadata, l.allow FROM penstock.documents d"
+        " JOIN penstock.lists l ON l.id = d.list_id WHERE key = 'a'",
     ) == [('t "x" \\', {"k": [1, "zwei"]}, ["a,b", 'c"'])]
     assert await rows(connection, "SELECT count(*) FROM penstock.vectors") == [(count,)]
 

@@ -20,10 +20,13 @@ from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import open_pool
 from penstock.errors import ConfigError
+from penstock.principals import Principal
+from penstock.principals import principal as asking
 from penstock.records import Change, Op, Position
 from penstock.stores.base import ApplyRows, Filter, Hit
 from penstock.stores.postgres.candidates import _NEAREST, K1, B, Candidates, Model
 from penstock.stores.postgres.lexical import analyse
+from penstock.stores.postgres.permissions import Permitted
 from penstock.stores.postgres.search import PostgresSnapshot, PostgresSnapshotStore
 from penstock.stores.postgres.store import PostgresStore
 from penstock.testing.knowledge import (
@@ -62,7 +65,7 @@ class World:
         tenant: str = "default",
     ) -> dict[str, Hit]:
         """Candidates by their document's key."""
-        async with self.reader.snapshot(tenant=tenant, principals=principals) as snapshot:
+        async with self.reader.snapshot(asking(principals, tenant)) as snapshot:
             return await by_key(snapshot, question, where, limit=limit, vector=vector, text=text)
 
     async def execute(self, statement: bytes) -> list[Any]:
@@ -113,15 +116,15 @@ def random_docs(chance: random.Random, count: int) -> list[Doc]:
             source=chance.choice(["north", "south"]),
             title=chance.choice(["Guide", "Terms"]),
             metadata={"team": chance.choice(["a", "b"]), "tags": [chance.choice(["x", "y"])]},
-            allow=chance.choice([None, None, ["ada"], ["bo", "staff"], []]),
-            deny=chance.choice([[], [], ["ada"]]),
+            allow=chance.choice([None, None, ["user:ada"], ["user:bo", "group:staff"], []]),
+            deny=chance.choice([[], [], ["user:ada"]]),
         )
         for i in range(count)
     ]
 
 
 def visible(doc: Doc, where: Filter, principals: Sequence[str]) -> bool:
-    asks = set(principals)
+    asks = set(asking(principals).names)
     allowed = (doc.allow is None or bool(asks & set(doc.allow))) and not asks & set(doc.deny)
     return (
         allowed
@@ -199,7 +202,7 @@ async def test_search_equals_comparing_with_everything(
     pool = await open_pool(make_conninfo(database_url, options=SHORT if indexed else ""))
     world.reader = PostgresSnapshotStore(pool, ef_search=1 if indexed else 100)
     for where in FILTERS:
-        for principals in ([], ["ada"], ["bo"], ["ada", "staff"], ["stranger"]):
+        for principals in ([], ["ada"], ["bo"], ["ada", "group:staff"], ["stranger"]):
             question = " ".join(chance.choices(WORDS, k=3))
             limit = chance.choice([1, 5, 40])
             scores = {
@@ -233,8 +236,8 @@ async def test_the_vector_index_is_used(world: World, database_url: str) -> None
             for i in range(6000):
                 await copy.write_row((1, i.to_bytes(8, "big"), str(rng.normal(size=8).tolist())))
         await connection.execute(
-            "INSERT INTO penstock.documents (id, source, key, position, committed_at)"
-            " SELECT n + 100, 'docs', n::text, '0', 0 FROM generate_series(0, 5999) n"
+            "INSERT INTO penstock.documents (id, source, key, position, committed_at, list_id)"
+            " SELECT n + 100, 'docs', n::text, '0', 0, 0 FROM generate_series(0, 5999) n"
         )
         await connection.execute(
             "INSERT INTO penstock.chunks (document_id, hash, model, text)"
@@ -253,10 +256,10 @@ async def test_the_vector_index_is_used(world: World, database_url: str) -> None
 
 async def explained(world: World, where: Filter) -> str:
     """The plan of the nearest neighbours, as the reader's role has it."""
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         search = Candidates(
             snapshot._connection, Model(1, 8), vector=vector_of("x"), terms=(), limit=10,
-            where=where,
+            where=where, permitted=Permitted([0]),
         )  # fmt: skip
         assert len(await search.find()) == 10
         cursor = await search._execute("EXPLAIN " + _NEAREST, {"limit": 10})
@@ -274,9 +277,9 @@ async def test_g7_unknown_means_no(world: World) -> None:
         replacing(
             Doc("open", "the river is open"),
             Doc("nobody", "the river is nobody's", allow=[]),
-            Doc("ada", "the river is ada's", allow=["ada"]),
-            Doc("not-ada", "the river is not ada's", deny=["ada"]),
-            Doc("both", "the river is both", allow=["ada", "bo"], deny=["ada"]),
+            Doc("ada", "the river is ada's", allow=["user:ada"]),
+            Doc("not-ada", "the river is not ada's", deny=["user:ada"]),
+            Doc("both", "the river is both", allow=["user:ada", "user:bo"], deny=["user:ada"]),
         ),
     )
 
@@ -287,7 +290,7 @@ async def test_g7_unknown_means_no(world: World) -> None:
     assert await seen("ada") == {"open", "ada"}
     assert await seen("bo") == {"open", "not-ada", "both"}
     assert await seen('ada","bo') == {"open", "not-ada"}
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         assert {p.key for p in await snapshot.passages(range(1, 100))} == {"open", "not-ada"}
 
 
@@ -311,7 +314,7 @@ async def test_g7_another_tenant_sees_nothing(world: World) -> None:
 
 async def test_a_snapshot_cannot_write_and_leaves_nothing_behind(world: World) -> None:
     """The role, the tenant and the principals end with the snapshot."""
-    async with world.reader.snapshot(tenant="t", principals=["ada"]) as snapshot:
+    async with world.reader.snapshot(Principal("ada", tenant="t")) as snapshot:
         refused = await snapshot._connection.execute("DELETE FROM penstock.documents")
         with pytest.raises((psycopg.errors.ReadOnlySqlTransaction, InsufficientPrivilege)):
             await refused.fetchall()
@@ -347,7 +350,7 @@ async def test_strange_values_find_nothing_and_break_nothing(world: World) -> No
 async def test_g6_a_snapshot_sees_nothing_that_commits_later(world: World) -> None:
     """Everything read through one snapshot is as it was when the first of it was read."""
     await store(world.writer, replacing(Doc("a", "the river flows")))
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         before = await by_key(snapshot, "river")
         await store(
             world.writer, replacing(Doc("a", "the gate is shut", position=2), Doc("b", "a river"))
@@ -384,7 +387,7 @@ async def test_g6_documents_and_rows_are_of_one_moment(world: World) -> None:
     async def read() -> set[int]:
         stamps = set()
         for _ in range(40):
-            async with world.reader.snapshot() as snapshot:
+            async with world.reader.snapshot(Principal()) as snapshot:
                 hits = await by_key(snapshot, "river level")
                 passages = await snapshot.passages([hit.chunk for hit in hits.values()])
                 [row] = await snapshot.rows([p for p in passages if p.stream])
@@ -426,7 +429,7 @@ async def test_passages_carry_their_place_in_the_document(world: World) -> None:
         "a", "a new beginning\n\nthe turbine", position=2, title="Water", metadata={"n": 1}
     )
     await store(world.writer, replacing(edited))
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         hits = await by_key(snapshot, "turbine", vector=False)
         [passage] = await snapshot.passages([hit.chunk for hit in hits.values()])
     assert edited.text[passage.start : passage.end] == passage.text == "the turbine"
@@ -450,7 +453,7 @@ async def test_words_alone_and_vectors_alone(world: World) -> None:
 async def test_the_model_is_named_with_the_vector(world: World) -> None:
     """Another model's vectors are not compared; a wrong length is refused with a reason."""
     await store(world.writer, replacing(Doc("a", "the river")))
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         none = await snapshot.candidates(
             vector_of("x"), None, limit=3, where=Filter(), model="another"
         )
@@ -478,7 +481,7 @@ async def test_rows_are_found_by_composite_keys_with_their_types(world: World) -
     later = Position(f"{4:016x}")
     gone = Change(FLIGHTS, Op.DELETE, ("PS2", "2026-12-01"), later, changes[2].committed_at)
     await store(world.writer, ApplyRows([gone]))
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         hits = await by_key(snapshot, "flight ps1", Filter(kind="row"))
         passages = await snapshot.passages([hit.chunk for hit in hits.values()])
         passages.sort(key=lambda p: p.key, reverse=True)
@@ -499,10 +502,10 @@ async def test_g7_rows_of_another_tenant_stay_hidden(world: World) -> None:
     """A row is shown only to its tenant, even to one who holds its passage."""
     row = flight("PS1", "2026-12-01", "129.00", "42", "2026-12-01 08:00:00+00", 1)
     await store(world.writer, ApplyRows([row]), replacing(flight_doc("PS1", "2026-12-01", "ps1")))
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         passages = await snapshot.passages(range(1, 50))
         assert len(await snapshot.rows(passages)) == 1
-    async with world.reader.snapshot(tenant="other") as snapshot:
+    async with world.reader.snapshot(Principal(tenant="other")) as snapshot:
         assert await snapshot.rows(passages) == []
 
 
@@ -527,7 +530,7 @@ async def test_ages_are_those_of_the_slowest_consumer(world: World) -> None:
     )
 
     async def ages() -> list[tuple[Any, ...]]:
-        async with world.reader.snapshot() as snapshot:
+        async with world.reader.snapshot(Principal()) as snapshot:
             found = await snapshot.ages()
         return [(age.source, age.as_of, age.position, age.loading) for age in found]
 

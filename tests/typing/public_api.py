@@ -10,6 +10,7 @@ from typing import assert_type
 
 import penstock
 from penstock.errors import BadRecordError, PenstockError, RetryableError
+from penstock.principals import Principal
 from penstock.records import Change, LogPosition, Op, Position, Row, Schema, Value
 from penstock.serving.answer import Answer, Citation
 from penstock.serving.context import Context, ContextRow
@@ -26,7 +27,7 @@ async def ask() -> None:
         assert_type(context.passages, list[Passage])
         assert_type(context.rows, list[ContextRow])
         assert_type(context.age_ms("shop"), float | None)
-        answer = await project.answer("What does it cost?", principals=["ann"])
+        answer = await project.answer("What does it cost?", principal=Principal("ann"))
         assert_type(answer, Answer)
         assert_type(answer.citations, tuple[Citation, ...])
         await project.context("What?", mode="fuzzy")  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from penstock.models.extractive import (
     shown,
     statement,
 )
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.answer import ABSTAINED, Answer, Answerer, cited
 from penstock.serving.context import Context, ContextBuilder, ContextRow, RowView
@@ -82,7 +83,9 @@ def answerer(generator: ScriptedGenerator | None = None, *, row_first: bool = Fa
 
 async def test_a_sentence_answers_with_its_place() -> None:
     """The citation is a span of the document: offsets count from the document's beginning."""
-    answer = await answerer().answer("Until when can I cancel a flight free of charge?")
+    answer = await answerer().answer(
+        "Until when can I cancel a flight free of charge?", Principal()
+    )
     [citation] = answer.citations
     assert answer.text == (
         "You may cancel a flight free of charge up to 24 hours before departure. [1]"
@@ -99,7 +102,8 @@ async def test_a_sentence_answers_with_its_place() -> None:
 async def test_a_row_answers_with_the_columns_asked_for() -> None:
     """What the row is, and one column for each part of the question."""
     answer = await answerer(row_first=True).answer(
-        "What is the price of flight PS204 from Oslo to Lisbon and how many seats has it?"
+        "What is the price of flight PS204 from Oslo to Lisbon and how many seats has it?",
+        Principal(),
     )
     [citation] = answer.citations
     assert answer.text == (
@@ -115,7 +119,7 @@ async def test_a_row_answers_with_the_columns_asked_for() -> None:
 )
 async def test_what_is_not_there_is_not_answered(question: str) -> None:
     """Neither another subject nor a code that nothing carries."""
-    answer = await answerer(row_first=True).answer(question)
+    answer = await answerer(row_first=True).answer(question, Principal())
     assert (answer.text, answer.citations, answer.abstained) == (ABSTAINED, (), True)
     assert answer.age_ms == 2.0
 
@@ -126,7 +130,9 @@ async def test_a_models_marks_become_citations() -> None:
     generator = ScriptedGenerator(
         "Refunds take seven", " days [2], [7]. Price 189.00 [1", "]. Again [2][99]. Both [1, 2]!"
     )
-    answer = await answerer(generator, row_first=True).answer("How long do refunds take?")
+    answer = await answerer(generator, row_first=True).answer(
+        "How long do refunds take?", Principal()
+    )
     assert answer.text == (
         "Refunds take seven days [1],. Price 189.00 [2]. Again [1]. Both [2][1]!"
     )
@@ -141,18 +147,18 @@ async def test_a_models_marks_become_citations() -> None:
 async def test_a_model_that_says_so_has_abstained() -> None:
     """And so has one that cites nothing."""
     for text in (ABSTAINED, "I think it is 5."):
-        answer = await answerer(ScriptedGenerator(text)).answer("How much?")
+        answer = await answerer(ScriptedGenerator(text)).answer("How much?", Principal())
         assert answer.abstained
         assert answer.text == text
 
 
 async def test_answers_come_piece_by_piece() -> None:
     """The last thing that comes is the whole answer; a model that does not stop is stopped."""
-    pieces = [p async for p in answerer(ScriptedGenerator("a ", "b [1]")).stream("q?")]
+    pieces = [p async for p in answerer(ScriptedGenerator("a ", "b [1]")).stream("q?", Principal())]
     assert pieces[:2] == ["a ", "b [1]"]
     assert isinstance(pieces[2], Answer)
     endless = ScriptedGenerator(*["x" * 1000] * 1000)
-    pieces = [p async for p in answerer(endless).stream("q?")]
+    pieces = [p async for p in answerer(endless).stream("q?", Principal())]
     assert len(pieces) < 30
     ours = answerer(endless)
     await ours.close()
@@ -160,7 +166,9 @@ async def test_answers_come_piece_by_piece() -> None:
 
 
 async def test_an_answer_can_be_written_as_json() -> None:
-    answer = await answerer().answer("Until when can I cancel a flight free of charge?")
+    answer = await answerer().answer(
+        "Until when can I cancel a flight free of charge?", Principal()
+    )
     written = json.loads(json.dumps(answer.to_dict()))
     assert written["text"] == answer.text
     assert written["citations"][0]["start"] == answer.citations[0].start

@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 
 from penstock.errors import ConfigError, RetryableError, UnavailableError
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.context import ContextBuilder, ContextRow, RowView
 from penstock.serving.values import jsonable, plain
@@ -47,12 +48,18 @@ async def test_g6_the_model_is_asked_before_the_snapshot_opens() -> None:
     """And everything else is read inside that one snapshot, for those who ask."""
     snapshots = ScriptedSnapshots(passages=[passage(1, "one"), ROW], rows=[LIVE])
     embedder = WordEmbedder(snapshots.events)
-    await builder(snapshots, embedder).context("q?", tenant="t", principals=["ada", "bo"])
+    await builder(snapshots, embedder).context("q?", Principal("ada", ("bo",), "t"))
     assert snapshots.events == [
-        "embed query", "open t ada,bo", "candidates", "passages", "rows", "ages", "close",
-    ]  # fmt: skip
+        "embed query",
+        "open t user:ada,group:bo",
+        "candidates",
+        "passages",
+        "rows",
+        "ages",
+        "close",
+    ]
     snapshots.events.clear()
-    await builder(snapshots, embedder).context("q?", mode="text")
+    await builder(snapshots, embedder).context("q?", Principal(), mode="text")
     assert "embed query" not in snapshots.events
 
 
@@ -62,7 +69,7 @@ async def test_row_passages_are_replaced_by_the_present_row() -> None:
     snapshots = ScriptedSnapshots(
         passages=[passage(1, "one"), ROW], hits=[Hit(1, 0.1, 0.1), Hit(2, 0.9, 0.9)], rows=[LIVE]
     )
-    context = await builder(snapshots).context("q?")
+    context = await builder(snapshots).context("q?", Principal())
     row, document = context.items
     assert isinstance(row, ContextRow)
     assert isinstance(document, Passage)
@@ -77,8 +84,8 @@ async def test_row_passages_are_replaced_by_the_present_row() -> None:
     assert context.rows == [row]
     assert context.passages == [document]
     gone = ScriptedSnapshots(passages=[passage(1, "one"), ROW])
-    assert [p.chunk for p in (await builder(gone).context("q?")).passages] == [1]
-    assert (await builder(gone).context("q?")).rows == []
+    assert [p.chunk for p in (await builder(gone).context("q?", Principal())).passages] == [1]
+    assert (await builder(gone).context("q?", Principal())).rows == []
 
 
 async def test_each_source_says_how_old_it_is() -> None:
@@ -91,7 +98,7 @@ async def test_each_source_says_how_old_it_is() -> None:
             SourceAge("c", None, None, False),
         ]
     )
-    context = await builder(snapshots).context("q?")
+    context = await builder(snapshots).context("q?", Principal())
     assert [(s.source, s.age_ms, s.loading) for s in context.sources] == [
         ("a", 2.5, False),
         ("b", 0.0, True),
@@ -108,7 +115,9 @@ async def test_a_context_can_be_written_as_json() -> None:
         rows=[LIVE],
         ages=[SourceAge("shop", Microseconds(NOW), Position("1"), False)],
     )
-    written = json.loads(json.dumps((await builder(snapshots).context("q?")).to_dict()))
+    written = json.loads(
+        json.dumps((await builder(snapshots).context("q?", Principal())).to_dict())
+    )
     assert written["taken_at"] == "1970-01-01T00:16:40+00:00"
     assert written["rows"][0]["values"]["price"] == "129.00"
     assert written["sources"][0]["age_ms"] == 0.0
@@ -129,12 +138,12 @@ async def test_a_table_that_changes_meanwhile_is_read_again() -> None:
 
     snapshots = Altered(passages=[ROW], rows=[LIVE])
     snapshots.errors.extend([RetryableError("altered"), RetryableError("altered")])
-    assert len((await builder(snapshots).context("q?")).rows) == 1
+    assert len((await builder(snapshots).context("q?", Principal())).rows) == 1
     assert snapshots.events.count("open default ") == 3
     for errors in ([RetryableError("altered")] * 3, [UnavailableError("gone")]):
         snapshots.errors.extend(errors)
         with pytest.raises(RetryableError):
-            await builder(snapshots).context("q?")
+            await builder(snapshots).context("q?", Principal())
         assert snapshots.errors == []
 
 
@@ -143,14 +152,16 @@ async def test_what_is_no_question_is_refused(question: str) -> None:
     """Before anything is embedded or opened, with a reason."""
     snapshots = ScriptedSnapshots()
     with pytest.raises(ConfigError, match="expected a question"):
-        await builder(snapshots).context(question)
+        await builder(snapshots).context(question, Principal())
     assert snapshots.events == []
 
 
 async def test_the_limit_counts_passages_and_rows_together() -> None:
     """And broken characters in a question are no obstacle."""
     many = [passage(i, f"text {i}") for i in range(1, 30)]
-    context = await builder(ScriptedSnapshots(passages=many)).context("a\ud800b\x00c", limit=3)
+    context = await builder(ScriptedSnapshots(passages=many)).context(
+        "a\ud800b\x00c", Principal(), limit=3
+    )
     assert len(context.items) == 3
     assert context.question == "a?b c"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import ConfigError
+from penstock.principals import Principal
 from penstock.serving.retrieval import distinct, fuse, retrieve
 from penstock.stores.base import Filter, Hit
 from penstock.stores.postgres.conditions import conditions, like, unsendable
@@ -37,7 +38,7 @@ async def test_passages_carry_their_scores() -> None:
         passages=[passage(1, "one"), passage(2, "two")],
         hits=[Hit(1, 0.3, 0.1), Hit(2, 0.5, 0.2)],
     )
-    async with store.snapshot() as snapshot:
+    async with store.snapshot(Principal()) as snapshot:
         found = await retrieve(snapshot, "q", store.vector, model="m")
         assert [(p.chunk, p.similarity, p.text_score) for p in found] == [
             (2, 0.5, 0.2),

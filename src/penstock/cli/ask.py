@@ -18,7 +18,10 @@ PathOption = Annotated[
     str | None, typer.Option("--path", help="Only documents whose path matches, as 'policies/*'.")
 ]
 AsOption = Annotated[
-    list[str] | None, typer.Option("--as", help="Ask as this user or group; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--as", metavar="USER", help="Ask as this user; group:NAME adds a group. May be repeated."
+    ),
 ]
 
 
@@ -27,7 +30,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     source: SourceOption = None,
     path: PathOption = None,
-    principal: AsOption = None,
+    asking: AsOption = None,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
 ) -> None:
@@ -37,13 +40,14 @@ def ask(
     """
 
     async def work() -> None:
+        from penstock.principals import principal as named
         from penstock.project import open_project
         from penstock.stores.base import Filter
 
         where = Filter(sources=source, path=path)
 
         async with open_project(file) as project:
-            answer = await project.answer(question, where=where, principals=principal or ())
+            answer = await project.answer(question, where=where, principal=named(asking or ()))
             if json:
                 print_json(answer.to_dict())
                 return
@@ -77,7 +81,7 @@ def search(
     ] = "hybrid",
     source: SourceOption = None,
     path: PathOption = None,
-    principal: AsOption = None,
+    asking: AsOption = None,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
 ) -> None:
@@ -87,6 +91,7 @@ def search(
     """
 
     async def work() -> None:
+        from penstock.principals import principal as named
         from penstock.project import open_project
         from penstock.stores.base import Filter
 
@@ -94,7 +99,7 @@ def search(
 
         async with open_project(file) as project:
             context = await project.context(
-                question, where=where, limit=limit, mode=mode, principals=principal or ()
+                question, where=where, limit=limit, mode=mode, principal=named(asking or ())
             )
             if json:
                 print_json(context.to_dict())

@@ -11,6 +11,7 @@ from penstock.clock import Clock
 from penstock.evaluate.dataset import CorpusDocument, Dataset, Query
 from penstock.evaluate.metrics import Gains, best_per_document, summary
 from penstock.models.base import Embedder
+from penstock.principals import Principal
 from penstock.records import Change, Microseconds, Op, Position, document_schema
 from penstock.serving.answer import Answer, Answerer
 from penstock.serving.context import ContextBuilder
@@ -65,7 +66,7 @@ async def rank(
     """The four measures by vector, by words and by both, over all judged questions."""
     judged = [query for query in dataset.queries if any(g > 0 for g in query.gains.values())]
     rankings: dict[Mode, list[tuple[list[str], Gains]]] = {mode: [] for mode in MODES}
-    async with snapshots.snapshot(tenant=tenant) as snapshot:
+    async with snapshots.snapshot(Principal(tenant=tenant)) as snapshot:
         keys = _Keys(snapshot)
         for start in range(0, len(judged), _BATCH):
             batch = judged[start : start + _BATCH]
@@ -108,7 +109,7 @@ async def time_contexts(
     times = []
     for query in sample:
         began = clock.monotonic()
-        await builder.context(query.text, where=Filter(title=query.title), tenant=tenant)
+        await builder.context(query.text, Principal(tenant=tenant), where=Filter(title=query.title))
         times.append((clock.monotonic() - began) * 1000)
     found = percentiles(times[20:] or times)
     return {"p50": found.p50, "p95": found.p95, "p99": found.p99}
@@ -145,7 +146,9 @@ async def judge_answers(
 
 
 async def _ask(query: Query, answerer: Answerer, tenant: str) -> Answer:
-    return await answerer.answer(query.text, where=Filter(title=query.title), tenant=tenant)
+    return await answerer.answer(
+        query.text, Principal(tenant=tenant), where=Filter(title=query.title)
+    )
 
 
 def _contains(answer: Answer, query: Query) -> bool:

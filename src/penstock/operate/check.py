@@ -14,6 +14,8 @@ from penstock.config import read_settings
 from penstock.errors import PenstockError
 from penstock.log.base import CheckableLog
 from penstock.operate.columns import unknown_columns
+from penstock.operate.permissions import findings as permission_findings
+from penstock.operate.permissions import overview
 from penstock.settings import FilesSettings, MiniLMSettings, RowSourceSettings, Settings
 from penstock.sources.base import CheckableSource, ComparableRows, Finding
 
@@ -91,6 +93,8 @@ async def _database(settings: Settings) -> list[Finding]:
             )
             row = await cursor.fetchone()
         findings = await _log(project)
+        if wiring.declares_permissions(settings):
+            findings += permission_findings(await overview(project))
     except PenstockError as error:
         return [
             Finding(

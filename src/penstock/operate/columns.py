@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from penstock import wiring
 from penstock.clock import Clock
 from penstock.errors import ConfigError, PenstockError
-from penstock.settings import RowSourceSettings, Settings, TableSettings
+from penstock.settings import ColumnPermissions, RowSourceSettings, Settings, TableSettings
 from penstock.sources.base import ComparableRows
 
 PATIENCE_S = 3.0
@@ -65,6 +65,9 @@ def _named(table: TableSettings) -> Iterator[tuple[str, str]]:
         yield "searched", column
     for column in table.shown or ():
         yield "shown", column
+    if isinstance(table.permissions, ColumnPermissions):
+        for column in table.permissions.columns:
+            yield "permissions", column
     for _, field, _, _ in string.Formatter().parse(table.title or ""):
         if field:
             yield "title", field

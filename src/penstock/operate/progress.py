@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import FatalError, UnavailableError
+from penstock.principals import Principal
 from penstock.records import Microseconds
 from penstock.settings import DocumentSourceSettings, RowSourceSettings, Settings
 from penstock.telemetry import Meters, PipelineMeter, SourceMeter, percentiles
@@ -62,7 +63,7 @@ async def _in_doubt(project: Project) -> list[str]:
 
 async def ages(project: Project) -> dict[str, Microseconds | None]:
     """Per source, the time up to which everything is included (None while it loads)."""
-    async with project.snapshots.snapshot(tenant=project.settings.tenant) as snapshot:
+    async with project.snapshots.snapshot(Principal(tenant=project.settings.tenant)) as snapshot:
         return {age.source: None if age.loading else age.as_of for age in await snapshot.ages()}
 
 

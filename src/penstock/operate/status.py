@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 
 from penstock.database.project_lock import is_project_locked
 from penstock.errors import PenstockError
+from penstock.principals import Principal
 from penstock.sources.base import PARKED, Health, WatchedSource
 from penstock.telemetry import Meters
 
@@ -152,7 +153,7 @@ async def status(project: Project) -> dict[str, Any]:
         running = await is_project_locked(connection, project.settings.project)
     report = merged([row["report"] for row in stored]) if running else {}
     now = project.clock.now()
-    async with project.snapshots.snapshot(tenant=project.settings.tenant) as snapshot:
+    async with project.snapshots.snapshot(Principal(tenant=project.settings.tenant)) as snapshot:
         ages = {age.source: age for age in await snapshot.ages()}
     sources = []
     for name, settings in project.settings.sources.items():

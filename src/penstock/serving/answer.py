@@ -11,6 +11,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.models.base import Embedder, Generator
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.context import Asking, Context, ContextBuilder, ContextRow, Item
 from penstock.serving.prompt import BUDGET, Template, messages, read_template
@@ -114,19 +115,21 @@ class Answerer:
         self._budget = budget
         self._count = count
 
-    async def answer(self, question: str, **asking: Unpack[Asking]) -> Answer:
-        """An answer from what is known now to those who ask. Errors are those of `ContextBuilder`
-        and of the generator."""
-        pieces = [piece async for piece in self.stream(question, **asking)]
+    async def answer(self, question: str, principal: Principal, **asking: Unpack[Asking]) -> Answer:
+        """An answer from what may be known now by the one who asks. Errors are those of
+        `ContextBuilder` and of the generator."""
+        pieces = [piece async for piece in self.stream(question, principal, **asking)]
         answer = pieces[-1]
         assert isinstance(answer, Answer)
         return answer
 
-    async def stream(self, question: str, **asking: Unpack[Asking]) -> AsyncIterator[str | Answer]:
+    async def stream(
+        self, question: str, principal: Principal, **asking: Unpack[Asking]
+    ) -> AsyncIterator[str | Answer]:
         """The pieces of the answer's text as they come, and at the end the whole `Answer` (whose
         text may lack marks that cited nothing)."""
         began = self._clock.monotonic()
-        context = await self._builder.context(question, **asking)
+        context = await self._builder.context(question, principal, **asking)
         assembled = self._clock.monotonic()
         if self._generator is None:
             reading = await self._reader.read(context.question, evidence_of(context))

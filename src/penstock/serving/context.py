@@ -15,11 +15,11 @@ from typing import Any, Final, TypeAlias, TypedDict
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ConfigError, RetryableError, UnavailableError
 from penstock.models.base import Embedder
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.retrieval import Mode, retrieve
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import (
-    DEFAULT_TENANT,
     Filter,
     LiveRow,
     Passage,
@@ -83,8 +83,6 @@ class Asking(TypedDict, total=False):
     where: Filter | None
     limit: int
     mode: Mode
-    tenant: str
-    principals: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -148,14 +146,14 @@ class ContextBuilder:
     async def context(
         self,
         question: str,
+        principal: Principal,
         *,
         where: Filter | None = None,
         limit: int = 8,
         mode: Mode = "hybrid",
-        tenant: str = DEFAULT_TENANT,
-        principals: Sequence[str] = (),
     ) -> Context:
-        """What is known about a question by those who ask, at most ``limit`` passages and rows.
+        """What may be known about a question by the one who asks, at most ``limit`` passages and
+        rows.
 
         Raises `ConfigError` for a question that is empty or too long, `RetryableError` when the
         model or the database cannot be reached.
@@ -168,7 +166,7 @@ class ContextBuilder:
         embedded = self._clock.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                async with self._snapshots.snapshot(tenant=tenant, principals=principals) as opened:
+                async with self._snapshots.snapshot(principal) as opened:
                     context = await self._read(opened, question, vector, where, limit, mode)
                 break
             except UnavailableError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,6 +33,12 @@ from penstock.settings.models import (
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
 )
+from penstock.settings.permissions import (
+    ColumnPermissions,
+    GroupTableSettings,
+    SidecarPermissions,
+    TablePermissions,
+)
 from penstock.settings.publish import KafkaPublishSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
@@ -56,6 +63,7 @@ __all__ = [
     "AmazonSettings",
     "AnswerSettings",
     "ChunkSettings",
+    "ColumnPermissions",
     "ConstantSettings",
     "DeclaredRowsSettings",
     "DeclaredTableSettings",
@@ -66,6 +74,7 @@ __all__ = [
     "ExtractiveSettings",
     "FilesSettings",
     "GeneratorSettings",
+    "GroupTableSettings",
     "ItemTableSettings",
     "KafkaLogSettings",
     "KafkaPublishSettings",
@@ -88,7 +97,9 @@ __all__ = [
     "Section",
     "ServerSettings",
     "Settings",
+    "SidecarPermissions",
     "SourceSettings",
+    "TablePermissions",
     "TableSettings",
     "TopicSourceSettings",
     "TopicTableSettings",
@@ -170,6 +181,8 @@ class Settings(Section):
     """Whose data this is: carried on every row."""
     sources: dict[Name, SourceSettings] = Field(min_length=1)
     """What is captured, by name."""
+    groups: tuple[GroupTableSettings, ...] = ()
+    """Live tables that say who belongs to which group."""
     publish: dict[Name, KafkaPublishSettings] = Field(default_factory=dict)
     """Where changes are published as well, by name."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
@@ -197,6 +210,28 @@ class Settings(Section):
             raise ValueError(
                 f"database: expected 'embedded' or a DSN (postgresql://...), got {self.database!r}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _permission_tables_are_captured(self) -> Settings:
+        named = [("groups", part.source, part.table) for part in self.groups]
+        for name, chosen in self.sources.items():
+            said = chosen.permissions
+            if isinstance(said, TablePermissions):
+                named.append((f"sources.{name}.permissions", said.source, said.table))
+        for where, source, table in named:
+            captured = self.sources.get(source)
+            if not isinstance(captured, RowSourceSettings):
+                raise ValueError(  # noqa: TRY004 - pydantic collects these
+                    f"{where}: expected a source of rows, got {source!r}: name one of `sources`"
+                )
+            if not any(
+                fnmatchcase(captured.stream(table), captured.stream(t)) for t in captured.tables
+            ):
+                raise ValueError(
+                    f"{where}: expected a table that sources.{source} captures, got {table!r}: add "
+                    "it to its tables"
+                )
         return self
 
     def path(self, relative: Path) -> Path:

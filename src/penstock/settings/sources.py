@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from penstock.settings.base import Duration, Section, Size, named_tables
+from penstock.settings.permissions import DocumentPermissions, RowPermissions
 
 
 class TableSettings(Section):
@@ -21,6 +22,9 @@ class TableSettings(Section):
     a change of these embeds nothing. Default: all columns."""
     title: str | None = None
     """What a row is called, with columns in braces: ``Flight {number}``."""
+    permissions: RowPermissions = None
+    """Who may see the rows: ``open``, ``closed``, or which columns say it. Default: as the source
+    says."""
 
 
 class RowSourceSettings(Section):
@@ -50,6 +54,9 @@ class RowSourceSettings(Section):
     """Which tables: a list of names (``public.*`` works), or names with settings."""
     heartbeat: Duration = 5.0
     """How often an idle source confirms that nothing is missing."""
+    permissions: Literal["open", "closed"] | None = None
+    """Who may see the rows of tables that say nothing about it: everybody or nobody. Default:
+    everybody, but nobody where the project has permissions anywhere."""
 
     def stream(self, table: str) -> str:
         """A table of the project file, as the source's changes name it."""
@@ -68,6 +75,9 @@ class DocumentSourceSettings(Section):
     """Larger ones become dead letters with that reason."""
     heartbeat: Duration = 5.0
     """How often an idle source confirms that nothing is missing."""
+    permissions: DocumentPermissions = None
+    """Who may see the documents: ``open``, ``closed``, ``sidecars`` (files beside them), or a table
+    that says it. Default: everybody, but nobody where the project has permissions anywhere."""
 
 
 class PostgresSettings(RowSourceSettings):

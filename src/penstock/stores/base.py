@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.debezium.messages import Message
 from penstock.errors import FatalError
+from penstock.principals import DEFAULT_TENANT as _TENANT
+from penstock.principals import Principal
 from penstock.records import Change, LogPosition, Microseconds, Position, Schema
 
-DEFAULT_TENANT = "default"
+DEFAULT_TENANT: Final = _TENANT
 
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (n, dimensions), rows of length 1."""
@@ -52,7 +54,9 @@ class DocumentVersion:
     """A document (or the searched text of a row) as of one change.
 
     ``key`` names it within its source: a path, or ``table/key`` for a row. ``chunks`` is None for a
-    deletion. ``allow`` and ``deny`` name principals; ``allow=None`` means everybody in the tenant.
+    deletion. ``allow`` and ``deny`` name principals (see `penstock.principals`); ``allow=None``
+    means everybody in the tenant. They count only where the project declares no permissions for the
+    source.
 
     ``based_on`` is set when the version was completed from a stored one: the position that was
     stored ("" for none), under ``base`` if that is another key, which the row has left since. If
@@ -99,6 +103,34 @@ class TruncateDocuments:
 
 
 @dataclass(frozen=True, slots=True)
+class PermissionEntry:
+    """What a source says about a place: a document, or a folder and all in it. ``entry`` names
+    where it says so. ``allow=None`` says nothing about who may, only who may not; ``problem`` says
+    why the entry cannot be used: its place is closed then, with all below. ``gone``: it is taken
+    back."""
+
+    source: str
+    place: str
+    entry: str
+    position: Position
+    committed_at: Microseconds
+    allow: Sequence[str] | None = None
+    deny: Sequence[str] = ()
+    problem: str | None = None
+    content_hash: str = ""
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetPermissions:
+    """Make these entries the current ones. One whose position is not newer than the stored one's is
+    ignored (G1). Documents that are there and those that come later obey them; nothing is embedded,
+    and no chunk is touched (G5)."""
+
+    entries: Sequence[PermissionEntry]
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Send messages to a destination outside (see `penstock.stores.publishing`), in order."""
 
@@ -113,7 +145,7 @@ def no_destination(effect: Publish) -> FatalError:
     )
 
 
-Effect = ApplyRows | ReplaceDocuments | TruncateDocuments | Publish
+Effect = ApplyRows | ReplaceDocuments | TruncateDocuments | SetPermissions | Publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +285,7 @@ class LiveRow:
 
 
 class Snapshot(Protocol):
-    """One read-only view of everything, for one tenant and one set of principals."""
+    """One read-only view of everything, for one principal: the rest is not there."""
 
     async def candidates(
         self,
@@ -282,7 +314,6 @@ class Snapshot(Protocol):
 class SnapshotStore(Protocol):
     """A store that can be asked."""
 
-    def snapshot(
-        self, *, tenant: str = DEFAULT_TENANT, principals: Sequence[str] = ()
-    ) -> AbstractAsyncContextManager[Snapshot]:
-        """Open one consistent, read-only view; it sees nothing that commits later."""
+    def snapshot(self, principal: Principal) -> AbstractAsyncContextManager[Snapshot]:
+        """Open one consistent, read-only view; it sees nothing that commits later. Who asks, with
+        all groups that hold them, is worked out in the view itself (G7)."""

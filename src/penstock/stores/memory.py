@@ -31,8 +31,10 @@ from penstock.stores.base import (
     DocumentVersion,
     Effect,
     Move,
+    PermissionEntry,
     Publish,
     ReplaceDocuments,
+    SetPermissions,
     TruncateDocuments,
     no_destination,
 )
@@ -71,6 +73,7 @@ class _State:
     positions: dict[tuple[str, str, int], LogPosition] = field(default_factory=dict)
     as_of: dict[tuple[str, str, int], Microseconds] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
+    entries: dict[tuple[str, str, str], PermissionEntry] = field(default_factory=dict)
 
     def copy(self) -> _State:
         return _State(
@@ -80,6 +83,7 @@ class _State:
             dict(self.positions),
             dict(self.as_of),
             list(self.letters),
+            dict(self.entries),
         )
 
 
@@ -133,6 +137,14 @@ class MemoryStore:
             if of == source and version.chunks is not None
         }
 
+    def entries(self, source: str) -> dict[str, PermissionEntry]:
+        """The entries of a source that count, by their names."""
+        return {
+            name: entry
+            for (of, _, name), entry in self._state.entries.items()
+            if of == source and not entry.gone
+        }
+
     @property
     def letters(self) -> Sequence[DeadLetter]:
         """What was buried, in order."""
@@ -157,10 +169,19 @@ class MemoryTransaction:
             self._replace(effect)
         elif isinstance(effect, TruncateDocuments):
             self._truncate_documents(effect)
+        elif isinstance(effect, SetPermissions):
+            self._set_permissions(effect)
         elif isinstance(effect, Publish):
             raise no_destination(effect)
         else:
             assert_never(effect)
+
+    def _set_permissions(self, effect: SetPermissions) -> None:
+        for entry in effect.entries:
+            name = (entry.source, entry.place, entry.entry)
+            before = self._state.entries.get(name)
+            if before is None or before.position < entry.position:
+                self._state.entries[name] = entry
 
     async def bury(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:

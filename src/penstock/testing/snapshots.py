@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from penstock.models.base import Priority
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.stores.base import (
-    DEFAULT_TENANT,
     Filter,
     Hit,
     LiveRow,
@@ -64,11 +64,9 @@ class ScriptedSnapshots:
         self.asked: list[tuple[bool, str | None]] = []
 
     @asynccontextmanager
-    async def snapshot(
-        self, *, tenant: str = DEFAULT_TENANT, principals: Sequence[str] = ()
-    ) -> AsyncIterator[ScriptedSnapshots]:
+    async def snapshot(self, principal: Principal) -> AsyncIterator[ScriptedSnapshots]:
         """Open it; whose it is goes into ``events``."""
-        self.events.append(f"open {tenant} {','.join(principals)}")
+        self.events.append(f"open {principal.tenant} {','.join(principal.names)}")
         yield self
         self.events.append("close")
 

@@ -2,6 +2,7 @@
 
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.models import answerer, embedder, recent_vectors
+from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.sources import row_views, source
 from penstock.wiring.stores import (
     consumers,
@@ -20,6 +21,8 @@ __all__ = [
     "answerer",
     "consumers",
     "courses",
+    "declared_permissions",
+    "declares_permissions",
     "embedded_postgres",
     "embedder",
     "group",

@@ -7,7 +7,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from penstock.runtimes.base import bulk_topic
-from penstock.settings import DocumentSourceSettings, RowSourceSettings, Settings
+from penstock.settings import (
+    ColumnPermissions,
+    DocumentSourceSettings,
+    RowSourceSettings,
+    Settings,
+    SidecarPermissions,
+)
 
 if TYPE_CHECKING:
     from penstock.pipelines.base import Pipeline
@@ -34,7 +40,8 @@ def courses(settings: Settings) -> list[Course]:
     for name, chosen in settings.sources.items():
         if isinstance(chosen, DocumentSourceSettings):
             topics = (name, bulk_topic(name))
-            pipeline = KnowledgePipeline("knowledge", topics, chunks, {})
+            sidecars = isinstance(chosen.permissions, SidecarPermissions)
+            pipeline = KnowledgePipeline("knowledge", topics, chunks, {}, sidecars)
             found.append(Course(pipeline, name, topics))
             continue
         found.append(Course(TablesPipeline("tables", (name,)), name, (name,)))
@@ -80,7 +87,13 @@ def searched_rows(chosen: RowSourceSettings) -> dict[str, SearchedRow]:
     from penstock.pipelines.knowledge.pipeline import SearchedRow
 
     return {
-        chosen.stream(table): SearchedRow(columns=tuple(wanted.searched), title=wanted.title)
+        chosen.stream(table): SearchedRow(
+            columns=tuple(wanted.searched),
+            title=wanted.title,
+            permissions=wanted.permissions.columns
+            if isinstance(wanted.permissions, ColumnPermissions)
+            else (),
+        )
         for table, wanted in chosen.tables.items()
         if wanted.searched
     }

@@ -21,6 +21,7 @@ from penstock.settings import (
     RedisSettings,
     RowSourceSettings,
     Settings,
+    SidecarPermissions,
     WebhookDocumentsSettings,
     WebhookSettings,
 )
@@ -95,6 +96,7 @@ def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -
         settings.path(chosen.path),
         include=chosen.include,
         exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
+        sidecars=isinstance(chosen.permissions, SidecarPermissions),
         max_bytes=chosen.max_size,
         clock=clock,
         heartbeat_s=chosen.heartbeat,
@@ -127,6 +129,7 @@ def _objects(settings: Settings, name: str, chosen: ObjectsSettings, clock: Cloc
         queue=chosen.queue,
         include=chosen.include,
         exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
+        sidecars=isinstance(chosen.permissions, SidecarPermissions),
         max_bytes=chosen.max_size,
         relist_s=chosen.relist,
         clock=clock,
@@ -159,7 +162,9 @@ def _webhook_documents(
     from penstock.sources.webhook import DocumentPayloads
 
     del settings
-    payloads = DocumentPayloads(name, Patterns(chosen.include, chosen.exclude))
+    sidecars = isinstance(chosen.permissions, SidecarPermissions)
+    patterns = Patterns(chosen.include, chosen.exclude, sidecars=sidecars)
+    payloads = DocumentPayloads(name, patterns)
     return _receiver(name, payloads, chosen, clock)
 
 

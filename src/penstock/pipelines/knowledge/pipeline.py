@@ -27,13 +27,16 @@ from penstock.pipelines.knowledge.rows import (
     table_name,
     unchanged,
 )
+from penstock.pipelines.knowledge.sidecars import sidecar_entry
 from penstock.pipelines.knowledge.token_counts import TokenCounts
 from penstock.records import DOCUMENTS, Change, Key, Op, Unchanged, Value
 from penstock.stores.base import (
     ChunkText,
     DocumentVersion,
     Effect,
+    PermissionEntry,
     ReplaceDocuments,
+    SetPermissions,
     TruncateDocuments,
     Vectors,
 )
@@ -70,6 +73,8 @@ class KnowledgePipeline:
     topics: tuple[str, ...]
     settings: ChunkSettings
     rows: Mapping[str, SearchedRow] = field(default_factory=dict)
+    sidecars: bool = False
+    """Whether files such as ``hr.acl.yaml`` say who may see the documents."""
     _counts: TokenCounts = field(default_factory=TokenCounts, init=False, repr=False, compare=False)
 
     @property
@@ -79,7 +84,7 @@ class KnowledgePipeline:
 
     async def compute(self, changes: Sequence[Change], tools: Tools) -> Outcome:
         """Document versions of these changes, with the vectors that were not stored yet."""
-        drafts, truncates, rejected = self._draft(changes)
+        drafts, first, rejected = self._draft(changes)
         bases = await self._complete(drafts, tools)
         chunks = await self._cut([self._titled(draft) for draft in drafts], tools.embedder)
         texts = {chunk.hash: chunk.embedded for pieces in chunks for chunk in pieces}
@@ -97,7 +102,7 @@ class KnowledgePipeline:
                 based_on = bases.get((draft.change.schema.source, draft.key))
                 versions.append(self._version(draft, pieces, based_on))
         embedded = [hash_ for hash_ in missing if texts[hash_] not in refused]
-        effects: list[Effect] = list(truncates)
+        effects: list[Effect] = list(first)
         if versions:
             vectors = {hash_: row for row, hash_ in enumerate(embedded)}
             effects.append(ReplaceDocuments(versions, tools.embedder.name, vectors, matrix))
@@ -109,10 +114,12 @@ class KnowledgePipeline:
 
     def _draft(
         self, changes: Sequence[Change]
-    ) -> tuple[list[_Draft], list[TruncateDocuments], list[Rejected]]:
-        """The last version of each key, in the order of the last versions."""
+    ) -> tuple[list[_Draft], list[Effect], list[Rejected]]:
+        """The last version of each key, in the order of the last versions, and the effects that go
+        before them."""
         drafts: dict[_Name, _Draft] = {}
         truncates: list[TruncateDocuments] = []
+        entries: list[PermissionEntry] = []
         rejected: list[Rejected] = []
         for change in changes:
             source, stream = change.schema.source, change.schema.stream
@@ -123,14 +130,21 @@ class KnowledgePipeline:
                         del drafts[name]
                 truncates.append(TruncateDocuments(source, stream, change.position))
             elif stream == DOCUMENTS:
-                error = change.value("error")
-                if error is not None:
-                    rejected.append(Rejected(change, str(error)))
+                entry = sidecar_entry(change) if self.sidecars else None
+                problem = change.value("error") if entry is None else entry.problem
+                if entry is not None:
+                    entries.append(entry)
+                if problem is not None:
+                    rejected.append(Rejected(change, str(problem)))
                 else:
-                    self._put(drafts, _Draft(change, change.key[0] or ""))
+                    # A list is no document: one that was stored before lists counted goes.
+                    draft = _Draft(change, change.key[0] or "", deleted=entry is not None)
+                    self._put(drafts, draft)
             elif stream in self.rows:
                 self._draft_row(drafts, change)
-        return list(drafts.values()), truncates, rejected
+        # Entries come first: until they are stored, others wait who store documents.
+        first: list[Effect] = [SetPermissions(tuple(entries))] if entries else []
+        return list(drafts.values()), [*first, *truncates], rejected
 
     def _draft_row(self, drafts: dict[_Name, _Draft], change: Change) -> None:
         source, stream = change.schema.source, change.schema.stream
@@ -240,7 +254,11 @@ class KnowledgePipeline:
             chunks=chunks,
             content_hash=_fingerprint(chunks),
             title=storable(row.heading(schema.stream, draft.values)),
-            metadata={name: v for name, v in draft.values.items() if isinstance(v, str)},
+            metadata={
+                name: v
+                for name, v in draft.values.items()
+                if isinstance(v, str) or (v is None and name in row.permissions)
+            },
             **common,
         )
 

@@ -19,16 +19,18 @@ Values = Mapping[str, Value]
 @dataclass(frozen=True, slots=True)
 class SearchedRow:
     """How rows of one stream are searched: the columns that are embedded and indexed, and the title
-    that passages show, in which ``{column}`` stands for a value (None: the table's name)."""
+    that passages show, in which ``{column}`` stands for a value (None: the table's name).
+    ``permissions`` are columns that say who may see the row: they are stored beside the text."""
 
     columns: tuple[str, ...]
     title: str | None = None
+    permissions: tuple[str, ...] = ()
 
     @property
     def used(self) -> tuple[str, ...]:
-        """All columns on which the stored text or title depends."""
+        """All columns on which the stored text, its title or its list of permissions depends."""
         names = _FIELD.findall(self.title or "")
-        return tuple(dict.fromkeys((*self.columns, *names)))
+        return tuple(dict.fromkeys((*self.columns, *names, *self.permissions)))
 
     def text(self, values: Values) -> str:
         """The labelled values, without those that are NULL or unknown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from penstock.principals import sidecar_place
 from penstock.records import Change, Microseconds, Op, Position, document_schema
 from penstock.sources.base import Lane, SourceBatch, State
 from penstock.sources.documents.rows import Document
@@ -16,7 +17,7 @@ _FILE: Final = "file:"  # so named since the first release, in every state
 class Catalogue:
     """Fingerprints by key, the number of the last change, and what of it is not yet in a batch."""
 
-    def __init__(self, source: str, state: State) -> None:
+    def __init__(self, source: str, state: State, *, sidecars: bool = False) -> None:
         self.known = {
             name[len(_FILE) :]: value for name, value in state.items() if name.startswith(_FILE)
         }
@@ -29,6 +30,12 @@ class Catalogue:
             self._news["extraction"] = VERSION
             for key, fingerprint in self.known.items():  # what was broken may be readable by now
                 if " !" in fingerprint and not fingerprint.startswith("?"):
+                    self.known[key] = f"?{fingerprint.lstrip('~')}"
+        if ("sidecars" in state) != sidecars:
+            # They mean something else now: each is told of again.
+            self._news["sidecars"] = "1" if sidecars else None
+            for key, fingerprint in self.known.items():
+                if sidecar_place(key) is not None and not fingerprint.startswith("?"):
                     self.known[key] = f"?{fingerprint.lstrip('~')}"
 
     @property

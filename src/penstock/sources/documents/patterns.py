@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from penstock.errors import ConfigError
+from penstock.principals import sidecar_place
 from penstock.sources.extract import without_text
 
 EVERYTHING: Final = ("**/*",)
@@ -32,9 +33,13 @@ HIDDEN_AND_TEMPORARY: Final = (
 
 class Patterns:
     """What a folder source reads. A folder that is excluded is not entered; files whose name says
-    that they hold no text (images, archives, programs) are passed over."""
+    that they hold no text (images, archives, programs) are passed over. ``sidecars``: files
+    that say who may see others are read whatever the patterns say of files."""
 
-    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(
+        self, include: Sequence[str], exclude: Sequence[str], *, sidecars: bool = False
+    ) -> None:
+        self.sidecars = sidecars
         everything = tuple(include) == EVERYTHING
         self._include = None if everything else _compile(include)
         anywhere = [pattern[3:] for pattern in exclude if _is_name(pattern)]
@@ -44,12 +49,16 @@ class Patterns:
 
     def excluded(self, name: str, path: str) -> bool:
         """Is this one entry excluded? (What is above it was asked before.)"""
+        if self.sidecars and sidecar_place(path) is not None:
+            return False
         if self._names is not None and self._names.match(name):
             return True
         return self._paths is not None and self._paths.match(path) is not None
 
     def included(self, path: str) -> bool:
         """Is a file, not excluded, included?"""
+        if self.sidecars and sidecar_place(path) is not None:
+            return True
         return (self._include is None or self._include.match(path) is not None) and (
             not without_text(path)
         )

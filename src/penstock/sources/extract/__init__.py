@@ -3,6 +3,7 @@
 from penstock.sources.extract.base import VERSION, Extracted, Extractor, Limits
 from penstock.sources.extract.pool import ChildExtractor
 from penstock.sources.extract.sniff import Kind, needs_child, without_text
+from penstock.sources.extract.text import decode
 
 __all__ = [
     "VERSION",
@@ -11,6 +12,7 @@ __all__ = [
     "Extractor",
     "Kind",
     "Limits",
+    "decode",
     "needs_child",
     "without_text",
 ]

@@ -61,7 +61,7 @@ class Reading:
         self._extractor = extractor
         self._clock = clock
         self._watcher = watcher
-        self._catalogue = Catalogue(source, state)
+        self._catalogue = Catalogue(source, state, sidecars=folder.patterns.sidecars)
         self._root = folder.identity()
         self._hints: dict[str, None] = {}
         self._writing: dict[str, float] = {}

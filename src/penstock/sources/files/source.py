@@ -16,6 +16,7 @@ from penstock.sources.base import Finding, SourceBatch, State, StateChange
 from penstock.sources.documents.found import Found
 from penstock.sources.documents.patterns import EVERYTHING, HIDDEN_AND_TEMPORARY, Patterns
 from penstock.sources.documents.rows import document_of, extracted_document
+from penstock.sources.documents.sidecars import SidecarExtractor
 from penstock.sources.extract import ChildExtractor, Extractor
 from penstock.sources.files.folder import Folder, Scan, key_of
 from penstock.sources.files.reading import Reading
@@ -45,6 +46,7 @@ class FilesSource:
         *,
         include: Sequence[str] = EVERYTHING,
         exclude: Sequence[str] = HIDDEN_AND_TEMPORARY,
+        sidecars: bool = False,
         max_bytes: int = MAX_BYTES,
         clock: Clock | None = None,
         heartbeat_s: float = 5.0,
@@ -54,12 +56,14 @@ class FilesSource:
     ) -> None:
         self.name = name
         self._path = path
-        self._patterns = Patterns(include, exclude)
+        self._patterns = Patterns(include, exclude, sidecars=sidecars)
         self._max_bytes = max_bytes
         self._clock = clock or SystemClock()
         self._heartbeat_s = heartbeat_s
         self._rescan_s = rescan_s
         self._extractor = extractor or ChildExtractor()
+        if sidecars:
+            self._extractor = SidecarExtractor(self._extractor)
         self._watch = watch
 
     async def read(self, state: State) -> AsyncIterator[SourceBatch]:

@@ -54,7 +54,7 @@ class Reading:
         self._extractor = extractor
         self._clock = clock
         self._max_bytes = max_bytes
-        self._catalogue = Catalogue(source, state)
+        self._catalogue = Catalogue(source, state, sidecars=patterns.sidecars)
         self._again: dict[str, None] = {}  # looked at while they changed
         self._again_soon = False
         self._hinted: dict[str, None] = {}

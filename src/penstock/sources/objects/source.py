@@ -14,6 +14,7 @@ from penstock.sources.base import Finding, SourceBatch, State, StateChange
 from penstock.sources.documents.found import Found
 from penstock.sources.documents.patterns import EVERYTHING, HIDDEN_AND_TEMPORARY, Patterns
 from penstock.sources.documents.rows import document_of, extracted_document
+from penstock.sources.documents.sidecars import SidecarExtractor
 from penstock.sources.extract import ChildExtractor, Extractor
 from penstock.sources.objects.bucket import Bucket, Place, Refused, S3Bucket
 from penstock.sources.objects.hints import QueueHints
@@ -44,6 +45,7 @@ class ObjectsSource:
         queue: str | None = None,
         include: Sequence[str] = EVERYTHING,
         exclude: Sequence[str] = HIDDEN_AND_TEMPORARY,
+        sidecars: bool = False,
         max_bytes: int = MAX_BYTES,
         relist_s: float = 60.0,
         clock: Clock | None = None,
@@ -54,11 +56,13 @@ class ObjectsSource:
         self._place = place
         self._access = access or AmazonAccess()
         self._queue = queue
-        self._patterns = Patterns(include, exclude)
+        self._patterns = Patterns(include, exclude, sidecars=sidecars)
         self._max_bytes = max_bytes
         self._relist_s = relist_s
         self._clock = clock or SystemClock()
         self._extractor = extractor or ChildExtractor()
+        if sidecars:
+            self._extractor = SidecarExtractor(self._extractor)
         self._hints: QueueHints | None = None
         self._bucket = open_bucket or self._s3_bucket
 

@@ -47,6 +47,11 @@ async def adopt(
             "reread": reread,
         },
     )
+    # Its key and columns, as what follows it for permissions knows them, may be others now.
+    [(tenant,)] = await (
+        await connection.execute(QUERIES["tenant_of"], [table.source, table.stream])
+    ).fetchall()
+    await connection.execute(QUERIES["attach"], [tenant, table.source, table.stream])
 
 
 async def _has_rows(connection: Connection, table: LiveTable) -> bool:

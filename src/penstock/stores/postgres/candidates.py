@@ -23,6 +23,7 @@ from psycopg import sql
 from penstock.stores.base import Filter, Hit, Vectors
 from penstock.stores.postgres.conditions import conditions, unsendable
 from penstock.stores.postgres.lexical import bm25, find_in_blocks, rarity, unpack_all
+from penstock.stores.postgres.permissions import Permitted
 
 K1: Final = 0.9
 """How soon a term's further occurrences stop counting."""
@@ -137,6 +138,7 @@ class Candidates:
         terms: Sequence[str],
         limit: int,
         where: Filter,
+        permitted: Permitted,
     ) -> None:
         self._connection = connection
         self._limit = limit
@@ -146,7 +148,8 @@ class Candidates:
         self._nothing = unsendable(where)
         self._filtered = where != Filter()
         condition, self._values = conditions(where)
-        self._parts: dict[str, sql.Composable] = {"conditions": condition}
+        self._values |= permitted.values
+        self._parts: dict[str, sql.Composable] = {"conditions": condition + permitted.condition}
         if self._model is not None and vector is not None:
             self._parts["model"] = sql.Literal(self._model.id)
             self._parts["distance"] = sql.SQL(_DISTANCE).format(

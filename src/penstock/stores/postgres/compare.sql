@@ -3,6 +3,10 @@
 -- name: document_digests
 SELECT key, content_hash FROM penstock.documents
 WHERE tenant = %(tenant)s AND source = %(source)s AND stream IS NULL AND deleted_at IS NULL
+UNION ALL
+-- A file that says who may see others is kept as what it says.
+SELECT entry, content_hash FROM penstock.permissions
+WHERE tenant = %(tenant)s AND source = %(source)s AND stream = '' AND entry <> 'settings' AND NOT gone
 
 -- name: count_documents
 SELECT count(*) FROM penstock.documents WHERE tenant = %(tenant)s AND deleted_at IS NULL

@@ -24,6 +24,7 @@ from penstock.stores.base import (
 from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.document_writer import FEW, SQL, DocumentWriter, run
 from penstock.stores.postgres.lexical import analyser
+from penstock.stores.postgres.permissions import lock, truncate_entries
 from penstock.stores.postgres.replacement import Replacement, Stored, compare, newest, number
 
 Connection = psycopg.AsyncConnection[Any]
@@ -50,6 +51,8 @@ async def replace_documents(
     versions = newest(effect.documents)
     if not versions:
         return
+    # Before any document is locked, so that nobody waits for one who waits for us.
+    await lock(connection, tenant, list({version.source for version in versions}))
     asking = _Asking(connection, tenant, versions)
     model = await asking.ask(effect)
     plan = compare(versions, asking.stored(model))
@@ -74,6 +77,8 @@ async def truncate_documents(
 ) -> None:
     """Remove the documents of one stream that are older than a position (G4)."""
     stream = None if effect.stream == DOCUMENTS else effect.stream
+    if stream is None:
+        await truncate_entries(connection, effect.source, effect.position, tenant=tenant)
     cursor = await run(
         connection,
         "truncate_documents",

@@ -72,10 +72,13 @@ INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(post
 
 -- name: add_documents
 INSERT INTO penstock.documents
-    (id, tenant, source, key, stream, row_key, title, media_type, content_hash, metadata, allow, deny,
+    (id, tenant, source, key, stream, row_key, title, media_type, content_hash, metadata, list_id,
      position, committed_at, deleted_at, layout, starts, ends)
 SELECT w.id, %(tenant)s, w.source, w.key, w.stream, w.row_key, w.title, w.media_type,
-       w.content_hash, w.metadata, w.allow::text[], w.deny::text[], w.position, w.committed_at,
+       w.content_hash, w.metadata,
+       penstock.list_for(%(tenant)s, w.source, w.stream, w.key, w.metadata, w.allow::text[],
+                         w.deny::text[]),
+       w.position, w.committed_at,
        CASE WHEN w.deleted THEN clock_timestamp() END,
        w.layout::bigint[], w.starts::int[], w.ends::int[]
 FROM unnest(%(ids)s::bigint[], %(sources)s::text[], %(keys)s::text[], %(streams)s::text[],
@@ -89,8 +92,10 @@ FROM unnest(%(ids)s::bigint[], %(sources)s::text[], %(keys)s::text[], %(streams)
 -- name: change_documents
 UPDATE penstock.documents d
 SET stream = w.stream, row_key = w.row_key, title = w.title, media_type = w.media_type,
-    content_hash = w.content_hash, metadata = w.metadata, allow = w.allow::text[],
-    deny = w.deny::text[], position = w.position, committed_at = w.committed_at,
+    content_hash = w.content_hash, metadata = w.metadata,
+    list_id = penstock.list_for(d.tenant, d.source, w.stream, d.key, w.metadata, w.allow::text[],
+                                w.deny::text[]),
+    position = w.position, committed_at = w.committed_at,
     indexed_at = clock_timestamp(), deleted_at = CASE WHEN w.deleted THEN clock_timestamp() END,
     layout = w.layout::bigint[], starts = w.starts::int[], ends = w.ends::int[]
 FROM unnest(%(ids)s::bigint[], %(streams)s::text[], %(row_keys)s::jsonb[], %(titles)s::text[],

@@ -192,6 +192,7 @@ async def create(
             "columns_at": position,
         },
     )
+    await connection.execute(QUERIES["attach"], [tenant, schema.source, schema.stream])
 
 
 def expect_key(schema: Schema) -> None:

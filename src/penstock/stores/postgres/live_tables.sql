@@ -82,3 +82,10 @@ DELETE FROM penstock.tombstones t
 WHERE t.buried_at < clock_timestamp() - make_interval(secs => %(older_than_s)s)
   AND NOT EXISTS (SELECT FROM penstock.dead_letters d
                   WHERE d.source = t.source AND d.stream = t.stream)
+
+-- name: attach
+-- Who may read its rows, and what it says of groups and documents, as the project declares it.
+SELECT penstock.attach_permissions(%s, %s, %s)
+
+-- name: tenant_of
+SELECT tenant FROM penstock.live_tables WHERE source = %s AND stream = %s

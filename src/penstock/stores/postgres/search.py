@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 import psycopg
+from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import translated
 from penstock.errors import ConfigError
+from penstock.principals import Principal
 from penstock.stores.base import (
-    DEFAULT_TENANT,
     Filter,
     Hit,
     LiveRow,
@@ -30,29 +30,32 @@ from penstock.stores.base import (
 from penstock.stores.postgres.candidates import Candidates, Model
 from penstock.stores.postgres.lexical import analyse
 from penstock.stores.postgres.live_rows import read_rows
+from penstock.stores.postgres.permissions import Permitted
 
 _OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
 # Compiling a plan to machine code takes longer than running any of these.
 _SETTINGS = """
-SELECT set_config('penstock.tenant', %s, true), set_config('penstock.principals', %s, true),
+SELECT set_config('penstock.tenant', %(tenant)s, true),
+       set_config('penstock.principals',
+                  to_jsonb(penstock.expanded(%(tenant)s, %(names)s::text[]))::text, true),
        set_config('hnsw.iterative_scan', 'relaxed_order', true),
-       set_config('hnsw.ef_search', %s, true), set_config('jit', 'off', true),
+       set_config('hnsw.ef_search', %(ef_search)s, true), set_config('jit', 'off', true),
        set_config('role', 'penstock_reader', true)
 """
+_READABLE = "SELECT ARRAY(SELECT penstock.readable_lists())"
 _MODEL = "SELECT id, dimensions FROM penstock.models WHERE name = %s"
 _LATEST_MODEL = """
 SELECT id, dimensions FROM penstock.models WHERE dimensions = %s ORDER BY id DESC LIMIT 1
 """
 _PASSAGES = """
-SELECT c.id, d.id, d.source, d.key, d.title, c.heading, c.text, d.starts[p.place], d.ends[p.place],
-       d.position, d.committed_at, d.metadata, d.stream, d.row_key
-FROM unnest(%s::bigint[]) WITH ORDINALITY w (id, place)
-JOIN penstock.chunks c ON c.id = w.id
+SELECT c.chunk_id, d.id, d.source, d.key, d.title, c.heading, c.text, d.starts[p.place],
+       d.ends[p.place], d.position, d.committed_at, d.metadata, d.stream, d.row_key
+FROM penstock.passages(%(chunks)s::bigint[]) c
 JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
-CROSS JOIN LATERAL (SELECT array_position(d.layout, c.id)) p (place)
-WHERE p.place IS NOT NULL
-ORDER BY w.place
+CROSS JOIN LATERAL (SELECT array_position(d.layout, c.chunk_id)) p (place)
+WHERE p.place IS NOT NULL {permitted}
+ORDER BY c.place
 """
 # A source is as old as its slowest consumer. A first load has a topic of its own, SOURCE.bulk:
 # once that is processed to its end it says nothing about the source's age any more. What is
@@ -90,21 +93,22 @@ class PostgresSnapshotStore:
         self._models: dict[str, Model] = {}
 
     @asynccontextmanager
-    async def snapshot(
-        self, *, tenant: str = DEFAULT_TENANT, principals: Sequence[str] = ()
-    ) -> AsyncIterator[PostgresSnapshot]:
-        """One moment of everything, for a tenant and for those who ask."""
-        asks = orjson.dumps(list(principals)).decode()
+    async def snapshot(self, principal: Principal) -> AsyncIterator[PostgresSnapshot]:
+        """One moment of everything, for the one who asks."""
+        settings = {
+            "tenant": principal.tenant,
+            "names": list(principal.names),
+            "ef_search": str(self._ef_search),
+        }
         with translated():
             async with self._pool.connection() as connection:
                 try:
                     # Ended by COMMIT: after a ROLLBACK the driver forgets all prepared statements.
                     async with connection.pipeline(), connection.transaction():
                         await connection.execute(_OPEN, prepare=True)
-                        await connection.execute(
-                            _SETTINGS, [tenant, asks, str(self._ef_search)], prepare=True
-                        )
-                        yield PostgresSnapshot(connection, self._models, self._language)
+                        await connection.execute(_SETTINGS, settings, prepare=True)
+                        readable = await connection.execute(_READABLE, prepare=True)
+                        yield PostgresSnapshot(connection, readable, self._models, self._language)
                 except BaseException:
                     # A pipeline that was cut off may leave its transaction open on the server
                     # without the driver knowing: whoever wrote there next would write in vain.
@@ -116,9 +120,15 @@ class PostgresSnapshot:
     """An open snapshot; it ends with the ``async with`` that opened it."""
 
     def __init__(
-        self, connection: psycopg.AsyncConnection[Any], models: dict[str, Model], language: str
+        self,
+        connection: psycopg.AsyncConnection[Any],
+        readable: psycopg.AsyncCursor[Any],
+        models: dict[str, Model],
+        language: str,
     ) -> None:
         self._connection = connection
+        self._readable = readable
+        self._permitted: Permitted | None = None
         self._models = models  # shared by all snapshots of the store: a model's number stays
         self._language = language
 
@@ -139,8 +149,16 @@ class PostgresSnapshot:
             terms=analyse(text, self._language) if text else (),
             limit=limit,
             where=where,
+            permitted=await self._may(),
         )
         return await search.find()
+
+    async def _may(self) -> Permitted:
+        """What the one who asks may read; asked for when the snapshot was opened."""
+        if self._permitted is None:
+            [(lists,)] = await self._readable.fetchall()
+            self._permitted = Permitted(lists)
+        return self._permitted
 
     async def _model(self, name: str | None, dimensions: int) -> Model | None:
         """The model in the database; None while it has no vector there."""
@@ -165,7 +183,12 @@ class PostgresSnapshot:
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         if not chunks:
             return []
-        cursor = await self._connection.execute(_PASSAGES, [list(chunks)], prepare=True)
+        permitted = await self._may()
+        cursor = await self._connection.execute(
+            sql.SQL(_PASSAGES).format(permitted=permitted.condition),
+            {"chunks": list(chunks), **permitted.values},
+            prepare=True,
+        )
         return [Passage(*row) for row in await cursor.fetchall()]
 
     async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:

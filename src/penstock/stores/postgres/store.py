@@ -26,10 +26,11 @@ from penstock.stores.base import (
     Move,
     Publish,
     ReplaceDocuments,
+    SetPermissions,
     TruncateDocuments,
     no_destination,
 )
-from penstock.stores.postgres import dead_letters, live_tables, tables
+from penstock.stores.postgres import dead_letters, live_tables, permissions, tables
 from penstock.stores.postgres.dead_letters import BuriedLetter
 from penstock.stores.postgres.live_tables import LiveTable
 
@@ -235,6 +236,8 @@ class PostgresTransaction:
                 await knowledge.truncate_documents(
                     self._connection, effect, tenant=self._tenant, writer=self._lane
                 )
+            elif isinstance(effect, SetPermissions):
+                await permissions.set_entries(self._connection, effect.entries, tenant=self._tenant)
             else:
                 assert_never(effect)
 
