@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from penstock.torture.plan import MEANINGS
+from penstock.torture.kinds import MEANINGS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
