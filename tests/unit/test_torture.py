@@ -10,8 +10,8 @@ import pytest
 from penstock import boundaries
 from penstock.boundaries import POINTS, Boundary, Point
 from penstock.records import Change, Column, Microseconds, Op, Position, Row, Schema
-from penstock.torture.ledger import Judge
 from penstock.torture.kinds import DEFAULT, KILLS, Fault, why_not
+from penstock.torture.ledger import Judge
 from penstock.torture.plan import make_plan
 from penstock.torture.proxy import Proxy, rewritten_frontend
 from penstock.torture.trap import Order, Trap

@@ -143,7 +143,13 @@ class Running:
         slow = course.pipeline.name == "knowledge"
         priority: Priority = "bulk" if topic != course.source else "live"
         return Work(
-            Assignment(course.pipeline, course.source, topic, partition),
+            Assignment(
+                course.pipeline,
+                course.source,
+                topic,
+                partition,
+                self._project.settings.log.partitions,
+            ),
             Tools(self._project.recent_vectors(), self._project.store, priority),
             ProcessSettings(
                 batch=run.batch,

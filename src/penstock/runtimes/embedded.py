@@ -191,6 +191,8 @@ class EmbeddedRuntime:
         error = None if task.cancelled() else task.exception()
         if error is None or error in self.failures:
             return
+        if isinstance(error, FencedError) and item not in self._tasks:
+            return  # two loops of one item were fenced in the same moment, which is one fence
         if isinstance(error, FencedError):
             logger.warning("worker.fenced", item=_name(item), reason=str(error))
             self._count_fence(item, error)

@@ -93,9 +93,9 @@ class Faults:
         """Everything that is not ours runs again: servers, wires."""
         world = self._world
         world.orders.unlink(missing_ok=True)
-        for proxy in (world.shop.proxy, world.database_proxy, world.kafka and world.kafka.proxy):
-            if proxy is not None:
-                proxy.manner = "through"
+        proxies = [world.shop.proxy, world.database_proxy]
+        for proxy in proxies + ([world.kafka.proxy] if world.kafka is not None else []):
+            proxy.manner = "through"
         await world.shop.start()
         if world.kafka is not None:
             await world.kafka.start()
