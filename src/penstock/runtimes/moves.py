@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from penstock.log.partitions import partitions_of
-from penstock.records import UNCHANGED, Change, Op, Position
+from penstock.records import UNCHANGED, Change, Op, Position, Row
 
 
 class Awaited(NamedTuple):
@@ -51,6 +51,17 @@ def parts(changes: Sequence[Change], partition: int, partitions: int) -> Iterato
     yield Part(mine, after)
 
 
+def _filled(row: Row, before: Row | None) -> Row:
+    """With the values that the source left out, where it has sent the row before in full (as it does
+    of tables whose rows can trade keys)."""
+    if before is None or UNCHANGED not in row:
+        return row
+    return tuple(
+        was if value is UNCHANGED and isinstance(was, str) else value
+        for value, was in zip(row, before, strict=True)
+    )
+
+
 def _half(change: Change, partition: int, partitions: int) -> tuple[Change, Awaited | None]:
     if change.old_key is None or change.after is None:
         return change, None
@@ -58,11 +69,12 @@ def _half(change: Change, partition: int, partitions: int) -> tuple[Change, Awai
     [old] = partitions_of(change._replace(key=change.old_key, old_key=None), partitions)
     if new == old:
         return change, None
-    if UNCHANGED in change.after:
+    row = _filled(change.after, change.before)
+    if UNCHANGED in row:
         if partition == old:
             return change, None
         arrived = change._replace(op=Op.UPDATE, old_key=None, before=None)
         return arrived, Awaited(old, change.position)
     if partition == old:
         return change._replace(op=Op.DELETE, key=change.old_key, old_key=None, after=None), None
-    return change._replace(op=Op.CREATE, old_key=None, before=None), None
+    return change._replace(op=Op.CREATE, old_key=None, before=None, after=row), None

@@ -236,7 +236,7 @@ class PostgresShop:
 
     async def texts(self, table: str, columns: Sequence[str]) -> list[tuple[str, ...]]:
         [key] = KEYS[table]
-        return await self._all(f"SELECT {key}::text, {', '.join(columns)} FROM {table}")  # noqa: S608 - from the table above
+        return await self._all(f"SELECT {key}::text, {', '.join(columns)} FROM {table}")
 
     async def ledger(self) -> tuple[dict[Place, int], int]:
         rows = await self._all("SELECT stream, key, version, gone FROM torture.ledger")
