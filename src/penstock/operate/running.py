@@ -115,7 +115,7 @@ class Running:
         runtime = EmbeddedRuntime(
             log=project.log,
             store=self._publishing,
-            group=wiring.group(settings, project.pool, project.dsn, project.log, project.worker),
+            group=wiring.group(settings, project.dsn, project.log, project.worker),
             sources={
                 name: partial(wiring.source, settings, name, project.clock)
                 for name, chosen in settings.sources.items()

@@ -31,9 +31,10 @@ logger = structlog.get_logger("penstock.runtime")
 
 UPKEEP: Final = Item("upkeep", "stores")
 
-FENCES: Final = 5
+FENCES: Final = 20
 FENCES_S: Final = 60.0
-"""So many fences of one item within this time are no accident: two projects use the same names."""
+"""So many fences of one item within this time are no accident: two projects use the same names, and
+fence each other with all that they do."""
 
 
 @dataclass(frozen=True, slots=True)

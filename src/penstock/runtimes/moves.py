@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from penstock.log.partitions import partitions_of
-from penstock.records import UNCHANGED, Change, Op, Position, Row
+from penstock.records import UNCHANGED, Change, Key, Op, Position, Row
 
 
 class Awaited(NamedTuple):
@@ -41,8 +41,13 @@ def parts(changes: Sequence[Change], partition: int, partitions: int) -> Iterato
         return
     mine: list[Change] = []
     after: Awaited | None = None
+    came: dict[tuple[str, Key], Change] = {}
     for change in changes:
         half, awaited = _half(change, partition, partitions)
+        if half.op is Op.DELETE and _is_another(came.get((half.schema.stream, half.key)), half):
+            continue  # rows trade keys, and the one that leaves has been replaced already
+        if half is not change and half.op is Op.CREATE:
+            came[half.schema.stream, half.key] = half
         if awaited is not None:
             if mine or after is not None:
                 yield Part(mine, after)
@@ -51,9 +56,20 @@ def parts(changes: Sequence[Change], partition: int, partitions: int) -> Iterato
     yield Part(mine, after)
 
 
+def _is_another(came: Change | None, leaves: Change) -> bool:
+    """Is the row that leaves a key, by what was sent of it, not the one that came there in the same
+    transaction?"""
+    if came is None or came.after is None or leaves.before is None:
+        return False
+    return came.transaction == leaves.transaction and any(
+        was is not None and value is not UNCHANGED and value != was
+        for value, was in zip(came.after, leaves.before, strict=True)
+    )
+
+
 def _filled(row: Row, before: Row | None) -> Row:
-    """With the values that the source left out, where it has sent the row before in full (as it does
-    of tables whose rows can trade keys)."""
+    """With the values that the source left out, where it has sent the row before in full (as it
+    does of tables whose rows can trade keys)."""
     if before is None or UNCHANGED not in row:
         return row
     return tuple(
