@@ -130,7 +130,7 @@ class Campaign:
 
     def _plan(self) -> list[Round]:
         wanted = self._wanted
-        for fault in wanted.faults or Fault:
+        for fault in wanted.faults:
             if (why := why_not(fault, wanted.setting)) is not None:
                 self._report.skipped[fault] = why
         plan = make_plan(

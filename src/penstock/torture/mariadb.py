@@ -7,9 +7,10 @@ can be deferred, and truncates and alterations are transactions of their own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -136,13 +137,20 @@ class MariaShop:
         for (number,) in await self._ask(
             f"SELECT id FROM information_schema.processlist WHERE user = '{_USER}'"
         ):
-            await self._ask(f"KILL {number}")
+            with contextlib.suppress(ConnectionError):  # it has ended meanwhile
+                await self._ask(f"KILL {number}")
 
     async def lose(self) -> str:
-        """All binlogs but a new one are purged."""
+        """All binlogs but a new one are purged; the server keeps those that somebody seems to read."""
         await self._ask("FLUSH BINARY LOGS")
-        *_, newest = await self._ask("SHOW BINARY LOGS")
-        await self._ask(f"PURGE BINARY LOGS TO '{newest[0]}'")
+        *older, newest = await self._ask("SHOW BINARY LOGS")
+        until = time.monotonic() + 20
+        while older and time.monotonic() < until:
+            await self.send_away()
+            await self._ask(f"PURGE BINARY LOGS TO '{newest[0]}'")
+            await asyncio.sleep(0.05)
+            files = await self._ask("SHOW BINARY LOGS")
+            older = [file for file in files if file[0] < newest[0]]
         return "purged"
 
     async def _ask(self, statement: str) -> list[tuple[Any, ...]]:
@@ -185,7 +193,7 @@ class MariaSession(Session):
         while await self._pace.turn():
             try:
                 connection = await asyncio.to_thread(self._server.session)
-                with closing(connection):
+                with contextlib.closing(connection):
                     await asyncio.to_thread(connection.select_db, "shop")
                     while await self._pace.turn():
                         await self._one(connection)
