@@ -148,7 +148,8 @@ class Broker:
 
     It can be killed, paused and started again on the same data and ports. ``settings`` are lines
     of its configuration, which replace ours of the same name; ``quick`` starts quickly and is for
-    tests, not for measurements.
+    tests, not for measurements. ``advertised`` is where clients are sent, if not to the broker
+    itself: a proxy (the broker talks to itself past it).
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Broker:
         port: int | None = None,
         jars: Path | None = None,
         quick: bool = True,
+        advertised: str | None = None,
     ) -> None:
         self.folder = folder
         self._jvm = (*JVM, *QUICK_START) if quick else JVM
@@ -167,6 +169,7 @@ class Broker:
             raise KafkaToolError(f"expected port {used}, which {folder} was made for, got {port}")
         self.port = used or port or free_port()
         self._controller = free_port()
+        self._advertised = advertised
         self._settings = dict(settings or {})
         self._jars = jars or jar_folder()
         self._process: subprocess.Popen[bytes] | None = None
@@ -180,6 +183,10 @@ class Broker:
         if self._process is None:
             raise KafkaToolError("expected a running broker, got one that is stopped: start it")
         return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
 
     @property
     def log(self) -> str:
@@ -256,14 +263,13 @@ class Broker:
     def _defaults(self) -> dict[str, str]:
         here = f"127.0.0.1:{self._controller}"
         return {
+            **self._listeners(here),
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.bootstrap.servers": here,
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{self.bootstrap_servers},CONTROLLER://{here}",
-            "inter.broker.listener.name": "PLAINTEXT",
             "listener.security.protocol.map": (
-                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,"
+                "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT,SSL:SSL,"
                 "SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL"
             ),
             "log.dirs": str(self.folder / "data"),
@@ -284,6 +290,20 @@ class Broker:
             "num.io.threads": "4",
             "log.cleaner.dedupe.buffer.size": "8388608",
             "controlled.shutdown.enable": "false",
+        }
+
+    def _listeners(self, controller: str) -> dict[str, str]:
+        own = f"PLAINTEXT://{self.bootstrap_servers}"
+        if self._advertised is None:
+            return {
+                "listeners": f"{own},CONTROLLER://{controller}",
+                "inter.broker.listener.name": "PLAINTEXT",
+            }
+        internal = f"INTERNAL://127.0.0.1:{free_port()}"
+        return {
+            "listeners": f"{own},{internal},CONTROLLER://{controller}",
+            "advertised.listeners": f"PLAINTEXT://{self._advertised},{internal}",
+            "inter.broker.listener.name": "INTERNAL",
         }
 
     def _java(self) -> list[str]:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from penstock.torture.plan import MEANINGS
+from penstock.torture.kinds import MEANINGS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -29,14 +29,14 @@ def campaigns() -> list[str]:
     """The stored campaigns, the shortest first."""
     reports = [json.loads(path.read_text()) for path in RESULTS.glob("torture*.json")]
     heads = (
-        "seed", "kills", "changes", "faults", "lost", "doubled", "out of order",
+        "source", "log", "workers / partitions", "seed", "kills", "changes", "faults", "lost", "doubled", "out of order",
         "acknowledged too early", "first new change after, p50 / max", "peak memory", "took",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for report in sorted(reports, key=lambda report: report["kills"]):
         recovery = report["recovery_s"]
         lines.append(
-            f"| {report['seed']} | {report['kills']:,} | {report['changes']:,} "
+            f"| {' | '.join(_setting(report))} | {report['seed']} | {report['kills']:,} | {report['changes']:,} "
             f"| {sum(report['faults'].values()):,} | {report['lost']} | {report['duplicated']} "
             f"| {report['out_of_order']} | {report['acknowledged_too_early']} "
             f"| {recovery['p50']} / {recovery['max']} s | {report['peak_rss_mb']} MB "
@@ -47,14 +47,22 @@ def campaigns() -> list[str]:
     return lines
 
 
+def _setting(report: dict[str, Any]) -> tuple[str, str, str]:
+    setting = report.get("setting", {})
+    log = str(setting.get("log", "embedded")).partition(":")[0]
+    shared = f"{setting.get('workers', 1)} / {setting.get('partitions', 1)}"
+    return setting.get("source", "postgres"), log, shared
+
+
 def _recoveries(report: dict[str, Any]) -> list[str]:
     machine = report.get("machine", {})
     about = f"{machine.get('cores')} cores, load {machine.get('load')}, {machine.get('commit')}"
     by_fault = report["recovery_by_fault_s"]
     told = ", ".join(f"{name} {found['p50']} / {found['max']}" for name, found in by_fault.items())
     lines = [f"`{report['replay']}` ({about}): recovery in seconds, p50 / max: {told}."]
-    if report["skipped"]:
-        lines.append(f"Skipped: {report['skipped']}.")
+    skipped = {fault: why for fault, why in report["skipped"].items() if "(--" not in why}
+    if skipped:
+        lines.append(f"Skipped: {skipped}.")
     return lines
 
 

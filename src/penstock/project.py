@@ -24,6 +24,7 @@ from penstock.models.base import Embedder
 from penstock.operate import progress
 from penstock.principals import Principal
 from penstock.records import Microseconds
+from penstock.runtimes.base import patiently
 from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
 from penstock.sources.base import Source
@@ -67,11 +68,18 @@ class Project:
 
     # ------------------------------------------------------------------ opening and closing
 
-    async def start(self) -> None:
-        """Bring the database up, to the schema of this version, and connect to it."""
-        if self.settings.database == "embedded":
-            self.server = wiring.embedded_postgres(self.settings)
-            self.dsn = await self.server.start()
+    async def start(self, *, patience_s: float = 0.0) -> None:
+        """Bring the database up, to the schema of this version, and connect to it. One that cannot
+        be reached is waited for so long."""
+        await patiently(self._start, limit_s=patience_s, clock=self.clock, what="database")
+
+    async def _start(self) -> None:
+        if self.server is not None:
+            self.dsn = await self.server.ensure_running()
+        elif self.settings.database == "embedded":
+            server = wiring.embedded_postgres(self.settings)
+            self.dsn = await server.start()
+            self.server = server
         else:
             self.dsn = self.settings.database
         try:
@@ -271,14 +279,16 @@ async def open_project(
     *,
     settings: Settings | None = None,
     environment: Mapping[str, str] | None = None,
+    patient: bool = False,
 ) -> AsyncIterator[Project]:
     """Open a project by its file, or by settings that are already read.
 
-    ``environment`` stands in for the process's own variables.
+    ``environment`` stands in for the process's own variables; ``patient``: a database that cannot
+    be reached is waited for (``run.patience``) instead of being an error at once.
     """
     project = Project(settings or read_settings(file, environment=environment))
     try:
-        await project.start()
+        await project.start(patience_s=project.settings.run.patience if patient else 0.0)
         yield project
     finally:
         await project.close()

@@ -82,6 +82,9 @@ class Memory:
     known: set[bytes] = field(default_factory=set)
     metadata: dict[str, tuple[Position, Mapping[str, Any]]] = field(default_factory=dict)
 
+    async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
+        return None
+
     async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
         return self.known.intersection(hashes)
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import struct
+import sys
+import tracemalloc
 import zlib
 
 import pytest
 
-from penstock.errors import FatalError
-from penstock.log.codec import VERSION, Codec
+from penstock.errors import DamagedError, FatalError
+from penstock.log.codec import VERSION, ZLIB, ZSTANDARD, Codec
 from penstock.records import UNCHANGED, Change, Column, Microseconds, Op, Position, Row, Schema
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 COLUMNS = (Column("id", "bigint", key=True), Column("name", "text"))
 
@@ -99,3 +106,29 @@ def test_a_valid_checksum_does_not_make_a_batch(body: bytes) -> None:
     """Content of another shape is the same one error."""
     with pytest.raises(FatalError, match="damaged"):
         Codec().decode(framed(body))
+
+
+@pytest.mark.parametrize("flag", [ZLIB, ZSTANDARD])
+def test_g12_a_bomb_in_a_batch_is_named_and_takes_no_more_than_the_bound(flag: int) -> None:
+    """A kilobyte that would become 64 MB: refused at a megabyte, whatever the checksum says."""
+    large = bytes(64 * 2**20)
+    bomb = zlib.compress(large, 9) if flag == ZLIB else zstd.compress(large)
+    assert len(bomb) < 100_000
+    payload = framed(bomb, flags=flag)
+    del large
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedError, match="more than 1048576 bytes when it is decompressed"):
+            Codec(most_bytes=2**20).decode(payload)
+        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("flag", [ZLIB, ZSTANDARD])
+def test_a_compressed_body_without_its_end_is_damaged(flag: int) -> None:
+    """What was cut off is not taken for a shorter batch; nor is what follows it ignored."""
+    body = zlib.compress(b"x" * 1000) if flag == ZLIB else zstd.compress(b"x" * 1000)
+    for wrong in (body[:-3], body + b"more"):
+        with pytest.raises(DamagedError, match="decompressed"):
+            Codec().decode(framed(wrong, flags=flag))

@@ -103,12 +103,17 @@ def replay(
     since: Annotated[
         datetime | None, typer.Option(help="Go on from what was appended at this time (UTC).")
     ] = None,
+    skip: Annotated[
+        bool,
+        typer.Option("--skip", help="Also go ahead: what lies between is never processed."),
+    ] = False,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
 ) -> None:
     """Have a pipeline process part of the log again at the next run.
 
-    Repeating changes nothing that is right already; it mends what is missing.
+    Repeating changes nothing that is right already; it mends what is missing. A position ahead of
+    where the pipeline stands is refused, unless you say --skip.
 
     Example: penstock replay knowledge --position 0
     """
@@ -121,7 +126,9 @@ def replay(
 
         time = None if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1e6)
         async with open_project(file) as project:
-            moved = await again(project, pipeline, topic=topic, position=position, time=time)
+            moved = await again(
+                project, pipeline, topic=topic, position=position, time=time, skip=skip
+            )
         if json:
             print_json(moved)
             return

@@ -95,7 +95,7 @@ async def _work(file: Any, *, with_parent: bool) -> None:
     from penstock.cli.children import parent_gone
     from penstock.project import open_project
 
-    async with open_project(file) as project, project.running(joining=True):
+    async with open_project(file, patient=True) as project, project.running(joining=True):
         print(f"worker {project.worker} of {project.settings.project}", flush=True)  # noqa: T201
         await (parent_gone() if with_parent else asyncio.Event().wait())
 
@@ -107,7 +107,7 @@ async def _run(file: Any, *, once: bool, workers: int, quiet: bool, json: bool) 
     _set_trap()
     show = not quiet and not json
     async with (
-        open_project(file) as project,
+        open_project(file, patient=not once) as project,
         project.running() as runtime,
         Children(workers - 1, ["worker", "--quiet", "--with-parent", "--file", str(file)]),
     ):

@@ -29,6 +29,18 @@ def torture(
     repeat: Annotated[
         int, typer.Option(min=1, help="How often each fault that kills nobody comes at least.")
     ] = 1,
+    source: Annotated[
+        str, typer.Option(help="What is captured: postgres, or mariadb where its server is there.")
+    ] = "postgres",
+    log: Annotated[
+        str,
+        typer.Option(help="embedded, kafka (a broker of its own) or kafka://host:port."),
+    ] = "embedded",
+    partitions: Annotated[int, typer.Option(min=1, max=16, help="Partitions of each topic.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="Processes that share the work.")] = 1,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Every two faults close in time: half an hour or more.")
+    ] = False,
     large: Annotated[
         int, typer.Option(min=0, help="Rows of the large transactions; 0 for none.")
     ] = 6000,
@@ -57,8 +69,11 @@ def torture(
 
     async def work() -> Report:
         from penstock.torture.campaign import Wanted, run_campaign
-        from penstock.torture.plan import fault_named, point_named
+        from penstock.torture.kinds import Setting, fault_named
+        from penstock.torture.plan import point_named
 
+        setting = Setting(source, log, partitions, workers)  # type: ignore[arg-type]
+        setting.check()
         wanted = Wanted(
             seed=seed,
             kills=kills,
@@ -71,6 +86,8 @@ def torture(
             fail_fast=fail_fast,
             engine=engine,
             keep=keep,
+            setting=setting,
+            pairs=pairs,
         )
         if json:
             return await run_campaign(wanted, lambda _: None)

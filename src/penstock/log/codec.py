@@ -47,6 +47,9 @@ _OPS: Final = {op.value: op for op in Op}
 _TEXTS: Final = frozenset({str, type(None)})
 _VALUES: Final = _TEXTS | {Unchanged}
 _MAX_SCHEMAS: Final = 4096
+MOST_BYTES: Final = 1 << 30
+"""So large may a body be when it is decompressed: as much as PostgreSQL keeps in one value. What
+would be larger was not written by us, whatever its checksum says (G12)."""
 
 _Json: TypeAlias = Any  # what a JSON parser returns
 
@@ -73,10 +76,12 @@ class Decoded(NamedTuple):
 class Codec:
     """Encodes and decodes; remembers schemas, so that equal ones are one object.
 
-    ``compress_from`` is the size of a body in bytes from which it is compressed, None for never.
+    ``compress_from`` is the size of a body in bytes from which it is compressed, None for never;
+    one that is larger than ``most_bytes`` when it is decompressed is refused.
     """
 
-    def __init__(self, *, compress_from: int | None = None) -> None:
+    def __init__(self, *, compress_from: int | None = None, most_bytes: int = MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
         self._compress_from = compress_from
         self._schemas: dict[str, Schema] = {}
         self._texts: dict[int, tuple[Schema, str]] = {}  # holds the schema: its id stays its own
@@ -96,7 +101,7 @@ class Codec:
 
     def decode(self, payload: bytes, streams: frozenset[str] | None = None) -> Decoded:
         """The changes of ``payload``, in order; only those of ``streams`` when given."""
-        body, load = _open(payload)
+        body, load = _open(payload, self._most_bytes)
         try:
             with _without_collector():
                 return Decoded(self._decode(body, load, streams), len(body))
@@ -204,7 +209,7 @@ def _close(body: bytes, flags: int, compress_from: int | None) -> bytes:
     return _FRAME.pack(VERSION, flags, check) + body
 
 
-def _open(payload: bytes) -> tuple[bytes, Callable[[Any], _Json]]:
+def _open(payload: bytes, most: int) -> tuple[bytes, Callable[[Any], _Json]]:
     if len(payload) < _FRAME.size:
         raise _corrupt(f"it has {len(payload)} bytes and must have at least {_FRAME.size}")
     version, flags, check = _FRAME.unpack_from(payload)
@@ -218,13 +223,22 @@ def _open(payload: bytes) -> tuple[bytes, Callable[[Any], _Json]]:
         )
     body = payload[_FRAME.size :]
     try:
-        if flags & ZSTANDARD:
-            body = zstd.decompress(body)
-        elif flags & ZLIB:
-            body = zlib.decompress(body)
+        if flags & (ZSTANDARD | ZLIB):
+            body = _decompressed(body, flags, most)
     except (zlib.error, zstd.ZstdError) as error:
         raise _corrupt(f"it cannot be decompressed: {error}") from error
     return body, _load_any_text if flags & SURROGATES else orjson.loads
+
+
+def _decompressed(body: bytes, flags: int, most: int) -> bytes:
+    """Not more than ``most`` bytes are ever made, so that a bomb takes no more than that."""
+    unpacker = zstd.ZstdDecompressor() if flags & ZSTANDARD else zlib.decompressobj()
+    found: bytes = unpacker.decompress(body, most + 1)
+    if len(found) > most:
+        raise _corrupt(f"it has more than {most} bytes when it is decompressed")
+    if not unpacker.eof or unpacker.unused_data:
+        raise _corrupt("it cannot be decompressed: its end is missing, or something follows it")
+    return found
 
 
 def _corrupt(why: str) -> DamagedError:

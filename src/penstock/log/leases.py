@@ -4,11 +4,16 @@ Every worker says each second that it lives, and takes what is free up to an equ
 more gives the rest back. What a worker had is free as soon as its session is gone (kill -9 is seen
 within a second), or when it has not been heard of for the length of a lease (stopped, or cut off).
 Only the database's clock counts.
+
+All that has a connection of its own: were it the one that pipelines share, those that wait (for a
+lock of a worker that was stopped, say) would keep this one from saying that it lives, and one that
+stands still would take all others with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +21,7 @@ import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
-from penstock.database.connect import translated
+from penstock.database.connect import open_pool, translated
 from penstock.database.project_lock import (
     ProjectLock,
     hold_project_lock,
@@ -24,6 +29,7 @@ from penstock.database.project_lock import (
     workers_lock,
 )
 from penstock.database.queries import load_queries
+from penstock.errors import FatalError
 from penstock.log.base import Item, Share
 
 LEASE_S: Final = 10.0
@@ -58,7 +64,6 @@ class LeaseGroup:
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]],
         dsn: str,
         *,
         project: str,
@@ -67,7 +72,7 @@ class LeaseGroup:
         every_s: float = BEAT_S,
     ) -> None:
         self.every_s = every_s
-        self._pool = pool
+        self._pool: AsyncConnectionPool[psycopg.AsyncConnection[Any]] | None = None
         self._dsn = dsn
         self._project = project
         self._worker = worker
@@ -79,6 +84,13 @@ class LeaseGroup:
     async def join(self, items: Sequence[Item]) -> None:
         """See `Group.join`."""
         self._items = tuple(items)
+        if self._pool is None:
+            self._pool = await open_pool(
+                self._dsn,
+                max_size=1,
+                statement_timeout_s=self._lease_s,
+                idle_timeout_s=self._lease_s,
+            )
         await self._hold_session()
         await self._run("register", self._named(items))
 
@@ -92,7 +104,7 @@ class LeaseGroup:
             "turn": lock_key(f"{self._project} leases"),
         }
         with translated():
-            async with self._pool.connection() as connection, connection.transaction():
+            async with self._connection() as connection, connection.transaction():
                 await connection.execute(self._sql["turn"], values)
                 gone = await (await connection.execute(self._sql["bury"], values)).fetchall()
                 await connection.execute(self._sql["live"], values)
@@ -117,11 +129,23 @@ class LeaseGroup:
     async def leave(self) -> None:
         """See `Group.leave`."""
         session, self._session = self._session, None
-        if session is not None:
-            try:
+        try:
+            if session is not None:
                 await self._run("leave", {"worker": self._worker})
-            finally:
+        finally:
+            if session is not None:
                 await session.release()
+            await self._close()
+
+    async def _close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    def _connection(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
+        if self._pool is None:
+            raise FatalError("expected a group that was joined: call `join` first")
+        return self._pool.connection()
 
     @property
     def _lock(self) -> str:
@@ -150,7 +174,7 @@ class LeaseGroup:
 
     async def _run(self, name: str, values: Mapping[str, object]) -> None:
         with translated():
-            async with self._pool.connection() as connection:
+            async with self._connection() as connection:
                 await connection.execute(self._sql[name], values)
 
 

@@ -46,8 +46,8 @@ class Listener:
         """Stop listening."""
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            # Not awaited itself: the caller's own cancellation would look like the task's.
+            await asyncio.wait([self._task])
 
     async def _run(self) -> None:
         failures = 0

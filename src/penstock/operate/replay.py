@@ -30,8 +30,11 @@ async def replay(
     topic: str | None = None,
     position: int | None = None,
     time: int | None = None,
+    skip: bool = False,
 ) -> list[dict[str, Any]]:
-    """Set the consumer's positions; only while the project does not run."""
+    """Set the consumer's positions; only while the project does not run. Ahead of where it stands a
+    pipeline goes only with ``skip``: what lies between is never processed. (From a time on, a
+    partition that is behind that time has nothing to repeat, and stays.)"""
     moved = []
     async with (
         hold_project_alone(project.dsn, project.settings.project),
@@ -57,6 +60,10 @@ async def replay(
                     f"before is no longer in the log, got {to}"
                 )
             to = min(max(to, oldest), int(last))
+            if to > stood and not skip:
+                if time is None:
+                    raise _would_skip(pipeline, found_topic, partition, stood, to)
+                to = stood
             await connection.execute(_MOVE, [LogPosition(to), pipeline, found_topic, partition])
             moved.append(
                 {
@@ -69,3 +76,14 @@ async def replay(
                 }
             )
     return moved
+
+
+def _would_skip(pipeline: str, topic: str, partition: int, stood: int, to: int) -> ConfigError:
+    return ConfigError(
+        f"expected a position of at most {stood} for pipeline {pipeline!r}, which is where it is "
+        f"in partition {partition} of {topic!r}, got {to}: what lies between would never be "
+        "processed; give an earlier position, or --skip if that is what you want",
+        pipeline=pipeline,
+        topic=topic,
+        partition=partition,
+    )

@@ -9,7 +9,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from penstock import wiring
 from penstock.database.project_lock import ProjectLock, hold_project_lock
@@ -20,7 +20,7 @@ from penstock.operate.health import EVERY_S, HealthWatch
 from penstock.operate.rereading import Rereading
 from penstock.operate.status import parked_streams, store_report
 from penstock.pipelines.base import Tools
-from penstock.runtimes.base import Backoff
+from penstock.runtimes.base import Backoff, patiently
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
 from penstock.runtimes.process import Assignment, ProcessSettings
 from penstock.settings import WebhookDocumentsSettings, WebhookSettings
@@ -29,6 +29,8 @@ from penstock.sources.base import Source
 if TYPE_CHECKING:
     from penstock.project import Project
     from penstock.stores.postgres.upkeep import Upkeep
+
+T = TypeVar("T")
 
 RECEIVING = (WebhookSettings, WebhookDocumentsSettings)
 """Sources that others send to: they stay with the process that has the address."""
@@ -50,12 +52,12 @@ class Running:
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
         await refuse_unknown_columns(self._project.settings, self._project.clock)
-        lock = None if self._joining else await self._hold_lock()
+        lock = None if self._joining else await self._patiently(self._hold_lock, "database")
         # A local model is made ready meanwhile.
         load = getattr(self._project.embedder(), "load", None)
         loading = asyncio.ensure_future(asyncio.to_thread(load)) if load else None
         runtime = self._runtime()
-        await self.create_topics()
+        await self._patiently(self.create_topics, "log")
         block = asyncio.current_task()
         ended: list[BaseException] = []
         leaving = False
@@ -87,6 +89,10 @@ class Running:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._publishing.close()
 
+    async def _patiently(self, work: Callable[[], Awaitable[T]], what: str) -> T:
+        limit_s = self._project.settings.run.patience
+        return await patiently(work, limit_s=limit_s, clock=self._project.clock, what=what)
+
     async def _hold_lock(self) -> ProjectLock:
         return await hold_project_lock(self._project.dsn, self._project.settings.project)
 
@@ -115,7 +121,7 @@ class Running:
         runtime = EmbeddedRuntime(
             log=project.log,
             store=self._publishing,
-            group=wiring.group(settings, project.pool, project.dsn, project.log, project.worker),
+            group=wiring.group(settings, project.dsn, project.log, project.worker),
             sources={
                 name: partial(wiring.source, settings, name, project.clock)
                 for name, chosen in settings.sources.items()
@@ -143,7 +149,13 @@ class Running:
         slow = course.pipeline.name == "knowledge"
         priority: Priority = "bulk" if topic != course.source else "live"
         return Work(
-            Assignment(course.pipeline, course.source, topic, partition),
+            Assignment(
+                course.pipeline,
+                course.source,
+                topic,
+                partition,
+                self._project.settings.log.partitions,
+            ),
             Tools(self._project.recent_vectors(), self._project.store, priority),
             ProcessSettings(
                 batch=run.batch,

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import structlog
 
 from penstock.clock import Clock
+from penstock.errors import RetryableError
+
+T = TypeVar("T")
+
+logger = structlog.get_logger("penstock.runtime")
 
 
 def bulk_topic(source: str) -> str:
@@ -33,6 +41,24 @@ class Backoff:
         pause = self._next_s * (0.5 + random.random() / 2)
         self._next_s = min(self._next_s * 2, self._most_s)
         await self._clock.sleep(max(pause, asked_s or 0.0))
+
+
+async def patiently(
+    work: Callable[[], Awaitable[T]], *, limit_s: float, clock: Clock, what: str
+) -> T:
+    """Do this, again and again while something cannot be reached, for so long at most."""
+    backoff = Backoff(clock, most_s=2.0)
+    until = clock.monotonic() + limit_s
+    while True:
+        try:
+            return await work()
+        except RetryableError as error:
+            left = until - clock.monotonic()
+            if left <= 0:
+                raise
+            said = "ever" if left == math.inf else f"{left:.0f} s"
+            logger.warning("start.waiting", what=what, limit=said, reason=str(error))
+        await backoff.wait()
 
 
 async def ended(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -9,9 +9,9 @@ over, or was held up for so long that others believed it gone: it begins again i
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from penstock.clock import Clock
 from penstock.errors import FatalError, FencedError, RetryableError
 from penstock.log.base import Group, Item, Log
 from penstock.pipelines.base import Tools
+from penstock.runtimes.base import ended, patiently
 from penstock.runtimes.ingest import IngestSettings, ingest
 from penstock.runtimes.process import Assignment, Processor, ProcessSettings
 from penstock.sources.base import Application, ReceivingSource, Source
@@ -31,9 +32,10 @@ logger = structlog.get_logger("penstock.runtime")
 
 UPKEEP: Final = Item("upkeep", "stores")
 
-FENCES: Final = 5
+FENCES: Final = 20
 FENCES_S: Final = 60.0
-"""So many fences of one item within this time are no accident: two projects use the same names."""
+"""So many fences of one item within this time are no accident: two projects use the same names, and
+fence each other with all that they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +119,10 @@ class EmbeddedRuntime:
 
     async def run(self) -> None:
         """Until cancelled; raises the first failure once all sources or all pipelines ended."""
-        for work in self._work:
-            await self._store.position(
-                work.assignment.pipeline.name,
-                work.assignment.topic,
-                work.assignment.partition,
-            )  # registered before the first append, so that retention waits for it
+        await self._until_reached(self._register)
         own = [self._start(f"chore {c.name}", self._repeat(c)) for c in self._of_each(own=True)]
         try:
-            await self._group.join(self._all_items())
+            await self._until_reached(lambda: self._group.join(self._all_items()))
             while True:
                 await self._follow_share()
                 await self._until_beat()
@@ -134,6 +131,16 @@ class EmbeddedRuntime:
             await self._end(kinds=("source",))  # what they appended may still be processed
             await self._end(kinds=("partition", "upkeep"))
             await self._group.leave()
+
+    async def _register(self) -> None:
+        """All consumers, before the first append, so that retention waits for them."""
+        for work in self._work:
+            at = work.assignment
+            await self._store.position(at.pipeline.name, at.topic, at.partition)
+
+    async def _until_reached(self, work: Callable[[], Awaitable[None]]) -> None:
+        """What a running process waits for for ever, one that begins does too."""
+        await patiently(work, limit_s=math.inf, clock=self._clock, what="database")
 
     def _all_items(self) -> list[Item]:
         partitions = dict.fromkeys(work.item for work in self._work)
@@ -191,6 +198,8 @@ class EmbeddedRuntime:
         error = None if task.cancelled() else task.exception()
         if error is None or error in self.failures:
             return
+        if isinstance(error, FencedError) and item not in self._tasks:
+            return  # two loops of one item were fenced in the same moment, which is one fence
         if isinstance(error, FencedError):
             logger.warning("worker.fenced", item=_name(item), reason=str(error))
             self._count_fence(item, error)
@@ -293,5 +302,4 @@ def _name(item: Item) -> str:
 async def _stop(tasks: Sequence[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    with suppress(asyncio.CancelledError):
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await ended(tasks)

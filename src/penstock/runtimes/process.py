@@ -19,7 +19,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 
 import structlog
 
@@ -28,14 +28,17 @@ from penstock.clock import Clock
 from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
 from penstock.log.base import Log
 from penstock.pipelines.base import Outcome, Pipeline, Rejected, Tools
-from penstock.records import Batch, Change, LogPosition, Op
+from penstock.records import Batch, Change, LogPosition, Microseconds, Op, Position
 from penstock.runtimes.base import Backoff, ended
+from penstock.runtimes.moves import Awaited, parts
 from penstock.stores.base import DeadLetter, Move, Store
 from penstock.telemetry import PipelineMeter
 
 logger = structlog.get_logger("penstock.process")
 
 _STRETCH = 4
+_LOOK_S = 0.05
+"""How often it is looked whether another partition has done what this one needs."""
 
 FRESHNESS_SAMPLES = 64
 """How many changes of one batch are timed at most."""
@@ -54,20 +57,23 @@ class ProcessSettings:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """One partition of a topic, processed by one pipeline for one source."""
+    """One of ``partitions`` of a topic, processed by one pipeline for one source."""
 
     pipeline: Pipeline
     source: str
     topic: str
     partition: int
+    partitions: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What one commit does: some changes and, if they end a batch, the move past it."""
+    """What one commit does: some changes and, if they end a batch, the move past it (or, before
+    something that waits, to where it was). ``after`` is what another partition must have done."""
 
     changes: Sequence[Change]
     move: Move | None
+    after: Awaited | None = None
 
 
 def _slice_end(changes: Sequence[Change], start: int, size: int) -> int | None:
@@ -80,6 +86,15 @@ def _slice_end(changes: Sequence[Change], start: int, size: int) -> int | None:
             return end
         end += 1
     return None if end >= len(changes) else start + size
+
+
+def _passed(changes: Sequence[Change]) -> Position | None:
+    """The last position of the stream in there. What was copied, swept or repaired speaks of
+    another moment than its place in the log."""
+    for change in reversed(changes):
+        if change.op in {Op.CREATE, Op.UPDATE} or change.transaction is not None:
+            return change.position
+    return None
 
 
 class _UndoError(PenstockError):
@@ -149,7 +164,11 @@ class Processor:
                         steps = zip(self._steps(at, found), repeat(found))
                         at = found.last
                         continue
-                    if step is not None:
+                    waits = step is not None and step[0].after is not None
+                    if step is not None and waits and (computing or committing):
+                        steps = chain((step,), steps)  # what it waits for may wait for these
+                    elif step is not None:
+                        await self._awaited(step[0].after)
                         task = asyncio.create_task(self._compute(step[0].changes))
                         computing.append((*step, task))
                         continue
@@ -179,26 +198,56 @@ class Processor:
         if batch is None:
             return False
         for step in self._steps(at, batch):
+            await self._awaited(step.after)
             await self._commit(step, batch, await self._compute(step.changes))
         return True
 
     def _steps(self, at: LogPosition, batch: Batch) -> Iterator[_Step]:
         work = self._assignment
-        start = 0
-        while (end := _slice_end(batch.changes, start, self._settings.slice)) is not None:
-            yield _Step(batch.changes[start:end], None)
-            start = end
-        move = Move(
+        cut = list(parts(batch.changes, work.partition, work.partitions))
+        for number, part in enumerate(cut, start=1):
+            last = number == len(cut)
+            start, after = 0, part.after
+            while (end := _slice_end(part.changes, start, self._settings.slice)) is not None:
+                yield _Step(part.changes[start:end], None, after)
+                start, after = end, None
+            # How far this one is in the source is told before it waits: others may wait for it.
+            to, as_of = (batch.last, batch.as_of) if last else (at, None)
+            move = self._move(at, to, as_of, _passed(part.changes))
+            yield _Step(part.changes[start:], move, after)
+
+    def _move(
+        self,
+        at: LogPosition,
+        to: LogPosition,
+        as_of: Microseconds | None,
+        position: Position | None,
+    ) -> Move:
+        work = self._assignment
+        return Move(
             consumer=work.pipeline.name,
             topic=work.topic,
             partition=work.partition,
             expected=at,
-            to=batch.last,
+            to=to,
             source=work.source,
-            as_of=batch.as_of,
-            position=batch.changes[-1].position if batch.changes else None,
+            as_of=as_of,
+            position=position,
         )
-        yield _Step(batch.changes[start:], move)
+
+    async def _awaited(self, after: Awaited | None) -> None:
+        """Return when another partition has passed a position of the source."""
+        work, meter = self._assignment, self._meter
+        told = False
+        while after is not None:
+            there = await self._store.passed(work.pipeline.name, work.topic, after.partition)
+            if there is not None and there >= after.position:
+                break
+            if not told:
+                told = True
+                logger.debug("pipeline.behind", **self._names(), awaited=after.partition)
+            meter.last_error = f"waits for partition {after.partition}"
+            await self._clock.sleep(_LOOK_S)
 
     async def _stored_position(self) -> LogPosition:
         work = self._assignment

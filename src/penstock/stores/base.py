@@ -165,7 +165,8 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A consumer's step: only valid if the stored position is still ``expected``."""
+    """A consumer's step: only valid if the stored position is still ``expected``. ``position`` is
+    the latest of the source that is behind it; the greatest of all steps is kept."""
 
     consumer: str
     topic: str
@@ -198,6 +199,9 @@ class Store(Protocol):
 
     async def position(self, consumer: str, topic: str, partition: int) -> LogPosition:
         """How far a consumer is; registers it at 0 (so that retention waits for it)."""
+
+    async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
+        """The latest position of its source that a consumer has passed in a partition."""
 
     async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
         """Which of these embedded texts have a stored vector under ``model``."""

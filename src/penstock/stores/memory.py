@@ -71,6 +71,7 @@ class _State:
     documents: dict[tuple[str, str], DocumentVersion] = field(default_factory=dict)
     vectors: dict[tuple[str, bytes], Any] = field(default_factory=dict)
     positions: dict[tuple[str, str, int], LogPosition] = field(default_factory=dict)
+    passed: dict[tuple[str, str, int], Position] = field(default_factory=dict)
     as_of: dict[tuple[str, str, int], Microseconds] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
     entries: dict[tuple[str, str, str], PermissionEntry] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class _State:
             dict(self.documents),
             dict(self.vectors),
             dict(self.positions),
+            dict(self.passed),
             dict(self.as_of),
             list(self.letters),
             dict(self.entries),
@@ -104,6 +106,9 @@ class MemoryStore:
 
     async def position(self, consumer: str, topic: str, partition: int) -> LogPosition:
         return self._state.positions.setdefault((consumer, topic, partition), BEGINNING)
+
+    async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
+        return self._state.passed.get((consumer, topic, partition))
 
     async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
         return {known for known in hashes if (model, known) in self._state.vectors}
@@ -199,6 +204,9 @@ class MemoryTransaction:
                 f"{self._state.positions.get(place)!r}: another process moved it"
             )
         self._state.positions[place] = step.to
+        if step.position is not None:
+            passed = self._state.passed.get(place, step.position)
+            self._state.passed[place] = max(passed, step.position)
         if step.as_of is not None:
             before = self._state.as_of.get(place, step.as_of)
             self._state.as_of[place] = max(before, step.as_of)

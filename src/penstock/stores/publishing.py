@@ -72,6 +72,9 @@ class PublishingStore(Generic[S]):
     async def position(self, consumer: str, topic: str, partition: int) -> LogPosition:
         return await self.store.position(consumer, topic, partition)
 
+    async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
+        return await self.store.passed(consumer, topic, partition)
+
     async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
         return await self.store.known_vectors(model, hashes)
 

@@ -141,6 +141,11 @@ class MariaDBServer:
             host="127.0.0.1", port=self.port, user="root", password=PASSWORD, autocommit=True
         )
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """Stop in order."""
         self._end(signal.SIGTERM)

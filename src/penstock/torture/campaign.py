@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +17,14 @@ from penstock.boundaries import Point
 from penstock.database.queries import load_queries
 from penstock.torture import compare as stores
 from penstock.torture.faults import Faults
-from penstock.torture.ledger import Judge, Place
-from penstock.torture.plan import KILLS, Fault, Round, make_plan
+from penstock.torture.kinds import DATABASE_WIRES, DEFAULT, KILLS, Fault, Setting, why_not
+from penstock.torture.ledger import Judge, Place, partition_of
+from penstock.torture.pairs import pairs_of
+from penstock.torture.plan import Round, make_plan
 from penstock.torture.report import Report
-from penstock.torture.workload import Pace, Session
-from penstock.torture.world import World, connect, open_world
+from penstock.torture.shop import KEYS, PULSES, connect
+from penstock.torture.workload import Pace
+from penstock.torture.world import World, open_world
 
 Connection = psycopg.AsyncConnection[Any]
 Tell = Callable[[str], None]
@@ -31,23 +35,11 @@ _LEAST_SHARE: Final = 100
 """So many changes at least flow in each round."""
 _ROUND_S: Final = 4.0
 """How long a round waits for its changes before the fault comes anyway."""
-_CONFIRMED: Final = """
-SELECT confirmed_flush_lsn - '0/0'::pg_lsn, active FROM pg_replication_slots
-WHERE slot_name = 'penstock_torture_shop'
-"""
-_HELD: Final = """
-SELECT value::pg_lsn - '0/0'::pg_lsn FROM penstock.producer_state
-WHERE producer = 'shop' AND name = 'lsn'
-"""
 _WATCH: Final = """
 CREATE OR REPLACE TRIGGER torture BEFORE UPDATE ON shop.{} FOR EACH ROW
 WHEN (NEW.version < OLD.version) EXECUTE FUNCTION torture.row_went_back()
 """
 _EARLY: Final = ("migrate.before", "migrate.after", "chunk.before", "chunk.after")
-_DATABASE_WIRES: Final = frozenset(
-    {Fault.CUT_DATABASE, Fault.RESET_DATABASE, Fault.SLOW_DATABASE, Fault.BYTEWISE_DATABASE,
-     Fault.HALF_OPEN_DATABASE}
-)  # fmt: skip
 
 
 class StuckError(Exception):
@@ -75,12 +67,16 @@ class Wanted:
     fail_fast: bool = False
     engine: Path | None = None
     keep: Path | None = None
+    setting: Setting = DEFAULT
+    pairs: bool = False
 
     def command(self) -> str:
         """What to type to have the same again."""
         parts = [
             f"penstock torture --seed {self.seed} --kills {self.kills} --changes {self.changes}"
         ]
+        parts += self.setting.words()
+        parts += ["--pairs"] if self.pairs else []
         parts += [f"--fault {fault}" for fault in self.faults]
         parts += [f"--at {point}" for point in self.points]
         if self.repeat != 1:
@@ -97,21 +93,20 @@ class Campaign:
         self._wanted = wanted
         self._world = world
         self._tell = tell
-        self._report = Report(wanted.seed, wanted.command())
+        self._report = Report(wanted.seed, wanted.command(), wanted.setting)
         self._pace = Pace()
         self._faults = Faults(world, self._report, self._pace, changed=self._check_acknowledged)
-        self._judges = [Judge("shop")]
-        self._versions: dict[Place, int] = {}
+        self._judges: list[list[Judge]] = []
+        self._begin_anew()
         self._beat = 0
-        self._witnessed = False
 
     async def run(self) -> Report:
         """All rounds, then the last comparison."""
         began = time.monotonic()
         wanted, pace = self._wanted, self._pace
-        plan = make_plan(wanted.seed, wanted.kills, wanted.faults, wanted.points, wanted.repeat)
+        plan = self._plan()
         sessions = [
-            Session(number, wanted.seed, pace, lambda: self._world.source_dsn, wanted.large)
+            self._world.shop.session(number, wanted.seed, pace, wanted.large)
             for number in range(_SESSIONS)
         ]
         running = [asyncio.create_task(session.run()) for session in sessions]
@@ -133,8 +128,26 @@ class Campaign:
             self._conclude(time.monotonic() - began)
         return self._report
 
+    def _plan(self) -> list[Round]:
+        wanted = self._wanted
+        for fault in wanted.faults:
+            if (why := why_not(fault, wanted.setting)) is not None:
+                self._report.skipped[fault] = why
+        plan = make_plan(
+            wanted.seed,
+            wanted.kills,
+            wanted.faults,
+            wanted.points,
+            wanted.repeat,
+            setting=wanted.setting,
+            pairs=wanted.pairs,
+        )
+        kinds = {what.fault for what in plan}
+        self._report.possible_pairs = len(pairs_of(sorted(kinds)))
+        return plan
+
     async def _rounds(self, plan: Sequence[Round]) -> None:
-        large = self._wanted.large * sum(what.fault is Fault.KILL_IN_LARGE for what in plan)
+        large = self._wanted.large * sum(Fault.KILL_IN_LARGE in what.faults for what in plan)
         share = max(_LEAST_SHARE, (self._wanted.changes - large) // max(1, len(plan)))
         every = max(1, len(plan) // max(1, self._wanted.comparisons))
         documents = asyncio.create_task(self._world.documents.run())
@@ -161,27 +174,29 @@ class Campaign:
             await self._changed(share * what.share)
         self._tell(f"{place} {what}")
         since = await self._faults.inject(what)
-        self._report.count(str(what), KILLS.get(what.fault, 0))
+        for one in (what, *what.also):
+            self._report.count(str(replace(one, also=())), KILLS.get(one.fault, 0))
+        self._report.together(what.faults)
         await self._faults.heal()
         if self._faults.begun_anew:
             self._begin_anew()
         if early:
             return
         await self._beats(since, what)
-        self._world.source_proxy.let_go()
+        self._world.shop.proxy.let_go()
         await self._look()
         self._tell(f"{place} {what}: {self._state()}")
         if self._wanted.fail_fast and self._wrongs():
             raise WrongError
 
     async def _ready(self, what: Round) -> None:
-        """The process runs, and by way of the proxy where the fault needs that."""
-        life = self._world.life
-        if what.fault in _DATABASE_WIRES and (life is None or not life.proxied):
-            await self._faults.inject(Round(Fault.STOP, 0, 0))
+        """Our processes run, and by way of the proxy where the fault needs that."""
+        crew = self._world.crew
+        if DATABASE_WIRES & set(what.faults) and not crew.proxied():
+            await crew.stop()
             self._world.start(proxied=True)
             await self._beats(time.monotonic(), None)
-        elif life is None or not life.alive:
+        elif not crew.complete:
             self._supervise(what)
             await self._beats(time.monotonic(), None)
 
@@ -193,16 +208,13 @@ class Campaign:
             await asyncio.sleep(0.01)
 
     def _supervise(self, what: Round | None) -> None:
-        """Start our process when it does not run, as a supervisor would; why it ended is kept."""
-        life = self._world.life
-        if life is not None and life.alive:
+        """Start those of our processes that do not run, as a supervisor would; why they ended is
+        kept."""
+        crew = self._world.crew
+        if crew.complete:
             return
-        if life is not None and life.process.returncode not in {None, -9, 130}:
-            said = self._world.said(life.begun_at).strip().splitlines()
-            errors = [line for line in said if "error:" in line] or said[-1:] or ["nothing"]
-            self._report.exits.append(f"{life.process.returncode} {errors[-1][:300]}")
-        proxied = what is None or what.times % 4 != 0
-        self._world.start(proxied=proxied)
+        self._report.exits += crew.reasons()
+        self._world.start(proxied=what is None or what.times % 4 != 0)
 
     async def _beats(self, since: float, what: Round | None) -> None:
         """Wait until a change that is made now is in its live table."""
@@ -212,7 +224,7 @@ class Campaign:
         await self._write_beat(until)
         while not await self._is_beating():
             if time.monotonic() > until:
-                said = " / ".join(self._world.said().strip().splitlines()[-5:])[-600:]
+                said = " / ".join(self._world.crew.said().strip().splitlines()[-5:])[-600:]
                 raise StuckError(
                     f"no new change came within {self._wanted.patience_s:.0f} s after {what}; "
                     f"our process says: {said}"
@@ -220,27 +232,27 @@ class Campaign:
             await asyncio.sleep(0.02)
             self._supervise(what)
         if what is not None:
-            self._report.recovered(what.fault, time.monotonic() - since)
+            named = "together" if what.also else what.fault
+            self._report.recovered(named, time.monotonic() - since)
 
     async def _write_beat(self, until: float) -> None:
         while True:
             try:
-                async with await connect(self._world.source_dsn) as connection:
-                    await connection.execute("UPDATE pulse SET beat = %s", [self._beat])
-                    return
-            except psycopg.Error:
+                await self._world.shop.beat(self._beat)
+                return
+            except OSError:
                 if time.monotonic() > until:
                     raise
-                await self._world.start_source()
+                await self._world.shop.start()
                 await asyncio.sleep(0.02)
 
     async def _is_beating(self) -> bool:
         try:
             async with await connect(self._world.database_dsn) as connection:
                 for _ in range(25):
-                    cursor = await connection.execute("SELECT beat FROM shop.pulse")
+                    cursor = await connection.execute("SELECT count(*), min(beat) FROM shop.pulse")
                     row = await cursor.fetchone()
-                    if row is not None and row[0] >= self._beat:
+                    if row is not None and row[0] == PULSES and row[1] >= self._beat:
                         return True
                     await asyncio.sleep(0.02)
         except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
@@ -252,8 +264,10 @@ class Campaign:
     def _begin_anew(self) -> None:
         """All was taken away and loaded anew: a new log, new tables."""
         self._faults.begun_anew = False
-        self._judges.append(Judge("shop"))
-        self._versions = {}
+        partitions = self._wanted.setting.partitions
+        self._judges.append([Judge(number, partitions) for number in range(partitions)])
+        self._world.eye.forget()
+        self._versions: dict[Place, int] = {}
         self._witnessed = False
 
     # ------------------------------------------------------------------ looking
@@ -264,10 +278,10 @@ class Campaign:
         await self._check_acknowledged()
         async with await connect(world.database_dsn) as target:
             await self._witness(target)
-            await self._judges[-1].follow(target)
+            await world.eye.follow(target, self._judges[-1])
             for sentence in await stores.torn(target):
                 self._wrong("lost", f"values that do not belong together: {sentence}")
-            now = await stores.versions(target)
+            now = await stores.versions(target, world.shop)
             for key, version in now.items():
                 if version < self._versions.get(key, 0):
                     self._wrong(
@@ -279,7 +293,7 @@ class Campaign:
     async def _witness(self, target: Connection) -> None:
         if not self._witnessed:
             await target.execute(_WITNESS["ledger"].encode())
-            for table in stores.TABLES:
+            for table in KEYS:
                 await target.execute(_WATCH.format(table).encode())
             self._witnessed = True
         cursor = await target.execute("DELETE FROM torture.witnessed RETURNING *")
@@ -292,21 +306,19 @@ class Campaign:
         world = self._world
         until = time.monotonic() + 2
         try:
-            async with await connect(world.source_dsn) as source:
-                while True:
-                    cursor = await source.execute(_CONFIRMED)
-                    row = await cursor.fetchone()
-                    lives = world.life is not None and world.life.alive
-                    if lives or row is None or not row[1] or time.monotonic() > until:
-                        break
-                    await asyncio.sleep(0.01)
+            while True:
+                confirmed = await world.shop.confirmed()
+                over = confirmed is None or not confirmed.read or time.monotonic() > until
+                if over or world.crew.complete:
+                    break
+                await asyncio.sleep(0.01)
             async with await connect(world.database_dsn) as target:
-                held = await (await target.execute(_HELD)).fetchone()
-        except psycopg.Error:
+                held = await world.eye.held(target)
+        except (psycopg.Error, OSError):
             return
-        if row is not None and row[0] is not None and held is not None and row[0] > held[0]:
+        if confirmed is not None and held is not None and confirmed.place > held:
             self._report.acknowledged_too_early += 1
-            missing = row[0] - held[0]
+            missing = confirmed.place - held
             self._wrong("lost", f"{missing} bytes that the source may forget are not in the log")
 
     async def _settle(self) -> None:
@@ -316,11 +328,8 @@ class Campaign:
         await self._beats(time.monotonic(), None)
         until = time.monotonic() + self._wanted.patience_s
         while True:
-            async with (
-                await connect(world.source_dsn) as source,
-                await connect(world.database_dsn) as target,
-            ):
-                found = await stores.compare(source, target, world.documents)
+            async with await connect(world.database_dsn) as target:
+                found = await stores.compare(world.shop, target, world.documents)
             self._supervise(None)
             if not found.named:
                 break
@@ -337,9 +346,16 @@ class Campaign:
         """Everything once more, and what the source's own ledger says."""
         await self._settle()
         await self._look()
-        async with await connect(self._world.source_dsn) as source:
-            versions, self._report.changes = await stores.ledger(source)
-        self._judges[-1].compare(versions)
+        versions, self._report.changes = await self._world.shop.ledger()
+        partitions = self._wanted.setting.partitions
+        for judge in self._judges[-1]:
+            judge.compare(
+                {
+                    place: version
+                    for place, version in versions.items()
+                    if judge.partition == partition_of(*place, partitions)
+                }
+            )
 
     def _wrong(self, what: str, sentence: str) -> None:
         setattr(self._report, what, getattr(self._report, what) + 1)
@@ -347,13 +363,14 @@ class Campaign:
 
     def _wrongs(self) -> int:
         report = self._report
-        wrong = sum(j.lost + j.duplicated + j.out_of_order for j in self._judges)
+        judges = chain.from_iterable(self._judges)
+        wrong = sum(j.lost + j.duplicated + j.out_of_order for j in judges)
         return wrong + report.lost + report.duplicated + report.out_of_order
 
     def _state(self) -> str:
-        judge, wrong = self._judges[-1], self._wrongs()
+        judged, wrong = sum(judge.changes for judge in self._judges[-1]), self._wrongs()
         last = self._report.last_recovery_s
-        return f"{self._pace.made:,} changes made, {judge.changes:,} judged, {wrong} wrong" + (
+        return f"{self._pace.made:,} changes made, {judged:,} judged, {wrong} wrong" + (
             f", back after {last:.1f} s" if last else ""
         )
 
@@ -362,9 +379,9 @@ class Campaign:
         report.seconds = seconds
         report.documents = self._world.documents.changes
         report.peak_rss_mb = self._world.peak_rss >> 20
-        report.log["streams_begun_again"] = self._world.source_proxy.resent
-        report.tracebacks = self._world.said().count("Traceback (most recent call last)")
-        for judge in self._judges:
+        report.log["streams_begun_again"] = self._world.shop.proxy.resent
+        report.tracebacks = self._world.crew.said().count("Traceback (most recent call last)")
+        for judge in chain.from_iterable(self._judges):
             report.lost += judge.lost
             report.duplicated += judge.duplicated
             report.out_of_order += judge.out_of_order
@@ -376,6 +393,8 @@ class Campaign:
 
 async def run_campaign(wanted: Wanted, tell: Tell) -> Report:
     """A campaign in a world of its own."""
-    async with open_world(wanted.seed, engine=wanted.engine, keep=wanted.keep) as world:
+    async with open_world(
+        wanted.seed, wanted.setting, engine=wanted.engine, keep=wanted.keep
+    ) as world:
         campaign = Campaign(wanted, world, tell)
         return await campaign.run()

@@ -7,23 +7,18 @@ source's columns.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
-from psycopg import sql
 
 from penstock.torture.documents import BROKEN, Folder
 from penstock.torture.ledger import Place
+from penstock.torture.shop import KEYS, Shop, hashes
 
 Connection = psycopg.AsyncConnection[Any]
 
-TABLES: Final = {
-    "orders": ("id",),
-    "lines": ("order_id", "line"),
-    "pairs": ("code",),
-    "pulse": ("id",),
-}
 SEARCHED: Final = {"orders": ("customer", "note"), "pairs": ("label",)}
 _PROOFS: Final = {
     "orders": "concat_ws('|', id, version, customer, note, total)",
@@ -72,13 +67,13 @@ class Differences:
             self.named.append(f"{what} in the stores: {sentence}")
 
 
-async def compare(source: Connection, target: Connection, folder: Folder) -> Differences:
+async def compare(shop: Shop, target: Connection, folder: Folder) -> Differences:
     """Look at everything once."""
     found = Differences()
-    for table in TABLES:
-        await _compare_rows(source, target, table, found)
+    for table in KEYS:
+        await _compare_rows(shop, target, table, found)
     for table, columns in SEARCHED.items():
-        await _compare_chunks(source, target, table, columns, found)
+        await _compare_chunks(shop, target, table, columns, found)
     await _compare_documents(target, folder, found)
     for (stray,) in await _all(target, _STRAY):
         if stray:
@@ -97,7 +92,7 @@ async def torn(target: Connection) -> list[str]:
     found = []
     for table, proof in _PROOFS.items():
         statement = (
-            f"SELECT to_jsonb(t)::text FROM shop.{table} t WHERE proof <> md5({proof}) LIMIT 5"  # noqa: S608 - from the table above
+            f"SELECT to_jsonb(t)::text FROM shop.{table} t WHERE proof <> md5({proof}) LIMIT 5"
         )
         try:
             found += [f"{table}: {row[:200]}" for (row,) in await _all(target, statement)]
@@ -106,41 +101,30 @@ async def torn(target: Connection) -> list[str]:
     return found
 
 
-async def versions(target: Connection) -> dict[Place, int]:
+async def versions(target: Connection, shop: Shop) -> dict[Place, int]:
     """The version of every live row now."""
     found: dict[Place, int] = {}
-    for table, keys in TABLES.items():
+    for table, keys in KEYS.items():
         columns = ", ".join(f"{key}::text" for key in keys)
         try:
-            for version, *key in await _all(target, f"SELECT version, {columns} FROM shop.{table}"):  # noqa: S608 - from the table above
-                found[f"public.{table}", tuple(key)] = version
+            for version, *key in await _all(target, f"SELECT version, {columns} FROM shop.{table}"):
+                found[shop.stream(table), tuple(key)] = version
         except psycopg.errors.UndefinedTable:
             continue
     return found
 
 
-async def ledger(source: Connection) -> tuple[dict[Place, int], int]:
-    """What the source says of itself: versions by key, and how many changes there were."""
-    rows = await _all(source, "SELECT stream, key, version, gone FROM torture.ledger")
-    return (
-        {(stream, tuple(key)): version for stream, key, version, _ in rows},
-        sum(version + gone for _, _, version, gone in rows),
-    )
-
-
 # --------------------------------------------------------------------------- rows
 
 
-async def _compare_rows(
-    source: Connection, target: Connection, table: str, found: Differences
-) -> None:
-    theirs = [name for (name,) in await _all(source, _COLUMNS, "public", table)]
+async def _compare_rows(shop: Shop, target: Connection, table: str, found: Differences) -> None:
+    theirs = sorted(await shop.columns(table))
     ours = [name for (name,) in await _all(target, _COLUMNS, "shop", table)]
-    if theirs != ours:
+    if theirs != sorted(ours):
         found.add("lost", f"{table}: columns {theirs} at the source, {ours} in the live table")
         return
-    there = await _hashes(source, "public", table, theirs)
-    here = await _hashes(target, "shop", table, theirs)
+    there = await shop.hashes(table, theirs)
+    here = await hashes(target, "shop", table, theirs)
     found.compared += len(there)
     for key, (version, digest) in there.items():
         held = here.get(key)
@@ -158,36 +142,16 @@ async def _compare_rows(
         found.add("lost", f"{table} {key} is in the live table only: it was deleted at the source")
 
 
-async def _hashes(
-    connection: Connection, schema: str, table: str, columns: list[str]
-) -> dict[tuple[str, ...], tuple[int, str]]:
-    statement = sql.SQL("SELECT version, md5(ROW({})::text), {} FROM {}").format(
-        sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in columns),
-        sql.SQL(", ").join(
-            sql.SQL("{}::text").format(sql.Identifier(name)) for name in TABLES[table]
-        ),
-        sql.Identifier(schema, table),
-    )
-    cursor = await connection.execute(statement)
-    return {tuple(key): (version, digest) for version, digest, *key in await cursor.fetchall()}
-
-
 # --------------------------------------------------------------------------- chunks
 
 
 async def _compare_chunks(
-    source: Connection,
-    target: Connection,
-    table: str,
-    columns: tuple[str, ...],
-    found: Differences,
+    shop: Shop, target: Connection, table: str, columns: tuple[str, ...], found: Differences
 ) -> None:
-    [key] = TABLES[table]
-    names = ", ".join(columns)
-    rows = await _all(source, f"SELECT {key}::text, {names} FROM {table}")  # noqa: S608 - from the tables above
+    rows = await shop.texts(table, columns)
     expected = {row_key: _labelled(columns, values) for row_key, *values in rows}
     held: dict[str, str] = {}
-    for row_key, _, text, missing, name in await _all(target, _CHUNKS, "shop", f"public.{table}"):
+    for row_key, _, text, missing, name in await _all(target, _CHUNKS, "shop", shop.stream(table)):
         [one] = row_key if isinstance(row_key, list) else json.loads(row_key)
         if missing:
             found.add("lost", f"{name}: {missing} chunks or vectors are missing")
@@ -204,7 +168,7 @@ async def _compare_chunks(
         found.add("lost", f"{table} {one} has chunks, but was deleted at the source")
 
 
-def _labelled(columns: tuple[str, ...], values: list[str | None]) -> str:
+def _labelled(columns: Sequence[str], values: Sequence[str | None]) -> str:
     """The text of a row: each value with the name of its column, without spaces. All values end
     with a full stop."""
     parts = [f"{name}:{value}" for name, value in zip(columns, values, strict=True) if value]

@@ -1,4 +1,5 @@
-"""How each fault is done. Each returns when it is over and tells from when recovery counts."""
+"""Faults of our own processes, and who does which fault. Each way returns when it is over and tells
+from when recovery counts."""
 
 from __future__ import annotations
 
@@ -8,28 +9,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
-import psycopg
-
 from penstock.boundaries import Boundary, Point
-from penstock.torture.plan import Fault, Round
+from penstock.torture.breaking import ServerFaults
+from penstock.torture.kinds import LASTING, Fault
+from penstock.torture.lives import LEASE_S, Life
+from penstock.torture.plan import Round
 from penstock.torture.report import Report
+from penstock.torture.shop import connect
 from penstock.torture.trap import Order
 from penstock.torture.workload import Pace
-from penstock.torture.world import Life, World, connect
+from penstock.torture.world import World
+
+Way = Callable[[Round], Awaitable[float]]
 
 _BOUNDARY_S: Final = 30.0
 """How long a boundary may take to be reached."""
 _NAMED_S: Final = 30.0
-_SLOT: Final = "penstock_torture_shop"
 _TAKE_LOCK: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 1 AND granted
-"""
-_TAKE_SENDERS: Final = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-WHERE pid <> pg_backend_pid() AND application_name LIKE 'penstock%'
 """
 
 
@@ -49,59 +50,73 @@ class Faults:
         self._report = report
         self._pace = pace
         self._changed = changed
-        self._ways: Mapping[Fault, Callable[[Round], Awaitable[float]]] = {
+        servers = ServerFaults(world, report, kill=self._kill_one, changed=changed)
+        self._ways: Mapping[Fault, Way] = {
+            **servers.ways(),
             Fault.KILL: self._kill,
             Fault.KILL_AT: self._kill_at,
             Fault.KILL_TWICE: self._kill_twice,
             Fault.KILL_IN_LARGE: self._kill_in_large,
-            Fault.KILL_DATABASE: self._kill_database,
-            Fault.KILL_SOURCE: self._kill_source,
             Fault.KILL_EVERYTHING_TWICE: self._kill_everything_twice,
             Fault.STOP: self._stop,
             Fault.FREEZE: self._freeze,
-            Fault.FREEZE_DATABASE: self._freeze_database,
             Fault.OUTLIVE_LEASE: self._outlive_lease,
-            Fault.HALF_OPEN_SOURCE: self._half_open_source,
-            Fault.HALF_OPEN_DATABASE: self._half_open_database,
-            Fault.RESENT: self._resent,
             Fault.REPLAYED: self._replayed,
-            Fault.SLOT_DROPPED: self._slot_dropped,
-            Fault.DISK_FULL: self._disk_full,
+            Fault.SLOT_DROPPED: self._stream_lost,
+            Fault.BINLOG_PURGED: self._stream_lost,
         }
 
     async def inject(self, what: Round) -> float:
-        """Do it; returns the moment from which recovery is counted."""
-        way = self._ways.get(what.fault)
-        if way is not None:
-            return await way(what)
-        return await self._on_the_wire(what)
+        """Do it, and what comes with it; returns the moment from which recovery is counted. What
+        lasts goes on while the others come, one after the other."""
+        every = (what, *what.also)
+        lasting = [one for one in every if one.fault in LASTING]
+        sudden = [one for one in every if one.fault not in LASTING]
+        tasks = [asyncio.create_task(self._after(one, 0.2 * i)) for i, one in enumerate(lasting)]
+        try:
+            moments: list[float] = []
+            for one in sudden:
+                if tasks or moments:
+                    await asyncio.sleep(min(one.length_s, 1.0) / 2)
+                moments.append(await self._ways[one.fault](one))
+            return max([*moments, *await asyncio.gather(*tasks)])
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _after(self, what: Round, pause_s: float) -> float:
+        await asyncio.sleep(pause_s)
+        return await self._ways[what.fault](what)
 
     async def heal(self) -> None:
         """Everything that is not ours runs again: servers, wires."""
         world = self._world
         world.orders.unlink(missing_ok=True)
-        world.source_proxy.manner = world.database_proxy.manner = "through"
-        await world.start_source()
-        life = world.life
-        if life is not None and life.alive and not life.proxied:
-            # Its own supervisor starts the database again.
+        proxies = [world.shop.proxy, world.database_proxy]
+        for proxy in proxies + ([world.kafka.proxy] if world.kafka is not None else []):
+            proxy.manner = "through"
+        await world.shop.start()
+        if world.kafka is not None:
+            await world.kafka.start()
+        if any(not life.proxied for life in world.crew.alive):
+            # Their own supervisor starts the database again.
             until = time.monotonic() + 5
             while world.database.server_pid() is None and time.monotonic() < until:
                 await asyncio.sleep(0.02)
         await world.start_database()
 
-    # ------------------------------------------------------------------ our process
+    # ------------------------------------------------------------------ kills
 
-    async def _kill_life(self) -> float:
-        life = self._world.life
+    async def _kill_one(self, what: Round) -> float:
+        life = self._world.crew.one(what.number)
         moment = time.monotonic()
         if life is not None:
-            life.signal(signal.SIGKILL)
-            await life.ended(10)
+            await life.kill()
         return moment
 
-    async def _kill(self, what: Round) -> float:  # noqa: ARG002 - all ways look alike
-        moment = await self._kill_life()
+    async def _kill(self, what: Round) -> float:
+        moment = await self._kill_one(what)
         await self._changed()
         return moment
 
@@ -109,21 +124,21 @@ class Faults:
         world = self._world
         assert what.point is not None
         Order(what.point, what.times, "kill").write(world.orders)
-        life = world.start(proxied=bool(what.times % 2))
-        if not await life.ended(_BOUNDARY_S):
+        world.start(proxied=bool(what.times % 2))
+        if not await world.crew.any_ended(_BOUNDARY_S):
             self._report.count(f"{what.point} was not reached", 0)
             world.orders.unlink(missing_ok=True)
-            return await self._kill_life()
+            return await self._kill_one(what)
         moment = time.monotonic()
         if what.point.boundary is not Boundary.MIGRATE:
             await self._changed()
         return moment
 
     async def _kill_twice(self, what: Round) -> float:
-        await self._kill_life()
+        await self._kill_one(what)
         self._world.start(proxied=True)
         await asyncio.sleep(what.length_s)
-        return await self._kill_life()
+        return await self._kill_one(what)
 
     async def _kill_in_large(self, what: Round) -> float:
         """Three large transactions come one after the other; between two appends all is over."""
@@ -133,53 +148,93 @@ class Faults:
         until = time.monotonic() + 60
         while self._pace.large_made == before and time.monotonic() < until:
             await asyncio.sleep(0.01)
-        life = self._world.life
-        assert life is not None
         Order(Point(Boundary.APPEND, "after"), what.times, "kill").write(self._world.orders)
-        if not await life.ended(_BOUNDARY_S):
-            return await self._kill_life()
+        if not await self._world.crew.any_ended(_BOUNDARY_S):
+            return await self._kill_one(what)
         moment = time.monotonic()
         await self._changed()
         return moment
 
-    async def _stop(self, what: Round) -> float:  # noqa: ARG002
-        life = self._world.life
+    async def _kill_everything_twice(self, what: Round) -> float:
+        world = self._world
+        for _ in range(2):
+            await world.crew.kill()
+            world.database_kill()
+            world.shop.kill()
+            moment = time.monotonic()
+            await world.start_servers()
+            world.start(proxied=True)
+            await asyncio.sleep(what.length_s / 2)
+        return moment
+
+    # ------------------------------------------------------------------ stops
+
+    async def _stop(self, what: Round) -> float:
+        life = self._world.crew.one(what.number)
         moment = time.monotonic()
         if life is not None:
             life.signal(signal.SIGTERM)
             if not await life.ended(30):
                 self._report.exits.append("did not end within 30 s after SIGTERM")
-                await self._kill_life()
+                await life.kill()
         await self._changed()
         return moment
 
+    async def _stop_all(self) -> None:
+        for late in await self._world.crew.stop():
+            self._report.exits.append(f"{late.role} did not end within 30 s after SIGTERM")
+
     async def _freeze(self, what: Round) -> float:
-        life = self._world.life
-        assert life is not None
-        life.signal(signal.SIGSTOP)
-        await asyncio.sleep(what.length_s)
-        life.signal(signal.SIGCONT)
+        life = self._world.crew.one(what.number)
+        if life is not None:
+            life.signal(signal.SIGSTOP)
+            await asyncio.sleep(what.length_s)
+            life.signal(signal.SIGCONT)
         return time.monotonic()
 
     async def _outlive_lease(self, what: Round) -> float:
-        """The process stands still in the middle of its work; its lock is lost and a second process
-        takes over; then the first goes on with what it had in hand, and must be refused."""
+        """A process stands still in the middle of its work until another has taken over; then it
+        goes on with what it had in hand, and must be refused."""
+        first = await self._one_stands_still(what)
+        if first is None:
+            return time.monotonic()
+        if self._world.setting.workers > 1:
+            return await self._sleep_past_lease(first)
+        return await self._rival(first)
+
+    async def _one_stands_still(self, what: Round) -> Life | None:
         world = self._world
         assert what.point is not None
-        first = world.life
-        assert first is not None
         Order(what.point, what.times, "stop").write(world.orders)
         until = time.monotonic() + _BOUNDARY_S
-        while not first.stands_still and first.alive and time.monotonic() < until:
+        alive = world.crew.alive
+        while time.monotonic() < until and any(life.alive for life in alive):
+            for life in alive:
+                if life.stands_still:
+                    return life
             await asyncio.sleep(0.01)
         world.orders.unlink(missing_ok=True)
-        if not first.stands_still:
-            first.signal(signal.SIGSTOP)
+        one = world.crew.one(what.number)
+        if one is not None:
+            one.signal(signal.SIGSTOP)
+        return one
+
+    async def _sleep_past_lease(self, first: Life) -> float:
+        """The others have what it had; it joins them again, and lives on."""
+        await asyncio.sleep(LEASE_S + 1.5)
+        first.signal(signal.SIGCONT)
+        moment = time.monotonic()
+        await first.ended(1.0)
+        return moment
+
+    async def _rival(self, first: Life) -> float:
+        """Alone, it loses its lock and a second process takes over."""
+        world = self._world
         async with await connect(world.database_dsn) as connection:
             await connection.execute(_TAKE_LOCK.encode())
-        async with await connect(world.source_dsn) as connection:
-            await connection.execute(_TAKE_SENDERS.encode())
-        second = world.life = Life(world, proxied=True)
+        await world.shop.send_away()
+        second = world.crew.rival(world.proxied_database)
+        world.crew.replace(second)
         await self._takes_over(second)
         first.signal(signal.SIGCONT)
         moment = time.monotonic()
@@ -188,9 +243,9 @@ class Faults:
             await asyncio.sleep(0.02)
         if first.alive and second.alive:
             self._report.exits.append("two processes ran side by side for 15 s")
-            first.signal(signal.SIGKILL)
-            await first.ended(10)
-        world.life = second if second.alive else first
+            await first.kill()
+        if first.alive:
+            world.crew.replace(first)
         return moment
 
     async def _takes_over(self, second: Life) -> None:
@@ -205,151 +260,61 @@ class Faults:
                     return
                 await asyncio.sleep(0.05)
 
-    # ------------------------------------------------------------------ servers
-
-    async def _kill_database(self, what: Round) -> float:  # noqa: ARG002
-        self._world.kill_server(self._world.database)
-        return time.monotonic()
-
-    async def _kill_source(self, what: Round) -> float:  # noqa: ARG002
-        self._world.kill_server(self._world.source)
-        return time.monotonic()
-
-    async def _kill_everything_twice(self, what: Round) -> float:
-        world = self._world
-        for _ in range(2):
-            await self._kill_life()
-            world.kill_server(world.database)
-            world.kill_server(world.source)
-            moment = time.monotonic()
-            await world.start_source()
-            await world.start_database()
-            world.start(proxied=True)
-            await asyncio.sleep(what.length_s / 2)
-        return moment
-
-    async def _freeze_database(self, what: Round) -> float:
-        world = self._world
-        world.signal_server(world.database, signal.SIGSTOP)
-        await asyncio.sleep(what.length_s)
-        world.signal_server(world.database, signal.SIGCONT)
-        return time.monotonic()
-
-    async def _disk_full(self, what: Round) -> float:
-        world = self._world
-        if not world.disk_bounded:
-            self._report.skipped[what.fault] = "mounting a tmpfs needs root on Linux"
-            return time.monotonic()
-        with world.full_disk():
-            await asyncio.sleep(what.length_s + 2)
-        return time.monotonic()
-
-    # ------------------------------------------------------------------ wires
-
-    async def _on_the_wire(self, what: Round) -> float:
-        world = self._world
-        manner, _, side = what.fault.value.partition("_")
-        proxy = world.source_proxy if side == "source" else world.database_proxy
-        if manner in {"cut", "reset"}:
-            proxy.cut(reset=manner == "reset")
-        else:
-            proxy.manner = "slow" if manner == "slow" else "bytewise"
-            await asyncio.sleep(what.length_s + 0.5)
-            proxy.manner = "through"
-        return time.monotonic()
-
-    async def _half_open_source(self, what: Round) -> float:  # noqa: ARG002
-        self._world.source_proxy.forget()
-        return time.monotonic()
-
-    async def _half_open_database(self, what: Round) -> float:
-        proxy = self._world.database_proxy
-        proxy.manner = "silent"
-        await asyncio.sleep(what.length_s * 2)
-        moment = time.monotonic()
-        if what.times % 2:  # what it has sent to the database in the meantime never arrives
-            moment = await self._kill_life()
-            self._report.kills += 1
-        proxy.cut(reset=True)
-        proxy.manner = "through"
-        await self._changed()
-        return moment
-
-    async def _resent(self, what: Round) -> float:
-        """Confirmations do not reach the source for a while; then it sends all of that again."""
-        world = self._world
-        world.source_proxy.hold_back()
-        await asyncio.sleep(what.length_s)
-        moment = time.monotonic()
-        if what.times % 2:
-            world.kill_server(world.source)
-            await world.start_source()
-        else:
-            world.source_proxy.cut()
-        return moment
+    # ------------------------------------------------------------------ commands
 
     async def _replayed(self, what: Round) -> float:
         """Pipelines go through part of the log once more, which may change nothing."""
         world = self._world
-        await self._stop(what)
+        await self._stop_all()
         async with await connect(world.database_dsn) as connection:
             await connection.execute("ALTER TABLE penstock.consumers DISABLE TRIGGER USER")
-            ask = b"SELECT consumer, position FROM penstock.consumers WHERE topic = 'shop'"
+            ask = (
+                b"SELECT consumer, min(position) FROM penstock.consumers WHERE topic = 'shop'"
+                b" GROUP BY consumer"
+            )
             for pipeline, stands in await (await connection.execute(ask)).fetchall():
-                since = str(max(0, stands - 300 * what.times))  # never ahead: that would skip
                 done = await asyncio.to_thread(
-                    self._command, "replay", pipeline, "--topic", "shop", "--position", since
+                    self._command,
+                    *("replay", pipeline, "--topic", "shop"),
+                    *self._from_where(stands, what.times),
                 )
                 if done.returncode != 0:
                     self._report.exits.append(f"replay failed: {done.stderr.strip()[-300:]}")
             await connection.execute("ALTER TABLE penstock.consumers ENABLE TRIGGER USER")
+        await self._changed()
         return time.monotonic()
 
-    # ------------------------------------------------------------------ the slot
+    def _from_where(self, stands: int, times: int) -> tuple[str, str]:
+        """Never ahead of where a pipeline stands: that would skip. Positions on Kafka must not
+        point into an append, so there it is a time."""
+        if not self._world.setting.kafka:
+            return "--position", str(max(0, stands - 300 * times))
+        since = datetime.now(UTC) - timedelta(seconds=10 * times)
+        return "--since", since.strftime("%Y-%m-%dT%H:%M:%S")
 
-    async def _slot_dropped(self, what: Round) -> float:  # noqa: ARG002
+    async def _stream_lost(self, what: Round) -> float:
+        """What the stream needs is gone: it is named, and a person mends it."""
         world = self._world
-        since = world.log.tell()
-        await self._drop_slot()
+        since = world.crew.length()
+        if what.fault is Fault.BINLOG_PURGED:
+            await self._stop_all()
+            await self._changed()
+        word = await world.shop.lose()
         moment = time.monotonic()
-        while "slot" not in world.said(since) and time.monotonic() < moment + _NAMED_S:
+        world.start(proxied=False)
+        while word not in world.crew.said(since) and time.monotonic() < moment + _NAMED_S:
             await asyncio.sleep(0.05)
-        if "slot" in world.said(since):
+        if word in world.crew.said(since):
             self._report.named_within_s.append(time.monotonic() - moment)
         else:
-            self._report.exits.append("the loss of the slot was not named within 30 s")
-        if world.life is not None:
-            world.life.signal(signal.SIGTERM)
-            if not await world.life.ended(30):
-                await self._kill_life()
-        await asyncio.to_thread(self._mend_slot)
+            self._report.exits.append(f"that the {word} is lost was not named within 30 s")
+        await self._stop_all()
+        await asyncio.to_thread(self._mend)
         return time.monotonic()
 
-    async def _drop_slot(self) -> None:
-        async with await connect(self._world.source_dsn) as connection:
-            until = time.monotonic() + 20
-            while True:
-                await connection.execute(
-                    "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots "
-                    "WHERE slot_name = %s AND active_pid IS NOT NULL",
-                    [_SLOT],
-                )
-                try:
-                    await connection.execute(
-                        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
-                        "WHERE slot_name = %s",
-                        [_SLOT],
-                    )
-                except psycopg.errors.ObjectInUse:
-                    if time.monotonic() > until:
-                        raise
-                    await asyncio.sleep(0.01)
-                else:
-                    return
-
-    def _mend_slot(self) -> None:
+    def _mend(self) -> None:
         """As a person would: repair by comparison, or take all away and begin again."""
-        if self._command("resync", "--help").returncode == 0:
+        if self._world.setting.source == "postgres":
             done = self._command("resync", "shop")
         else:
             done = self._command("drop", "--yes")
@@ -358,9 +323,8 @@ class Faults:
             self._report.exits.append(f"mending failed: {done.stderr.strip()[-300:]}")
 
     def _command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        named = [] if "--help" in arguments else ["-f", str(self._world.file)]
         return subprocess.run(
-            [sys.executable, "-m", "penstock", *arguments, *named],
+            [sys.executable, "-m", "penstock", *arguments, "-f", str(self._world.file)],
             capture_output=True,
             text=True,
             check=False,

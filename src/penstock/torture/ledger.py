@@ -10,24 +10,23 @@ database have noted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
-import psycopg
+from penstock.log.partitions import partitions_of
+from penstock.records import Change, Key, Microseconds, Op, Position, Schema
 
-from penstock.log.codec import Codec
-from penstock.records import Change, Key, Op
-
-_BATCHES: Final = """
-SELECT last_position, payload FROM penstock.log_batches
-WHERE topic = %s AND partition = %s AND last_position > %s ORDER BY last_position LIMIT 200
-"""
-_COPIES: Final = """
-SELECT number, stream, begins, at FROM torture.copies WHERE number > %s ORDER BY number
-"""
 _NAMED: Final = 20
 
 Place = tuple[str, Key]
+
+
+class Note(NamedTuple):
+    """A table's copy began or ended, at a moment on the scale of ``moment`` of `Judge.take`."""
+
+    stream: str
+    begins: bool
+    at: int
 
 
 class _Standing:
@@ -43,9 +42,9 @@ class _Standing:
 
 
 class Judge:
-    """Follows one partition of one topic."""
+    """Follows one of so many partitions of a topic, and the keys that are in it."""
 
-    def __init__(self, topic: str, partition: int = 0) -> None:
+    def __init__(self, partition: int = 0, partitions: int = 1) -> None:
         self.lost = 0
         self.duplicated = 0
         self.out_of_order = 0
@@ -55,34 +54,26 @@ class Judge:
         self.truncates = 0
         self.by_op: Counter[str] = Counter()
         self.named: list[str] = []
-        self._topic = topic
-        self._partition = partition
-        self._at = 0
-        self._codec = Codec()
+        self.partition = partition
+        self.at = 0
+        self._partitions = partitions
         self._keys: dict[str, dict[Key, _Standing]] = {}
         self._latest = ""
         self._settled: set[str] = set()
-        self._notes: list[tuple[int, str, bool, int]] = []
-        self._noted = 0
+        self._notes: list[Note] = []
 
-    async def follow(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Read and judge what has come since."""
-        while True:
-            cursor = await connection.execute(_BATCHES, [self._topic, self._partition, self._at])
-            rows = await cursor.fetchall()
-            cursor = await connection.execute(_COPIES, [self._noted])
-            self._notes += await cursor.fetchall()
-            self._noted = self._notes[-1][0] if self._notes else self._noted
-            for last, payload in rows:
-                if last <= self._at:
-                    self._complain("out_of_order", f"log position {last} after {self._at}")
-                self._at = last
-                self._turn(begins=True)
-                if payload is not None:
-                    self.judge(self._codec.decode(payload).changes)
-                self._turn(begins=False)
-            if not rows:
-                return
+    def note(self, note: Note) -> None:
+        """To be heeded when the log is there."""
+        self._notes.append(note)
+
+    def take(self, last: int, moment: int, changes: Iterable[Change]) -> None:
+        """The next append, up to a position; ``moment`` is when it was, for notes about copies."""
+        if last <= self.at:
+            self._complain("out_of_order", f"log position {last} after {self.at}")
+        self.at = last
+        self._turn(moment, begins=True)
+        self.judge(changes)
+        self._turn(moment, begins=False)
 
     def copying(self, stream: str, *, begins: bool) -> None:
         """The table's copy begins, or is complete. At first, all are being copied."""
@@ -93,11 +84,15 @@ class Judge:
         for standing in self._keys.get(stream, {}).values():
             standing.certain = False
 
-    def _turn(self, *, begins: bool) -> None:
+    def _turn(self, moment: int, *, begins: bool) -> None:
         """Heed the notes about copies that were made before the end of this append."""
-        while self._notes and self._notes[0][3] < self._at and self._notes[0][2] >= begins:
-            _, stream, begin, _ = self._notes.pop(0)
-            self.copying(stream, begins=begin)
+        while self._notes and self._notes[0].at < moment and self._notes[0].begins >= begins:
+            note = self._notes.pop(0)
+            self.copying(note.stream, begins=note.begins)
+
+    def _mine(self, change: Change, key: Key) -> bool:
+        """Is this key's history in this partition?"""
+        return self.partition == partition_of(change.schema.stream, key, self._partitions)
 
     def judge(self, changes: Iterable[Change]) -> None:
         """The next changes of the log."""
@@ -115,7 +110,7 @@ class Judge:
                 self.changes += 1
                 self._stream(keys, change)
 
-    def compare(self, ledger: dict[Place, int]) -> None:
+    def compare(self, ledger: Mapping[Place, int]) -> None:
         """What the source's own ledger says at the end, against what the log has told."""
         for (stream, key), version in ledger.items():
             standing = self._keys.get(stream, {}).get(key)
@@ -166,9 +161,12 @@ class Judge:
         if change.op is Op.DELETE:
             self._leave(keys, change.key, change)
             return
-        if change.old_key is not None:
+        if change.old_key is not None and self._mine(change, change.old_key):
             self._leave(keys, change.old_key, change)
-        self._arrive(keys.setdefault(change.key, _Standing()), change)
+        if self._mine(change, change.key):
+            self._arrive(keys.setdefault(change.key, _Standing()), change)
+        elif change.old_key is None:
+            self._complain("out_of_order", f"{_said(change)} is in another key's partition")
 
     def _leave(self, keys: dict[Key, _Standing], key: Key, change: Change) -> None:
         standing = keys.setdefault(key, _Standing())
@@ -212,9 +210,26 @@ class Judge:
             self.named.append(f"{what} in the log: {sentence}")
 
 
+def partition_of(stream: str, key: Key, partitions: int) -> int:
+    """Which of so many partitions has the history of a key."""
+    plain = Change(
+        Schema("", stream, ()),
+        Op.CREATE,
+        key,
+        Position(""),
+        Microseconds(0),
+        None,
+        None,
+        None,
+        None,
+    )
+    [found] = partitions_of(plain, partitions)
+    return found
+
+
 def _trades(change: Change) -> bool:
     """Whether a row may come before the one that stood there leaves: the key can be deferred."""
-    return change.schema.stream == "public.pairs"
+    return change.schema.stream.endswith(".pairs")
 
 
 def _version(change: Change) -> int:

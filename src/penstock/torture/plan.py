@@ -4,82 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from typing import Final
 
 from penstock.boundaries import POINTS, Boundary, Point
 from penstock.errors import ConfigError
-
-
-class Fault(StrEnum):
-    """Everything that is done to a running project."""
-
-    KILL = "kill"
-    KILL_AT = "kill_at"
-    KILL_TWICE = "kill_twice"
-    KILL_IN_LARGE = "kill_in_large"
-    KILL_DATABASE = "kill_database"
-    KILL_SOURCE = "kill_source"
-    KILL_EVERYTHING_TWICE = "kill_everything_twice"
-    STOP = "stop"
-    FREEZE = "freeze"
-    FREEZE_DATABASE = "freeze_database"
-    OUTLIVE_LEASE = "outlive_lease"
-    CUT_SOURCE = "cut_source"
-    RESET_SOURCE = "reset_source"
-    SLOW_SOURCE = "slow_source"
-    BYTEWISE_SOURCE = "bytewise_source"
-    HALF_OPEN_SOURCE = "half_open_source"
-    RESENT = "resent"
-    REPLAYED = "replayed"
-    SLOT_DROPPED = "slot_dropped"
-    CUT_DATABASE = "cut_database"
-    RESET_DATABASE = "reset_database"
-    SLOW_DATABASE = "slow_database"
-    BYTEWISE_DATABASE = "bytewise_database"
-    HALF_OPEN_DATABASE = "half_open_database"
-    DISK_FULL = "disk_full"
-
-
-MEANINGS: Final = {
-    Fault.KILL: "SIGKILL of our process at a random moment",
-    Fault.KILL_AT: "SIGKILL of our process at a named boundary, before and after",
-    Fault.KILL_TWICE: "the same, and once more while it comes back",
-    Fault.KILL_IN_LARGE: "the same, while a transaction larger than a batch is half in the log",
-    Fault.KILL_DATABASE: "SIGKILL of the project's database server",
-    Fault.KILL_SOURCE: "SIGKILL of the source's database server",
-    Fault.KILL_EVERYTHING_TWICE: "process, database and source, twice in quick succession",
-    Fault.STOP: "SIGTERM, while changes flow",
-    Fault.FREEZE: "SIGSTOP of our process, SIGCONT a little later",
-    Fault.FREEZE_DATABASE: "SIGSTOP of the project's database, SIGCONT a little later",
-    Fault.OUTLIVE_LEASE: "SIGSTOP at a boundary, the lock is lost, another takes over; SIGCONT",
-    Fault.CUT_SOURCE: "the connections to the source are closed",
-    Fault.RESET_SOURCE: "the connections to the source are reset (RST)",
-    Fault.SLOW_SOURCE: "every packet from and to the source comes 50 ms late",
-    Fault.BYTEWISE_SOURCE: "one byte at a time from and to the source",
-    Fault.HALF_OPEN_SOURCE: "the connections to the source stay open and are never answered again",
-    Fault.RESENT: "the source sends again what it sent before, and old after new",
-    Fault.REPLAYED: "part of the log is processed again (`penstock replay`)",
-    Fault.SLOT_DROPPED: "the replication slot is dropped",
-    Fault.CUT_DATABASE: "the connections to the project's database are closed",
-    Fault.RESET_DATABASE: "the connections to the project's database are reset (RST)",
-    Fault.SLOW_DATABASE: "every packet from and to the database comes 50 ms late",
-    Fault.BYTEWISE_DATABASE: "one byte at a time from and to the database",
-    Fault.HALF_OPEN_DATABASE: "the database is silent, then resets; at times we are killed then",
-    Fault.DISK_FULL: "the disk of the project's database is full for a while (a tmpfs; root only)",
-}
-
-KILLS: Final = {
-    Fault.KILL: 1,
-    Fault.KILL_AT: 1,
-    Fault.KILL_TWICE: 2,
-    Fault.KILL_IN_LARGE: 1,
-    Fault.KILL_DATABASE: 1,
-    Fault.KILL_SOURCE: 1,
-    Fault.KILL_EVERYTHING_TWICE: 6,
-}
-"""How many processes a fault kills."""
+from penstock.torture.kinds import DEFAULT, KILLS, Fault, Setting, why_not
+from penstock.torture.pairs import cover
 
 _EARLY: Final = frozenset({Boundary.MIGRATE, Boundary.CHUNK})
 """Boundaries that are passed at the beginning, and after the slot was lost, only."""
@@ -98,8 +29,11 @@ _WEIGHTS: Final = {
     Fault.KILL_DATABASE: 3,
     Fault.KILL_SOURCE: 3,
     Fault.KILL_EVERYTHING_TWICE: 1,
+    Fault.KILL_BROKER: 3,
 }
-_RARE: Final = frozenset({Fault.SLOT_DROPPED, Fault.DISK_FULL, Fault.HALF_OPEN_SOURCE})
+_RARE: Final = frozenset(
+    {Fault.SLOT_DROPPED, Fault.BINLOG_PURGED, Fault.DISK_FULL, Fault.HALF_OPEN_SOURCE}
+)
 """Faults that take long to recover from."""
 _GENTLE_ODDS: Final = 1 / 60
 _RARE_ODDS: Final = 1 / 300
@@ -108,32 +42,48 @@ _RARE_ODDS: Final = 1 / 300
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One fault, and when it comes: after which share of the round's changes."""
+    """One fault, and when it comes: after which share of the round's changes. ``also`` are others
+    that come close to it, before all is well again."""
 
     fault: Fault
     share: float
     length_s: float
     point: Point | None = None
     times: int = 1
+    also: tuple[Round, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.fault} {self.point}" if self.point else str(self.fault)
+        own = f"{self.fault} {self.point}" if self.point else str(self.fault)
+        return " + ".join([own, *map(str, self.also)])
+
+    @property
+    def number(self) -> int:
+        """Any number, to choose one of several processes."""
+        return int(self.share * 997)
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """All of them."""
+        return (self.fault, *(other.fault for other in self.also))
 
 
 class _Maker:
     """Makes rounds until there are enough kills."""
 
     def __init__(
-        self, seed: int, kills: int, only: Sequence[Fault], points: Sequence[Point], repeat: int
+        self, seed: int, kills: int, wanted: Sequence[Fault], points: Sequence[Point], repeat: int
     ) -> None:
         self.repeat = repeat
         self.chance = random.Random(seed)
         self.left = kills
-        self.wanted = list(only) or list(Fault)
+        self.wanted = list(wanted)
         self.points = list(points) or list(POINTS)
         self.rounds: list[Round] = []
 
     def add(self, fault: Fault, point: Point | None = None) -> None:
+        self.rounds.append(self.one(fault, point))
+
+    def one(self, fault: Fault, point: Point | None = None) -> Round:
         chance = self.chance
         self.left -= KILLS.get(fault, 0)
         if fault is Fault.OUTLIVE_LEASE:
@@ -141,7 +91,20 @@ class _Maker:
             point = chance.choice(allowed)
         early = point is not None and point.boundary in _EARLY
         times = 1 if early else chance.randrange(1, 5)
-        self.rounds.append(Round(fault, chance.random(), chance.uniform(0.3, 2.0), point, times))
+        return Round(fault, chance.random(), chance.uniform(0.3, 2.0), point, times)
+
+    def together(self) -> None:
+        """Every pair of kinds that can be together, close in time at least once."""
+        later = [point for point in self.points if point.boundary not in _EARLY] or self.points
+        rounds = []
+        for faults in cover(self.wanted, self.chance):
+            first, *others = [
+                self.one(fault, self.chance.choice(later) if fault is Fault.KILL_AT else None)
+                for fault in faults
+            ]
+            rounds.append(replace(first, also=tuple(others)))
+        self.chance.shuffle(rounds)
+        self.rounds += rounds
 
     def everything_once(self) -> None:
         """While a project begins there are migrations, and copies of what there is; then all else,
@@ -183,11 +146,18 @@ def make_plan(
     only: Sequence[Fault] = (),
     points: Sequence[Point] = (),
     repeat: int = 1,
+    *,
+    setting: Setting = DEFAULT,
+    pairs: bool = False,
 ) -> list[Round]:
     """The rounds of a campaign: first every fault and every boundary once, as far as ``kills`` goes
-    (faults that kill nobody ``repeat`` times), then whatever the seed says."""
-    maker = _Maker(seed, kills, only, points, repeat)
+    (faults that kill nobody ``repeat`` times), then with ``pairs`` all of them two by two, however
+    many that kills, then whatever the seed says."""
+    wanted = [fault for fault in only or Fault if why_not(fault, setting) is None]
+    maker = _Maker(seed, kills, wanted, points, repeat)
     maker.everything_once()
+    if pairs:
+        maker.together()
     maker.the_rest()
     return maker.rounds
 
@@ -199,13 +169,3 @@ def point_named(name: str) -> Point:
             return point
     known = ", ".join(map(str, POINTS))
     raise ConfigError(f"expected boundaries among {known}, got {name!r}: choose some of these")
-
-
-def fault_named(name: str) -> Fault:
-    """A fault as it is written on the command line."""
-    try:
-        return Fault(name)
-    except ValueError:
-        raise ConfigError(
-            f"expected faults among {', '.join(Fault)}, got {name!r}: choose some of these"
-        ) from None

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from typing import Any
+
+from penstock.torture.kinds import DEFAULT, Setting
 
 
 @dataclass
@@ -13,10 +17,13 @@ class Report:
 
     seed: int
     command: str
+    setting: Setting = DEFAULT
     kills: int = 0
     changes: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    pairs: set[frozenset[str]] = field(default_factory=set)
+    possible_pairs: int = 0
     lost: int = 0
     duplicated: int = 0
     out_of_order: int = 0
@@ -51,6 +58,10 @@ class Report:
         self.faults[fault] = self.faults.get(fault, 0) + 1
         self.kills += kills
 
+    def together(self, faults: Sequence[str]) -> None:
+        """These came close to each other."""
+        self.pairs |= {frozenset(pair) for pair in combinations(faults, 2)}
+
     def recovered(self, fault: str, seconds: float) -> None:
         """The first new change was in its live table so long after the fault."""
         self.last_recovery_s = seconds
@@ -64,6 +75,8 @@ class Report:
             "kills": self.kills,
             "faults": self.faults,
             "skipped": self.skipped,
+            "setting": asdict(self.setting),
+            "pairs": {"together": len(self.pairs), "possible": self.possible_pairs},
             "changes": self.changes,
             "lost": self.lost,
             "duplicated": self.duplicated,

@@ -89,7 +89,8 @@ CREATE TRIGGER ledger BEFORE INSERT OR UPDATE ON pulse
     FOR EACH ROW EXECUTE FUNCTION torture.pulse();
 
 -- name: fill
-INSERT INTO pulse (id, beat) VALUES (1, 0);
+-- As many rows of the pulse as there are partitions at most, so that some are in each.
+INSERT INTO pulse (id, beat) SELECT n, 0 FROM generate_series(1, 16) n;
 INSERT INTO orders (id, customer, note, total)
     SELECT n, 'Customer ' || n || '.', CASE WHEN n % 5 = 0 THEN repeat('Note ' || n || ' of a long kind. ', 120)
         ELSE 'Note ' || n || '.' END, n FROM generate_series(1, 2000) n;

@@ -3,27 +3,31 @@
 -- name: ledger
 CREATE SCHEMA IF NOT EXISTS torture;
 CREATE TABLE IF NOT EXISTS torture.witnessed (what text, subject text, was text, became text);
--- When a table's copy begins and ends, by the end of the log just then.
+-- When a table's copy begins and ends, by the end of each partition of the log just then.
 CREATE TABLE IF NOT EXISTS torture.copies (
-    number bigint GENERATED ALWAYS AS IDENTITY, stream text, begins boolean, at bigint);
+    number bigint GENERATED ALWAYS AS IDENTITY, stream text, partition int, begins boolean, at bigint);
 TRUNCATE torture.copies;
-CREATE OR REPLACE FUNCTION torture.note_copy(name text, came boolean) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO torture.copies (stream, begins, at)
-    SELECT split_part(name, ':', 2), name LIKE 'copy:%' OR NOT came, p.last
+CREATE OR REPLACE FUNCTION torture.note_copy(name text, value text) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO torture.copies (stream, partition, begins, at)
+    SELECT split_part(name, ':', 2), p.partition,
+        name LIKE 'copy:%' OR value IS NULL OR value LIKE '[%', p.last
     FROM penstock.log_partitions p
-    WHERE p.topic = 'shop' AND p.partition = 0 AND (name LIKE 'table:%' OR came) $$;
+    WHERE p.topic = 'shop' AND (name LIKE 'table:%' OR value IS NOT NULL) $$;
 CREATE OR REPLACE FUNCTION torture.copy_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM torture.note_copy(coalesce(NEW.name, OLD.name), TG_OP = 'INSERT');
+    PERFORM torture.note_copy(coalesce(NEW.name, OLD.name), NEW.value);
     RETURN NULL;
 END $$;
 CREATE OR REPLACE TRIGGER torture_copy_came AFTER INSERT ON penstock.producer_state
     FOR EACH ROW WHEN (NEW.name LIKE 'table:%' OR NEW.name LIKE 'copy:%')
     EXECUTE FUNCTION torture.copy_changed();
+CREATE OR REPLACE TRIGGER torture_copy_ended AFTER UPDATE ON penstock.producer_state
+    FOR EACH ROW WHEN (NEW.name LIKE 'table:%' AND NEW.value = 'done' AND OLD.value <> 'done')
+    EXECUTE FUNCTION torture.copy_changed();
 CREATE OR REPLACE TRIGGER torture_copy_went AFTER DELETE ON penstock.producer_state
     FOR EACH ROW WHEN (OLD.name LIKE 'table:%' OR OLD.name LIKE 'copy:%')
     EXECUTE FUNCTION torture.copy_changed();
-SELECT torture.note_copy(name, true) FROM penstock.producer_state
+SELECT torture.note_copy(name, value) FROM penstock.producer_state
 WHERE producer = 'shop' AND (name LIKE 'table:%' OR name LIKE 'copy:%') ORDER BY name DESC;
 CREATE OR REPLACE FUNCTION torture.consumer_went_back() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 from penstock.log.base import Group, Item, Log, Share
 from penstock.settings import KafkaLogSettings, Settings
-
-if TYPE_CHECKING:
-    from psycopg_pool import AsyncConnectionPool
 
 
 class SplitGroup:
@@ -44,14 +40,12 @@ class SplitGroup:
         await asyncio.gather(*(group.leave() for group in self._each))
 
 
-def group(
-    settings: Settings, pool: AsyncConnectionPool[Any], dsn: str, log: Log, worker: str
-) -> Group:
+def group(settings: Settings, dsn: str, log: Log, worker: str) -> Group:
     """Leases in the project's database; with Kafka, its consumer groups share the partitions."""
     from penstock.log.leases import LeaseGroup
 
     lease_s = settings.run.lease
-    leases = LeaseGroup(pool, dsn, project=settings.project, worker=worker, lease_s=lease_s)
+    leases = LeaseGroup(dsn, project=settings.project, worker=worker, lease_s=lease_s)
     if isinstance(settings.log, KafkaLogSettings):
         from penstock.log.kafka.group import SESSION_S
         from penstock.log.kafka.log import KafkaLog

@@ -155,6 +155,8 @@ class KnowledgePipeline:
         earlier = drafts.get((source, old_key))
         if old_key != key and not (earlier is not None and _is_another(earlier.change, change)):
             self._put(drafts, _Draft(change, old_key, deleted=True))
+        if change.op is Op.DELETE and earlier is not None and _is_another(earlier.change, change):
+            return
         columns = self.rows[stream].used
         if change.op is Op.UPDATE and leaves_text(change, columns):
             return

@@ -107,14 +107,20 @@ FROM unnest(%(ids)s::bigint[], %(streams)s::text[], %(row_keys)s::jsonb[], %(tit
 WHERE d.id = w.id
 
 -- name: truncate_documents
--- Tombstones stay, at the position of the truncate: what is older cannot come back.
-WITH truncated AS (
-    UPDATE penstock.documents
-    SET deleted_at = clock_timestamp(), indexed_at = clock_timestamp(), position = %(position)s,
-        layout = '{}', starts = '{}', ends = '{}', metadata = '{}', title = '', content_hash = ''
+-- Tombstones stay, at the position of the truncate: what is older cannot come back. Locked in the order
+-- of lock_documents: all partitions have the truncate, and others replace documents meanwhile.
+WITH wanted AS MATERIALIZED (
+    SELECT id FROM penstock.documents
     WHERE tenant = %(tenant)s AND source = %(source)s AND stream IS NOT DISTINCT FROM %(stream)s
       AND deleted_at IS NULL AND position < %(position)s
-    RETURNING id
+    ORDER BY source, key
+    FOR UPDATE
+), truncated AS (
+    UPDATE penstock.documents d
+    SET deleted_at = clock_timestamp(), indexed_at = clock_timestamp(), position = %(position)s,
+        layout = '{}', starts = '{}', ends = '{}', metadata = '{}', title = '', content_hash = ''
+    FROM wanted w WHERE d.id = w.id AND d.position < %(position)s
+    RETURNING d.id
 )
 SELECT coalesce(array_agg(c.id), '{}') FROM penstock.chunks c
 WHERE c.document_id IN (SELECT id FROM truncated)

@@ -84,12 +84,16 @@ class Registered(NamedTuple):
     row: Mapping[str, Any]
 
 
-async def lock(connection: Connection, streams: Sequence[tuple[str, str]], *, alone: bool) -> None:
-    """Until the end of the transaction: nobody alters or truncates these tables (or, ``alone``,
-    nobody else applies changes to them either)."""
+async def lock(connection: Connection, streams: Mapping[tuple[str, str], bool]) -> None:
+    """Until the end of the transaction: nobody alters or truncates these tables; where True is
+    said, nobody else applies changes to them either."""
     await connection.execute(
-        QUERIES["lock_alone" if alone else "lock_shared"],
-        [[source for source, _ in streams], [stream for _, stream in streams]],
+        QUERIES["lock"],
+        [
+            [source for source, _ in streams],
+            [stream for _, stream in streams],
+            list(streams.values()),
+        ],
         prepare=True,
     )
 

@@ -1,16 +1,15 @@
 -- Statements about live tables that are the same for all of them. What depends on a table's columns
 -- is composed in live_tables.py and tables.py.
 
--- name: lock_shared
--- Advisory, because it costs no write. The order prevents deadlocks.
-SELECT pg_advisory_xact_lock_shared(number) FROM (
-    SELECT DISTINCT hashtextextended(source || chr(31) || stream, 0) AS number
-    FROM unnest(%s::text[], %s::text[]) w (source, stream) ORDER BY 1) numbers
-
--- name: lock_alone
-SELECT pg_advisory_xact_lock(number) FROM (
-    SELECT DISTINCT hashtextextended(source || chr(31) || stream, 0) AS number
-    FROM unnest(%s::text[], %s::text[]) w (source, stream) ORDER BY 1) numbers
+-- name: lock
+-- Advisory, because it costs no write. All that a transaction needs at once and in one order, and each
+-- in the manner that it needs: two that share a table and then both want it alone would wait for each
+-- other.
+SELECT CASE WHEN alone THEN pg_advisory_xact_lock(number) ELSE pg_advisory_xact_lock_shared(number) END
+FROM (
+    SELECT hashtextextended(source || chr(31) || stream, 0) AS number, bool_or(alone) AS alone
+    FROM unnest(%s::text[], %s::text[], %s::bool[]) w (source, stream, alone)
+    GROUP BY 1 ORDER BY 1) numbers
 
 -- name: lock_names
 SELECT pg_advisory_xact_lock(hashtextextended('live table names ' || %s, 0))

@@ -113,6 +113,14 @@ class PostgresStore:
         assert row is not None
         return LogPosition(row[0])
 
+    async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
+        """The latest position of its source that a consumer has passed in a partition."""
+        with translated():
+            async with self._pool.connection() as connection:
+                cursor = await connection.execute(_QUERIES["passed"], [consumer, topic, partition])
+                row = await cursor.fetchone()
+        return None if row is None else row[0]
+
     async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
         """Which of these embedded texts have a stored vector under ``model``."""
         from penstock.stores.postgres import knowledge

@@ -6,11 +6,14 @@ ON CONFLICT DO NOTHING
 -- name: position
 SELECT position FROM penstock.consumers WHERE consumer = %s AND topic = %s AND partition = %s
 
+-- name: passed
+SELECT source_position FROM penstock.consumers WHERE consumer = %s AND topic = %s AND partition = %s
+
 -- name: move
 -- Compare-and-set: no row means that another process has moved it. Time never goes back.
 UPDATE penstock.consumers
 SET position = %(to)s, source = %(source)s,
-    source_position = coalesce(%(position)s, source_position),
+    source_position = greatest(source_position, %(position)s),
     as_of = greatest(as_of, %(as_of)s), moved_at = clock_timestamp()
 WHERE consumer = %(consumer)s AND topic = %(topic)s AND partition = %(partition)s
   AND position = %(expected)s

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import errors as pg
 
 from penstock.database.connect import translate
-from penstock.errors import BadRecordError, PenstockError
-from penstock.records import UNCHANGED, Change, Key, Position, Row, Schema
+from penstock.errors import BadRecordError, PenstockError, RetryableError
+from penstock.records import UNCHANGED, Change, Key, Op, Position, Row, Schema
 from penstock.stores.postgres.altering import adopt
 from penstock.stores.postgres.arrays import array_literal
 from penstock.stores.postgres.coalesce import (
@@ -26,6 +26,7 @@ from penstock.stores.postgres.coalesce import (
     missing_row,
     split,
 )
+from penstock.stores.postgres.evolution import evolution
 from penstock.stores.postgres.live_names import key_json, key_texts
 from penstock.stores.postgres.live_tables import (
     QUERIES,
@@ -52,7 +53,7 @@ async def prepare(connection: Connection, schemas: Sequence[Schema], tenant: str
     if not wanted:
         return
     streams = list(wanted)
-    await lock(connection, streams, alone=True)
+    await lock(connection, dict.fromkeys(streams, True))
     there = await registered(connection, streams)
     for stream, schema in wanted.items():
         if stream not in there:
@@ -67,7 +68,7 @@ class TableWriter:
         self._raw = psycopg.AsyncRawCursor(connection)
         self._tenant = tenant
         self._known = known
-        self._locked: set[tuple[str, str]] = set()
+        self._locked: dict[tuple[str, str], bool] = {}
 
     async def apply(self, changes: Sequence[Change]) -> None:
         """Do these changes. Raises `BadRecordError` when PostgreSQL refuses a value; the message
@@ -75,7 +76,7 @@ class TableWriter:
         if not changes:
             return
         segments = list(split(changes))
-        await self._open(list(dict.fromkeys((s.schema.source, s.schema.stream) for s in segments)))
+        await self._open(segments)
         for segment in segments:
             try:
                 await self._segment(segment)
@@ -84,14 +85,47 @@ class TableWriter:
 
     # ------------------------------------------------------------------ the table
 
-    async def _open(self, streams: Sequence[tuple[str, str]]) -> None:
-        """Lock tables, then learn what the registry says of them now."""
-        new = [stream for stream in streams if stream not in self._locked]
-        if not new:
-            return
-        await lock(self._connection, new, alone=False)
-        self._locked.update(new)
-        await self._refresh(new)
+    async def _open(self, segments: Sequence[Segment]) -> None:
+        """Lock the tables of all changes in one step, then learn what the registry says of them
+        now. A table is locked ``alone`` where it will be made, altered or truncated, by what is
+        known of it; a lock that is held is never changed for a stronger one."""
+        wanted: dict[tuple[str, str], bool] = {}
+        for segment in segments:
+            stream = (segment.schema.source, segment.schema.stream)
+            wanted[stream] = wanted.get(stream, False) or self._alters(segment)
+        new = {stream: alone for stream, alone in wanted.items() if stream not in self._locked}
+        if new:
+            await lock(self._connection, new)
+            self._locked.update(new)
+            await self._refresh(list(new))
+        for segment in segments:
+            stream = (segment.schema.source, segment.schema.stream)
+            if self._locked[stream] or not self._alters(segment):
+                continue
+            if stream in new:
+                # It has changed since it was last read; what is known now is what the next attempt
+                # begins with.
+                raise RetryableError(
+                    f"expected the columns of {segment.schema.stream!r} to be those that were "
+                    "known, but another process has changed them: it is done again"
+                )
+            # An earlier effect of this transaction needed less, and has written: there is no way
+            # back to a stronger lock at once.
+            await lock(self._connection, {stream: True})
+            self._locked[stream] = True
+            await self._refresh([stream])
+
+    def _alters(self, segment: Segment) -> bool:
+        """Is the table made, altered or truncated by these changes, as far as is known?"""
+        schema, changes = segment
+        known = self._known.get((schema.source, schema.stream))
+        if known is None:
+            return True
+        table = known[1].table
+        if _needs(table, schema, changes[0].position):
+            return True
+        truncates = (c.position for c in changes if c.op is Op.TRUNCATE)
+        return any(position > (table.truncated_at or "") for position in truncates)
 
     async def _refresh(self, streams: Sequence[tuple[str, str]]) -> None:
         found = await registered(self._connection, streams)
@@ -111,14 +145,8 @@ class TableWriter:
         """The table's, with the columns of ``schema`` unless it has later ones."""
         stream = (schema.source, schema.stream)
         known = self._known.get(stream)
-        if known is not None:
-            table = known[1].table
-            same = table.columns == schema.columns
-            if (same and table.columns_at) or position <= (table.columns_at or ""):
-                return known[1]
-        await lock(self._connection, [stream], alone=True)
-        await self._refresh([stream])
-        known = self._known.get(stream)
+        if known is not None and not _needs(known[1].table, schema, position):
+            return known[1]
         if known is None:
             await create(self._connection, schema, self._tenant, position)
         else:
@@ -157,7 +185,6 @@ class TableWriter:
         if at <= (table.truncated_at or ""):
             return statements
         stream = (table.source, table.stream)
-        await lock(self._connection, [stream], alone=True)
         await self._raw.execute(statements.truncate, [at])
         names = {"source": table.source, "stream": table.stream, "position": at}
         await self._connection.execute(QUERIES["truncated"], names)
@@ -261,39 +288,61 @@ class TableWriter:
         return await self._raw.execute(statement.encode(), values, prepare=True)
 
 
+def _needs(table: LiveTable, schema: Schema, position: Position) -> bool:
+    """Does the table need (to be told) the columns of a change at this position?"""
+    if position <= (table.columns_at or ""):
+        return False
+    return table.columns != schema.columns or not table.columns_at
+
+
 def with_columns(schema: Schema, changes: Sequence[Change]) -> list[Change]:
-    """Changes of an older schema as rows of the present one: columns go by name, those that there
-    were not yet are empty. Changes that cannot be told a key of the present schema are left out:
-    they are older than its key."""
+    """Changes of an older schema as rows of the present one: columns that were renamed since go by
+    their new name, those that there were not yet are empty. Changes that cannot be told a key of
+    the present schema are left out: they are older than its key."""
     fitted: list[Change] = []
+    places: dict[Schema, _Places | None] = {}
     for change in changes:
-        places = {name: i for i, name in enumerate(change.schema.names)}
-        source = [places.get(name) for name in schema.names]
-        key_names = {change.schema.names[i] for i in change.schema.key_indexes}
-        if key_names != {schema.names[i] for i in schema.key_indexes}:
+        if change.schema not in places:
+            places[change.schema] = _places(change.schema, schema)
+        found = places[change.schema]
+        if found is None:
             continue
         fitted.append(
             change._replace(
                 schema=schema,
-                key=_rekeyed(change.schema, schema, change.key),
-                old_key=change.old_key and _rekeyed(change.schema, schema, change.old_key),
-                after=change.after
-                and tuple(None if i is None else change.after[i] for i in source),
+                key=_rekeyed(change.key, found.key),
+                old_key=change.old_key and _rekeyed(change.old_key, found.key),
+                after=change.after and _picked(change.after, found.row),
                 before=None,
             )
         )
     return fitted
 
 
+class _Places(NamedTuple):
+    """Where the columns of one schema, and the parts of its key, stand in another."""
+
+    row: tuple[int | None, ...]
+    key: tuple[int, ...]
+
+
+def _places(old: Schema, new: Schema) -> _Places | None:
+    renamed = {now: before for before, now in evolution(old.columns, new.columns).rename}
+    names = [renamed.get(name, name) for name in new.names]
+    at = {name: place for place, name in enumerate(old.names)}
+    old_key = [old.names[i] for i in old.key_indexes]
+    new_key = [names[i] for i in new.key_indexes]
+    if set(old_key) != set(new_key):
+        return None
+    return _Places(tuple(map(at.get, names)), tuple(map(old_key.index, new_key)))
+
+
 def _picked(row: Row, places: Sequence[int | None]) -> Row:
     return tuple(None if place is None else row[place] for place in places)
 
 
-def _rekeyed(old: Schema, new: Schema, key: Key) -> Key:
-    if not key:
-        return key
-    values = dict(zip((old.names[i] for i in old.key_indexes), key, strict=True))
-    return tuple(values[new.names[i]] for i in new.key_indexes)
+def _rekeyed(key: Key, places: Sequence[int]) -> Key:
+    return tuple(key[place] for place in places) if key else key
 
 
 def _marks(table: LiveTable) -> tuple[str, str, str]:
