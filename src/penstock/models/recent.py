@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.models.base import Embedder, Priority, Vectors
+from penstock.models.base import Embedder, Priority, Vectors, question_vectors
 
 _RANK = {"query": 0, "live": 1, "bulk": 2}
 
@@ -66,6 +66,12 @@ class RecentVectors:
         for place, text in enumerate(texts):
             result[place] = found[text]
         return result
+
+    async def embed_questions(
+        self, texts: Sequence[str], *, priority: Priority = "query"
+    ) -> Vectors:
+        """As the model does."""
+        return await question_vectors(self._inner, texts, priority=priority)
 
     async def _compute(
         self, texts: list[str], rank: int, priority: Priority
