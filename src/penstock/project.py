@@ -144,7 +144,7 @@ class Project:
     def embedder(self) -> Embedder:
         """The model behind the vectors; loaded when first needed."""
         if self._embedder is None:
-            self._embedder = wiring.embedder(self.settings)
+            self._embedder = wiring.embedder(self.settings, self._pool, clock=self.clock)
         return self._embedder
 
     def contexts(self) -> ContextBuilder:

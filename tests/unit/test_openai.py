@@ -12,7 +12,6 @@ import pytest
 import stamina
 
 from penstock.errors import (
-    BadRecordError,
     ConfigError,
     FatalError,
     PenstockError,

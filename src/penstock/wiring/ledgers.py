@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 class StoredLedger:
     """Limits of one model, kept over all processes of a project."""
 
-    def __init__(
-        self, usage: PostgresModelUsage, model: str, limits: Limits, clock: Clock
-    ) -> None:
+    def __init__(self, usage: PostgresModelUsage, model: str, limits: Limits, clock: Clock) -> None:
         self._usage = usage
         self._model = model
         self._limits = limits
