@@ -66,11 +66,10 @@ def test_the_endpoint_fails_and_recovers(
 ) -> None:
     """While it fails the version before serves and the reason is on screen; one poisoned document
     goes to the dead letters alone; when it recovers everything is there, right."""
-    for number in range(20):
-        (home.documents / f"d{number}.md").touch()
-        (home.documents / f"d{number}.md").write_text(f"Ferry {number} leaves at nine.")
     project(home, database_url, endpoint)
-    running = home.start("run").wait_for("Running")
+    for number in range(20):
+        (home.documents / f"d{number}.md").write_text(f"Ferry {number} leaves at nine.")
+    running = home.start("run").wait_for("is running")
     chunks = "SELECT count(*) = 20 FROM penstock.chunks"
     until(home, "all are there", (database_url, chunks))
 
@@ -122,7 +121,7 @@ def test_a_budget_is_kept_over_a_restart(
     for number in range(40):
         (home.documents / f"d{number}.md").write_text(f"Ferry {number} leaves at nine. " * 6)
     for _ in range(2):
-        running = home.start("run").wait_for("Running")
+        running = home.start("run").wait_for("is running")
         knowledge_says(home, "2,000 characters a day holds no further request")
         running.signal()
         running.end()
