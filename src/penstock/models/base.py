@@ -67,13 +67,15 @@ async def question_vectors(
 class ChangingEmbedder(Protocol):
     """One that stands for another, which may be exchanged while the project runs."""
 
-    async def serving(self) -> Embedder:
-        """The embedder whose vectors are searched now."""
+    async def serving(self, *, fresh: bool = True) -> Embedder:
+        """The embedder whose vectors are searched; without ``fresh``, that of last time will do."""
 
 
-async def serving(embedder: Embedder) -> Embedder:
+async def serving(embedder: Embedder, *, fresh: bool = True) -> Embedder:
     """The embedder to use for one piece of work: the same from its beginning to its end."""
-    return await embedder.serving() if isinstance(embedder, ChangingEmbedder) else embedder
+    if isinstance(embedder, ChangingEmbedder):
+        return await embedder.serving(fresh=fresh)
+    return embedder
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 from penstock.clock import Clock, SystemClock
 from penstock.config import cohere_api_key, openai_api_key, secret_file
-from penstock.errors import ConfigError
+from penstock.errors import ConfigError, MissingExtraError
 from penstock.settings import (
     AnyEmbedderSettings,
     BedrockEmbedderSettings,
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from penstock.models.base import Embedder, Generator, Role
+    from penstock.models.changing import ServingModels
     from penstock.models.limits import Limits
     from penstock.models.remote import Care
     from penstock.serving.answer import Answerer
     from penstock.serving.context import ContextBuilder
+    from penstock.stores.postgres.model_registry import PostgresModels
 
 
 def embedder(
@@ -70,6 +73,60 @@ def _made(
     if isinstance(chosen, FolderSettings):
         return _folder(settings, chosen)
     return _endpoint(settings, chosen, pool, clock)
+
+
+def models(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresModels:
+    """What the knowledge base says of its models."""
+    from penstock.stores.postgres.model_registry import PostgresModels
+
+    return PostgresModels(pool, tenant=settings.tenant)
+
+
+def serving_models(
+    settings: Settings,
+    pool: AsyncConnectionPool[Any],
+    *,
+    clock: Clock,
+    reread: Callable[[], Settings],
+) -> ServingModels:
+    """The embedder that is searched, out of those that the project file names, now or later."""
+    from penstock.models.changing import ServingModels
+
+    registry = models(settings, pool)
+
+    def find(name: str) -> Embedder | None:
+        for known in (settings, reread()):
+            for chosen in (*known.models.values(), known.knowledge.embedder, *_minilms(name)):
+                made = _attempt(known, chosen, pool, clock)
+                if made is not None and made.name == name:
+                    return made
+        return None
+
+    return ServingModels(
+        embedder(settings, pool, clock=clock),
+        pointer=registry.serving,
+        find=find,
+        adopt=registry.adopt,
+    )
+
+
+def _minilms(name: str) -> list[MiniLMSettings]:
+    """The model that comes with Penstock is at hand in every precision, on whichever machine."""
+    from penstock.stores.base import storage_of
+
+    storage = storage_of(name)
+    precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
+    return [MiniLMSettings(type="minilm", precision=p, storage=storage) for p in precisions]
+
+
+def _attempt(
+    settings: Settings, chosen: EmbedderSettings, pool: AsyncConnectionPool[Any], clock: Clock
+) -> Embedder | None:
+    """A model, unless what it needs is missing here: it may not be the one that is looked for."""
+    try:
+        return embedder(settings, pool, chosen=chosen, clock=clock)
+    except (ConfigError, MissingExtraError):
+        return None
 
 
 def recent_vectors(model: Embedder) -> Embedder:
