@@ -95,16 +95,13 @@ def migrate(
                 _say(await operate.finish(project), json=json)
                 return
             chosen = await (operate.former(project) if rollback else operate.target(project, to))
-            try:
-                steps = _Steps(project, chosen, json=json, yes=yes)
-                await steps.take(
-                    only_estimate=estimate,
-                    only_fill=fill,
-                    questions=questions,
-                    without=without_refused,
-                )
-            finally:
-                await chosen.embedder.close()
+            steps = _Steps(project, chosen, json=json, yes=yes)
+            await steps.take(
+                only_estimate=estimate,
+                only_fill=fill,
+                questions=questions,
+                without=without_refused,
+            )
 
     run_async(work())
 

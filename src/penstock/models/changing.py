@@ -32,7 +32,7 @@ class ServingModels:
         adopt: Callable[[str, int], Awaitable[bool]],
     ) -> None:
         self._made: dict[str, Embedder] = {default.name: default}
-        self._current = default
+        self._default = self._current = default
         self._pointer = pointer
         self._find = find
         self._adopt = adopt
@@ -58,6 +58,10 @@ class ServingModels:
             self._made[name] = found
         return found
 
+    def keep(self, embedder: Embedder) -> Embedder:
+        """Use this embedder for its name, and close it with the others."""
+        return self._made.setdefault(embedder.name, embedder)
+
     @property
     def names(self) -> list[str]:
         """Those that were asked for and found."""
@@ -72,13 +76,14 @@ class ServingModels:
         self._asked = True
         if name is None or name == self._current.name:
             return self._current
+        default = self._default
+        if name != default.name and await self._adopt(default.name, default.dimensions):
+            name = default.name
         found = await asyncio.to_thread(self.known, name)
         if found is None:
-            if await self._adopt(self._current.name, self._current.dimensions):
-                return self._current
             raise RetryableError(
                 f"the knowledge base is searched with vectors of {name!r}, which the project file "
-                f"does not name ({self._current.name!r} is what it names): name that model in "
+                f"does not name ({default.name!r} is what it names): name that model in "
                 "`models`, or run `penstock models migrate` to change to the one it names",
                 retry_after_s=_WAIT_S,
             )

@@ -21,7 +21,7 @@ _MOST: Final = 500
 _HEADINGS: Final = """
 SELECT DISTINCT heading FROM (
     SELECT c.heading FROM penstock.chunks c WHERE c.tenant = %s AND c.heading <> ''
-    ORDER BY md5(c.hash::text) LIMIT 1000) some
+    ORDER BY md5(c.hash::text) LIMIT 1000) sampled
 ORDER BY heading LIMIT %s
 """
 

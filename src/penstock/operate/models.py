@@ -132,8 +132,8 @@ async def target(project: Project, named: str | None) -> Target:
             f"expected one of the project file's models ({', '.join(project.settings.models)}), "
             f"got {name!r}: name it in `models`"
         )
-    embedder = wiring.embedder(project.settings, project.pool, chosen=chosen, clock=project.clock)
-    return await _target(project, name, chosen, embedder)
+    made = wiring.embedder(project.settings, project.pool, chosen=chosen, clock=project.clock)
+    return await _target(project, name, chosen, project.embedder().keep(made))
 
 
 async def former(project: Project) -> Target:
