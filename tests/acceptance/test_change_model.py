@@ -14,7 +14,7 @@ from tests.acceptance.conftest import Home
 from penstock.testing import fake_openai as fake
 from penstock.testing.fake_openai import Reply, ThreadedEndpoint
 
-LIMIT_S = 40.0
+LIMIT_S = 60.0
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def count(database_url: str, query: str) -> int:
     return int(row[0])
 
 
+@pytest.mark.timeout(240)
 def test_changing_the_model_beside_a_run(
     home: Home, database_url: str, other: ThreadedEndpoint
 ) -> None:
