@@ -5,7 +5,8 @@
 The vectors are made up: normal, with variances that fall as 1 / n^1.2 over turned directions, which
 is about how those of text models fall. One database, one run: each kind is a model of its own,
 built and asked in turn. ``recall@10`` is against the exact neighbours in fp32 at full length, for
-the best 10 of 50 candidates. The last figure is how long writers wait while another model is taken into use.
+the best 10 of 50 candidates. The last figure is how long writers wait while another model is taken
+into use.
 """
 
 from __future__ import annotations

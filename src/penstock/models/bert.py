@@ -1,6 +1,6 @@
 """BERT, RoBERTa and XLM-RoBERTa in numpy, for folders that hold weights and no graph.
 
-One text at a time, in fp32: slower than a graph (about half as fast), and exact.
+One text at a time, in fp32: slower than a graph, and exact.
 """
 
 from __future__ import annotations
