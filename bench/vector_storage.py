@@ -26,6 +26,7 @@ from penstock.bench.report import machine
 from penstock.database.connect import open_pool
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.database.migrate import migrate
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.stores.base import (
     ChunkText,
@@ -94,12 +95,12 @@ async def ask(pool: Any, name: str, questions: Vectors, exact: Any) -> dict[str,
     times, shares = [], []
     for number, question in enumerate([*questions[:20], *questions]):
         began = time.perf_counter()
-        async with store.snapshot() as snapshot:
+        async with store.snapshot(Principal()) as snapshot:
             hits = await snapshot.candidates(question, None, limit=50, where=Filter(), model=name)
         times.append((time.perf_counter() - began) * 1000)
         if number >= 20:
             best = sorted(hits, key=lambda hit: -hit.similarity)[:10]
-            async with store.snapshot() as snapshot:
+            async with store.snapshot(Principal()) as snapshot:
                 passages = await snapshot.passages([hit.chunk for hit in best])
             found = {int(passage.key) for passage in passages}
             shares.append(len(found & set(exact[number - 20])) / 10)

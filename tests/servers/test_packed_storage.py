@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from penstock.database.connect import open_pool
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.stores.base import (
     ChunkText,
@@ -93,7 +94,7 @@ async def test_recall_and_similarity(
         store = PostgresSnapshotStore(pool)
         shares, differences = [], []
         for question in near(rng, 30):
-            async with store.snapshot() as snapshot:
+            async with store.snapshot(Principal()) as snapshot:
                 hits = await snapshot.candidates(
                     question, None, limit=10, where=Filter(), model=f"m#{storage}"
                 )

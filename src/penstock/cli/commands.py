@@ -2,4 +2,15 @@
 
 from penstock.cli import acl, ask, init, looking, measure, mending, models, run, story, torture
 
-__all__ = ["acl", "ask", "init", "looking", "measure", "mending", "models", "run", "story", "torture"]
+__all__ = [
+    "acl",
+    "ask",
+    "init",
+    "looking",
+    "measure",
+    "mending",
+    "models",
+    "run",
+    "story",
+    "torture",
+]

@@ -11,6 +11,7 @@ import orjson
 
 from penstock.errors import ConfigError, RetryableError
 from penstock.models.base import Embedder, question_vectors
+from penstock.principals import Principal
 from penstock.serving.retrieval import retrieve
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ async def _found(
     """For each question the best chunks, and their documents without repetition."""
     vectors = await question_vectors(embedder, [q.text for q in questions], priority="bulk")
     found = []
-    async with project.snapshots.snapshot(tenant=project.settings.tenant) as snapshot:
+    async with project.snapshots.snapshot(Principal(tenant=project.settings.tenant)) as snapshot:
         for question, vector in zip(questions, vectors, strict=True):
             passages = await retrieve(
                 snapshot, question.text, vector, model=embedder.name, limit=K, mode="vector"
