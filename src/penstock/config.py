@@ -21,6 +21,8 @@ from pydantic_core import ErrorDetails
 from penstock import DEFAULT_FILE
 from penstock.errors import ConfigError
 from penstock.settings import (
+    BedrockEmbedderSettings,
+    CohereEmbedderSettings,
     ConstantSettings,
     DeclaredRowsSettings,
     DeclaredTableSettings,
@@ -28,6 +30,7 @@ from penstock.settings import (
     EmbeddedLogSettings,
     ExtractiveSettings,
     FilesSettings,
+    FolderSettings,
     KafkaLogSettings,
     KafkaSettings,
     KinesisSettings,
@@ -245,6 +248,9 @@ _TAGGED: dict[str, Any] = {
     **_SOURCES,
     "minilm": MiniLMSettings,
     "constant": ConstantSettings,
+    "folder": FolderSettings,
+    "cohere": CohereEmbedderSettings,
+    "bedrock": BedrockEmbedderSettings,
     "extractive": ExtractiveSettings,
     "embedded": EmbeddedLogSettings,
     "kafka": KafkaLogSettings,
@@ -297,6 +303,7 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
         path[i] == "[key]"
         or before in {"embedder", "generator"}
         or (i == 1 and before == "log")
+        or (i == 2 and path[0] == "models")
         or (i == 2 and path[0] == "sources")
     )
 
@@ -310,6 +317,22 @@ def boundary_file(environment: Mapping[str, str] | None = None) -> Path | None:
     """The file by which a campaign says where the process shall end (``PENSTOCK_BOUNDARIES``)."""
     named = (os.environ if environment is None else environment).get("PENSTOCK_BOUNDARIES")
     return Path(named) if named else None
+
+
+def secret_file(path: Path) -> str:
+    """What a file holds that has a secret: its text, without the end of the line."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(
+            f"expected a readable file with a secret at {str(path)!r}, but {reason}"
+        ) from error
+
+
+def cohere_api_key(environment: Mapping[str, str] | None = None) -> str | None:
+    """The key that Cohere's own clients would use, if there is one."""
+    return (os.environ if environment is None else environment).get("CO_API_KEY")
 
 
 def openai_api_key(environment: Mapping[str, str] | None = None) -> str | None:

@@ -3,7 +3,8 @@
     PenstockError
     ├── ConfigError        before anything starts: the project file or the environment is wrong
     ├── RetryableError     wait and do the same again
-    │   └── UnavailableError   a server or endpoint cannot be reached or is starting
+    │   ├── UnavailableError   a server or endpoint cannot be reached or is starting
+    │   └── ChangedModelError  a model's vectors do not compare with those that are stored
     ├── BadRecordError     this record goes to the dead letters, the rest go on
     └── FatalError         stop this source or pipeline and tell a person
         ├── FencedError        another process has taken over
@@ -42,6 +43,10 @@ class RetryableError(PenstockError):
 
 class UnavailableError(RetryableError):
     """A server or endpoint cannot be reached."""
+
+
+class ChangedModelError(RetryableError):
+    """A model has been exchanged: what it gives now must not be mixed with what is stored."""
 
 
 class BadRecordError(PenstockError):

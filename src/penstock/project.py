@@ -19,7 +19,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.config import read_settings
 from penstock.database.connect import open_pool
 from penstock.database.migrate import migrate
-from penstock.errors import FatalError, UnavailableError
+from penstock.errors import ConfigError, FatalError, UnavailableError
 from penstock.models.base import Embedder
 from penstock.operate import progress
 from penstock.principals import Principal
@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 
     from penstock.database.embedded import EmbeddedPostgres
     from penstock.log.base import Log
+    from penstock.models.changing import ServingModels
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
+    from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
@@ -54,6 +56,7 @@ class Project:
         self.settings = settings
         self.clock: Clock = clock or SystemClock()
         self.meters = Meters()
+        self.file: Path | None = None
         self.dsn = ""
         self.worker = ""
         self.server: EmbeddedPostgres | None = None
@@ -61,7 +64,7 @@ class Project:
         self._log: Log | None = None
         self._store: PostgresStore | None = None
         self._snapshots: PostgresSnapshotStore | None = None
-        self._embedder: Embedder | None = None
+        self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
@@ -141,11 +144,24 @@ class Project:
         """The read side of the stores."""
         return _opened(self._snapshots)
 
-    def embedder(self) -> Embedder:
-        """The model behind the vectors; loaded when first needed."""
+    def embedder(self) -> ServingModels:
+        """The model behind the vectors, whichever is searched; loaded when first needed."""
         if self._embedder is None:
-            self._embedder = wiring.embedder(self.settings)
+            self._embedder = wiring.serving_models(
+                self.settings, self.pool, clock=self.clock, reread=self._reread
+            )
         return self._embedder
+
+    def models(self) -> PostgresModels:
+        """What the knowledge base says of its models."""
+        return wiring.models(self.settings, self.pool)
+
+    def _reread(self) -> Settings:
+        """The project file as it is now: a model may have been added while this process runs."""
+        try:
+            return self.settings if self.file is None else read_settings(self.file)
+        except ConfigError:  # it is being edited
+            return self.settings
 
     def contexts(self) -> ContextBuilder:
         """What assembles contexts."""
@@ -287,6 +303,8 @@ async def open_project(
     be reached is waited for (``run.patience``) instead of being an error at once.
     """
     project = Project(settings or read_settings(file, environment=environment))
+    if settings is None and environment is None:
+        project.file = Path(file)
     try:
         await project.start(patience_s=project.settings.run.patience if patient else 0.0)
         yield project

@@ -203,6 +203,10 @@ async def test_a_replay_cuts_the_same_version_again(connection: Connection) -> N
     await apply(connection, replacing(version("a", 5, ["one two"], content_hash="h")))
     await apply(connection, replacing(version("a", 5, ["one", "two"], content_hash="h")))
     assert await visible(connection) == {("docs", "a"): ["one", "two"]}
+    await connection.execute("INSERT INTO penstock.models (name, dimensions) VALUES ('other', 4)")
+    await connection.execute(
+        "UPDATE penstock.serving_models SET model = (SELECT max(id) FROM penstock.models)"
+    )
     await apply(
         connection, replacing(version("a", 5, ["one", "two"], content_hash="h"), model="other")
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 from penstock.clock import Clock
 from penstock.evaluate.dataset import CorpusDocument, Dataset, Query
 from penstock.evaluate.metrics import Gains, best_per_document, summary
-from penstock.models.base import Embedder
+from penstock.models.base import Embedder, question_vectors, serving
 from penstock.principals import Principal
 from penstock.records import Change, Microseconds, Op, Position, document_schema
 from penstock.serving.answer import Answer, Answerer
@@ -64,13 +64,15 @@ async def rank(
     tenant: str = DEFAULT_TENANT,
 ) -> dict[str, dict[str, float]]:
     """The four measures by vector, by words and by both, over all judged questions."""
+    embedder = await serving(embedder)
     judged = [query for query in dataset.queries if any(g > 0 for g in query.gains.values())]
     rankings: dict[Mode, list[tuple[list[str], Gains]]] = {mode: [] for mode in MODES}
     async with snapshots.snapshot(Principal(tenant=tenant)) as snapshot:
         keys = _Keys(snapshot)
         for start in range(0, len(judged), _BATCH):
             batch = judged[start : start + _BATCH]
-            vectors = await embedder.embed([query.text for query in batch], priority="bulk")
+            texts = [query.text for query in batch]
+            vectors = await question_vectors(embedder, texts, priority="bulk")
             for query, vector in zip(batch, vectors, strict=True):
                 hits = await snapshot.candidates(
                     vector,

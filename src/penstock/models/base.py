@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ Vectors: TypeAlias = NDArray[np.float32]
 
 Priority = Literal["query", "live", "bulk"]
 """Who waits: a person's question, a change that just happened, or a load. Earlier ones overtake."""
+
+Role = Literal["document", "question"]
+"""What a text is to the model: many have a prefix or a parameter for each."""
 
 
 class Embedder(Protocol):
@@ -39,6 +42,40 @@ class Embedder(Protocol):
 
     async def close(self) -> None:
         """Release memory, threads and connections."""
+
+
+@runtime_checkable
+class QuestionEmbedder(Protocol):
+    """An embedder to which questions are another kind of text than documents."""
+
+    async def embed_questions(
+        self, texts: Sequence[str], *, priority: Priority = "query"
+    ) -> Vectors:
+        """As `Embedder.embed`, for texts that ask; the vectors compare with those of documents."""
+
+
+async def question_vectors(
+    embedder: Embedder, texts: Sequence[str], *, priority: Priority = "query"
+) -> Vectors:
+    """The vectors of questions, by whichever way this embedder has."""
+    if isinstance(embedder, QuestionEmbedder):
+        return await embedder.embed_questions(texts, priority=priority)
+    return await embedder.embed(texts, priority=priority)
+
+
+@runtime_checkable
+class ChangingEmbedder(Protocol):
+    """One that stands for another, which may be exchanged while the project runs."""
+
+    async def serving(self, *, fresh: bool = True) -> Embedder:
+        """The embedder whose vectors are searched; without ``fresh``, that of last time will do."""
+
+
+async def serving(embedder: Embedder, *, fresh: bool = True) -> Embedder:
+    """The embedder to use for one piece of work: the same from its beginning to its end."""
+    if isinstance(embedder, ChangingEmbedder):
+        return await embedder.serving(fresh=fresh)
+    return embedder
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from httpx2 import AsyncClient, Headers, Response
 
 _MAX_RETRY_AFTER_S = 300.0
+_MAX_EMBEDDINGS_BYTES = 256 * 1024 * 1024
 _EXCERPT = 300
 _MESSAGE_BYTES = 8192
-_WAIT = frozenset({408, 409, 425, 429})
+_WAIT = frozenset({408, 409, 424, 425, 429})
 _REFUSED = frozenset({400, 413, 422})
+
+
+Sign = Callable[[str, bytes], Awaitable[Mapping[str, str]]]
+"""From a request's URL and body to the headers that say who asks."""
 
 
 class Endpoint:
@@ -36,10 +41,18 @@ class Endpoint:
     used, so the key goes nowhere else; no error holds it."""
 
     def __init__(
-        self, base_url: str, api_key: str, *, timeout_s: float, connections: int, max_bytes: int
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout_s: float,
+        connections: int,
+        max_bytes: int,
+        sign: Sign | None = None,
     ) -> None:
         self.url = _checked_url(base_url)
         self._key = _checked_key(api_key)
+        self._sign = sign
         self._timeout_s = timeout_s
         self._connections = connections
         self.max_bytes = max_bytes
@@ -54,7 +67,8 @@ class Endpoint:
         except orjson.JSONDecodeError as error:
             raise RetryableError(
                 f"expected JSON from {self.url}{path}, got {self.excerpt(content)!r}: "
-                "is base_url the one of the API?"
+                "is base_url the one of the API?",
+                malformed=True,
             ) from error
 
     @asynccontextmanager
@@ -63,7 +77,9 @@ class Endpoint:
         url = self.url + path
         deadline = asyncio.get_running_loop().time() + self._timeout_s
         client = self._opened()
-        request = client.build_request("POST", url, content=_json(body))
+        content = _json(body)
+        headers = await self._sign(url, content) if self._sign is not None else {}
+        request = client.build_request("POST", url, content=content, headers=headers)
         with self._translated(url):
             async with asyncio.timeout_at(deadline):
                 response = await client.send(request, stream=True)
@@ -114,7 +130,8 @@ class Endpoint:
             yield
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise UnavailableError(
-                f"expected an answer from {url} within {self._timeout_s:g} s, got none"
+                f"expected an answer from {url} within {self._timeout_s:g} s, got none",
+                timeout=True,
             ) from error
         except httpx2.HTTPError as error:
             said = self.excerpt(str(error) or type(error).__name__)
@@ -158,7 +175,8 @@ class Answer:
             if size > self._endpoint.max_bytes:
                 raise RetryableError(
                     f"expected at most {self._endpoint.max_bytes} bytes from "
-                    f"{self._endpoint.url}, got more"
+                    f"{self._endpoint.url}, got more",
+                    malformed=True,
                 )
             yield part
 
@@ -174,6 +192,25 @@ class Answer:
             if len(content) >= _MESSAGE_BYTES:
                 break
         return content[:_MESSAGE_BYTES]
+
+
+def embeddings_endpoint(
+    base_url: str, api_key: str, timeout_s: float, concurrency: int, *, sign: Sign | None = None
+) -> Endpoint:
+    """An endpoint for so many requests of loads and of live changes, and some of questions."""
+    return Endpoint(
+        base_url,
+        api_key,
+        timeout_s=timeout_s,
+        connections=2 * concurrency + 4,
+        max_bytes=_MAX_EMBEDDINGS_BYTES,
+        sign=sign,
+    )
+
+
+def malformed(said: str) -> RetryableError:
+    """An answer that is none: a text may be the reason, or a proxy."""
+    return RetryableError(said, malformed=True)
 
 
 def retry_after_s(headers: Headers) -> float | None:
@@ -194,7 +231,7 @@ def retry_after_s(headers: Headers) -> float | None:
 
 def error_message(body: object) -> str | None:
     """The sentence in an error object of the API, if this is one."""
-    error = body.get("error") if isinstance(body, dict) else None
+    error = (body.get("error") or body.get("message")) if isinstance(body, dict) else None
     if isinstance(error, dict):
         return str(error.get("message") or error.get("code") or error)
     return str(error) if error else None

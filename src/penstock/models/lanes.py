@@ -159,6 +159,13 @@ class Lanes(Generic[T]):
             lane.close()
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _be_nice(nice: int) -> None:
     """Lower the priority of this thread, where threads have one of their own."""
     if not nice or sys.platform != "linux":

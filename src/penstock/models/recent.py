@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.models.base import Embedder, Priority, Vectors
+from penstock.models.base import Embedder, Priority, Vectors, question_vectors, serving
 
 _RANK = {"query": 0, "live": 1, "bulk": 2}
 
@@ -26,11 +26,21 @@ class RecentVectors:
     def __init__(self, inner: Embedder, most: int = 8192) -> None:
         self._inner = inner
         self._most = most
+        self._about: RecentVectors | None = None
         self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._coming: dict[str, tuple[int, asyncio.Future[Any]]] = {}
         self.name = inner.name
         self.dimensions = inner.dimensions
         self.max_tokens = inner.max_tokens
+
+    async def serving(self, *, fresh: bool = True) -> Embedder:
+        """The same about the model that is searched now."""
+        inner = await serving(self._inner, fresh=fresh)
+        if inner is self._inner:
+            return self
+        if self._about is None or self._about.name != inner.name:
+            self._about = RecentVectors(inner, self._most)
+        return self._about
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """As the model counts."""
@@ -66,6 +76,12 @@ class RecentVectors:
         for place, text in enumerate(texts):
             result[place] = found[text]
         return result
+
+    async def embed_questions(
+        self, texts: Sequence[str], *, priority: Priority = "query"
+    ) -> Vectors:
+        """As the model does."""
+        return await question_vectors(self._inner, texts, priority=priority)
 
     async def _compute(
         self, texts: list[str], rank: int, priority: Priority

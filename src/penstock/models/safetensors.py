@@ -54,6 +54,9 @@ class Tensors:
             if name != "__metadata__"
         }
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         place = self._places.get(name)
         if place is None:

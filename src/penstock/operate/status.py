@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -101,11 +102,21 @@ async def store_report(project: Project) -> None:
         end = sum(last for (topic, _), last in ends.items() if topic == meter.topic)
         if project.settings.log.partitions == 1:  # a meter holds the place of one partition only
             meter.lag = max(0, end - meter.position)
-    report = orjson.dumps(meters_report(project.meters)).decode()
+    models = await usable_models(project)
+    report = orjson.dumps({**meters_report(project.meters), "models": models}).decode()
     async with project.pool.connection() as connection:
         await connection.execute(
             _STORE_REPORT, [project.worker or project.settings.project, report]
         )
+
+
+async def usable_models(project: Project) -> list[str]:
+    """Those of the stored models that this process can use: before another one is taken into use,
+    every running process must have said so."""
+    wanted = [model.name for model in await project.models().models() if model.role != "unused"]
+    embedder = project.embedder()
+    found = [name for name in wanted if await asyncio.to_thread(embedder.known, name) is not None]
+    return sorted({*found, embedder.name})
 
 
 def merged(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypedDict
 
 from penstock.clock import Clock, SystemClock
-from penstock.errors import ConfigError, RetryableError, UnavailableError
-from penstock.models.base import Embedder
+from penstock.errors import ChangedModelError, ConfigError, RetryableError, UnavailableError
+from penstock.models.base import Embedder, question_vectors, serving
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.retrieval import Mode, retrieve
@@ -22,6 +22,7 @@ from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import (
     Filter,
     LiveRow,
+    ModelledSnapshot,
     Passage,
     Snapshot,
     SnapshotStore,
@@ -127,6 +128,17 @@ class Context:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is read for a question; ``model`` made its vector."""
+
+    question: str
+    model: str
+    where: Filter | None
+    limit: int
+    mode: Mode
+
+
 class ContextBuilder:
     """Assembles contexts. ``rows`` says, by source and table, what is shown of live rows."""
 
@@ -160,18 +172,21 @@ class ContextBuilder:
         """
         question = checked(question)
         began = self._clock.monotonic()
-        vector = None
-        if mode != "text":
-            vector = (await self._embedder.embed([question], priority="query"))[0]
-        embedded = self._clock.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
+            # Whether it is still the one that is searched is seen in the snapshot.
+            embedder = await serving(self._embedder, fresh=attempt > 1)
+            asked = _Asked(question, embedder.name, where, limit, mode)
+            vector = None
+            if mode != "text":
+                vector = (await question_vectors(embedder, [question]))[0]
+            embedded = self._clock.monotonic()
             try:
                 async with self._snapshots.snapshot(principal) as opened:
-                    context = await self._read(opened, question, vector, where, limit, mode)
+                    context = await self._read(opened, asked, vector)
                 break
             except UnavailableError:
                 raise
-            except RetryableError:  # a table was altered between two of our statements
+            except RetryableError:  # a table was altered, or the model changed, in between
                 if attempt == _ATTEMPTS:
                     raise
         timings = {
@@ -181,34 +196,28 @@ class ContextBuilder:
         }
         return replace(context, timings_ms=timings)
 
-    async def _read(
-        self,
-        snapshot: Snapshot,
-        question: str,
-        vector: Vectors | None,
-        where: Filter | None,
-        limit: int,
-        mode: Mode,
-    ) -> Context:
+    async def _read(self, snapshot: Snapshot, asked: _Asked, vector: Vectors | None) -> Context:
         """Everything that is read, in one snapshot."""
         taken_at = self._clock.now()
         began = self._clock.monotonic()
+        if vector is not None:
+            await expect_serving(snapshot, asked.model)
         passages = await retrieve(
             snapshot,
-            question,
+            asked.question,
             vector,
-            model=self._embedder.name,
-            where=where,
-            limit=limit,
-            mode=mode,
+            model=asked.model,
+            where=asked.where,
+            limit=asked.limit,
+            mode=asked.mode,
         )
         found = self._clock.monotonic()
         rows = await snapshot.rows([p for p in passages if p.stream is not None])
         ages = await snapshot.ages()
         ended = self._clock.monotonic()
         return Context(
-            question,
-            tuple(self._items(passages, rows)[:limit]),
+            asked.question,
+            tuple(self._items(passages, rows)[: asked.limit]),
             tuple(_state(age, taken_at) for age in ages),
             taken_at,
             {
@@ -230,6 +239,19 @@ class ContextBuilder:
                 view = self._rows.get((passage.source, passage.stream), RowView())
                 items.append(_context_row(passage, row, view))
         return items
+
+
+async def expect_serving(snapshot: Snapshot, model: str) -> None:
+    """Raise `ChangedModelError` when another model's vectors are searched in this snapshot."""
+    if not isinstance(snapshot, ModelledSnapshot):
+        return
+    searched = await snapshot.serving_model()
+    if searched is not None and searched != model:
+        raise ChangedModelError(
+            f"expected to ask with {searched!r}, whose vectors are searched, got a vector of "
+            f"{model!r}: ask again",
+            model=searched,
+        )
 
 
 def checked(question: str) -> str:

@@ -25,10 +25,16 @@ from penstock.settings.log import (
     LogSettings,
 )
 from penstock.settings.models import (
+    AnyEmbedderSettings,
+    BedrockEmbedderSettings,
+    CohereEmbedderSettings,
     ConstantSettings,
     EmbedderSettings,
+    EndpointSettings,
     ExtractiveSettings,
+    FolderSettings,
     GeneratorSettings,
+    KeyedEndpointSettings,
     MiniLMSettings,
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
@@ -62,7 +68,10 @@ from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 __all__ = [
     "AmazonSettings",
     "AnswerSettings",
+    "AnyEmbedderSettings",
+    "BedrockEmbedderSettings",
     "ChunkSettings",
+    "CohereEmbedderSettings",
     "ColumnPermissions",
     "ConstantSettings",
     "DeclaredRowsSettings",
@@ -71,14 +80,17 @@ __all__ = [
     "DynamoDBSettings",
     "EmbeddedLogSettings",
     "EmbedderSettings",
+    "EndpointSettings",
     "ExtractiveSettings",
     "FilesSettings",
+    "FolderSettings",
     "GeneratorSettings",
     "GroupTableSettings",
     "ItemTableSettings",
     "KafkaLogSettings",
     "KafkaPublishSettings",
     "KafkaSettings",
+    "KeyedEndpointSettings",
     "KinesisSettings",
     "KnowledgeSettings",
     "LogSettings",
@@ -130,6 +142,8 @@ class KnowledgeSettings(Section):
         EmbedderSettings,
         BeforeValidator(typed, json_schema_input_type=EmbedderSettings | str),
     ] = MiniLMSettings(type="minilm")
+    """The model behind the vectors, or the name of one of ``models``. Once something is embedded,
+    another one is taken into use by ``penstock models migrate``."""
     chunks: ChunkSettings = ChunkSettings()
     language: str = "english"
     """The language of the text index: a Snowball stemmer's name."""
@@ -188,6 +202,13 @@ class Settings(Section):
     """Live tables that say who belongs to which group."""
     publish: dict[Name, KafkaPublishSettings] = Field(default_factory=dict)
     """Where changes are published as well, by name."""
+    models: dict[
+        Name,
+        Annotated[
+            EmbedderSettings, BeforeValidator(typed, json_schema_input_type=EmbedderSettings | str)
+        ],
+    ] = Field(default_factory=dict)
+    """Embedders by name, for ``knowledge.embedder`` and ``penstock models migrate``."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
     log: AnyLogSettings = EmbeddedLogSettings()
@@ -195,6 +216,20 @@ class Settings(Section):
     server: ServerSettings = ServerSettings()
     folder: Path = Field(default=Path(), exclude=True)
     """Where the project file is; relative paths start here. Set by the reader."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _embedder_by_name(cls, values: object) -> object:
+        """A name of ``models`` stands for that model."""
+        if not isinstance(values, dict):
+            return values
+        models, knowledge = values.get("models"), values.get("knowledge")
+        if not isinstance(models, dict) or not isinstance(knowledge, dict):
+            return values
+        named = knowledge.get("embedder")
+        if isinstance(named, str) and named in models:
+            return {**values, "knowledge": {**knowledge, "embedder": models[named]}}
+        return values
 
     @field_validator("sources", mode="after")
     @classmethod

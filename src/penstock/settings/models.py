@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
-from penstock.settings.base import Section
+from penstock.settings.base import Duration, Section
+
+_LONGEST_HALFVEC = 4000
 
 
-class MiniLMSettings(Section):
+class AnyEmbedderSettings(Section):
+    """What all embedders have in common."""
+
+    storage: Literal["halfvec", "int8", "binary"] = "halfvec"
+    """How vectors are stored: 2 bytes a number, 1 byte, or 1 bit. With the latter two the index
+    finds candidates by their signs, which are then compared exactly with what is stored."""
+
+
+class MiniLMSettings(AnyEmbedderSettings):
     """all-MiniLM-L6-v2 on this machine's processor; nothing is downloaded."""
 
     type: Literal["minilm"]
@@ -23,17 +34,127 @@ class ConstantSettings(Section):
     type: Literal["constant"]
 
 
-class OpenAIEmbedderSettings(Section):
-    """An OpenAI-compatible embeddings endpoint."""
+class FolderSettings(AnyEmbedderSettings):
+    """A model in a folder on this machine: as sentence-transformers writes it, with an ONNX graph.
+    Tokenizer, pooling, normalisation, length and prefixes are read from the folder."""
+
+    type: Literal["folder"]
+    path: Path
+    """The folder, relative to the project file."""
+    graph: str | None = None
+    """The graph's file in the folder; default: ``onnx/model.onnx`` or ``model.onnx``."""
+    dimensions: int | None = Field(default=None, gt=0)
+    """So many numbers are kept of each vector (only for models trained for it: Matryoshka)."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Default: what the folder says."""
+    document_prefix: str | None = None
+    """What is put before a document's text; default: what the folder says."""
+    query_prefix: str | None = None
+    """What is put before a question; default: what the folder says."""
+    threads: int | None = Field(default=None, gt=0)
+    """Default: the cores that this process may use."""
+
+
+class LimitSettings(Section):
+    """What the endpoint may be asked a minute, kept over all processes of the project."""
+
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+
+
+class BudgetSettings(Section):
+    """What the endpoint may be asked a day (UTC). Loads wait for the next day when it is used up;
+    questions are counted and go on."""
+
+    characters_per_day: int | None = Field(default=None, gt=0)
+    cost_per_day: float | None = Field(default=None, gt=0)
+    """In the currency of ``price``, which must be set."""
+
+
+class EndpointSettings(AnyEmbedderSettings):
+    """What all endpoints of embedders have in common."""
+
+    model: str = Field(min_length=1)
+    dimensions: int = Field(gt=0)
+    """How many numbers a vector has. Models that can shorten their vectors are told so."""
+    full_dimensions: int | None = Field(default=None, gt=0)
+    """How many the model gives, where that is more: the rest is cut off here (only for models
+    trained for it: Matryoshka)."""
+    concurrency: int = Field(default=4, gt=0, le=64)
+    """So many requests under way for loads, and as many for live changes."""
+    timeout: Duration = Field(default=60.0, gt=0)
+    """From sending a request to the last byte of its answer."""
+    limits: LimitSettings = LimitSettings()
+    budget: BudgetSettings = BudgetSettings()
+    price: float | None = Field(default=None, ge=0)
+    """Of a million tokens: for estimates and for ``budget.cost_per_day``."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> EndpointSettings:
+        if self.budget.cost_per_day is not None and not self.price:
+            raise ValueError("budget.cost_per_day needs a price (of a million tokens): set price")
+        if self.full_dimensions is not None and self.full_dimensions < self.dimensions:
+            raise ValueError(
+                f"full_dimensions: expected at least the {self.dimensions} dimensions that are "
+                f"kept, got {self.full_dimensions}"
+            )
+        if self.storage == "halfvec" and self.dimensions > _LONGEST_HALFVEC:
+            raise ValueError(
+                f"dimensions: expected at most {_LONGEST_HALFVEC} with storage halfvec, got "
+                f"{self.dimensions}: set storage to int8 or binary, or keep fewer"
+            )
+        return self
+
+
+class KeyedEndpointSettings(EndpointSettings):
+    """Endpoints that ask for a key."""
+
+    api_key: SecretStr | None = None
+    """Name an environment variable here, ``${MY_KEY}``, rather than the key."""
+    api_key_file: Path | None = None
+    """A file that holds the key, relative to the project file."""
+    batch: int = Field(default=128, gt=0)
+    """The most texts of one request."""
+
+
+class OpenAIEmbedderSettings(KeyedEndpointSettings):
+    """An OpenAI-compatible embeddings endpoint. Default for the key: OPENAI_API_KEY."""
 
     type: Literal["openai"]
-    model: str
-    dimensions: int = Field(gt=0)
     base_url: str = "https://api.openai.com/v1"
-    api_key: SecretStr | None = None
-    """Default: the environment variable OPENAI_API_KEY."""
     max_tokens: int = Field(default=8000, gt=0)
-    batch: int = Field(default=128, gt=0)
+    """The most tokens of one text; what is longer is cut."""
+    document_prefix: str = ""
+    query_prefix: str = ""
+    document_options: dict[str, str] = Field(default_factory=dict)
+    """Sent with documents, for example ``{input_type: passage}``."""
+    query_options: dict[str, str] = Field(default_factory=dict)
+    """Sent with questions, for example ``{input_type: query}``."""
+    send_dimensions: bool | None = None
+    """Whether ``dimensions`` is part of the request; default: for text-embedding-3."""
+
+
+class CohereEmbedderSettings(KeyedEndpointSettings):
+    """Cohere's embeddings, or an endpoint like it. Default for the key: CO_API_KEY."""
+
+    type: Literal["cohere"]
+    base_url: str = "https://api.cohere.com/v2"
+    max_tokens: int = Field(default=500, gt=0)
+    send_dimensions: bool = False
+    """Whether ``dimensions`` is part of the request (embed-v4 and later)."""
+
+
+class BedrockEmbedderSettings(EndpointSettings):
+    """A model of Titan or Cohere on Amazon Bedrock. Credentials are found as Amazon's tools find
+    them: environment, profile, the machine's role. Needs the extra ``aws``."""
+
+    type: Literal["bedrock"]
+    region: str | None = None
+    profile: str | None = None
+    endpoint: str | None = Field(default=None, pattern=r"^https?://")
+    """Where Bedrock is, if not at Amazon's address for the region."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """Default: 8000 for Titan, 500 for Cohere."""
 
 
 class ExtractiveSettings(Section):
@@ -55,7 +176,13 @@ class OpenAIGeneratorSettings(Section):
 
 
 EmbedderSettings: TypeAlias = Annotated[
-    MiniLMSettings | OpenAIEmbedderSettings | ConstantSettings, Field(discriminator="type")
+    MiniLMSettings
+    | OpenAIEmbedderSettings
+    | ConstantSettings
+    | FolderSettings
+    | CohereEmbedderSettings
+    | BedrockEmbedderSettings,
+    Field(discriminator="type"),
 ]
 GeneratorSettings: TypeAlias = Annotated[
     ExtractiveSettings | OpenAIGeneratorSettings, Field(discriminator="type")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,16 @@ DEFAULT_TENANT: Final = _TENANT
 
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (n, dimensions), rows of length 1."""
+
+
+Storage: TypeAlias = Literal["halfvec", "int8", "binary"]
+"""How a model's vectors are stored: 2 bytes a number, 1 byte, 1 bit."""
+
+
+def storage_of(model: str) -> Storage:
+    """How the vectors of a model are stored: its name says so after ``#``."""
+    ending = model.rpartition("#")[2] if "#" in model else ""
+    return "int8" if ending == "int8" else "binary" if ending == "binary" else "halfvec"
 
 
 # --------------------------------------------------------------------------- effects
@@ -313,6 +323,14 @@ class Snapshot(Protocol):
 
     async def ages(self) -> list[SourceAge]:
         """How current each source is, in this snapshot."""
+
+
+@runtime_checkable
+class ModelledSnapshot(Protocol):
+    """A snapshot of a store that may change its model."""
+
+    async def serving_model(self) -> str | None:
+        """The name of the model whose vectors are searched; None while there is none."""
 
 
 class SnapshotStore(Protocol):

@@ -1,7 +1,13 @@
 """From settings to objects: the only place that names concrete classes. Imports them lazily."""
 
 from penstock.wiring.courses import Course, courses
-from penstock.wiring.models import answerer, embedder, recent_vectors
+from penstock.wiring.models import (
+    answerer,
+    embedder,
+    models,
+    recent_vectors,
+    serving_models,
+)
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.sources import row_views, source
 from penstock.wiring.stores import (
@@ -28,9 +34,11 @@ __all__ = [
     "group",
     "log",
     "log_prefix",
+    "models",
     "publishing",
     "recent_vectors",
     "row_views",
+    "serving_models",
     "snapshots",
     "source",
     "store",

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
-from penstock.config import openai_api_key
-from penstock.errors import ConfigError
+from penstock.clock import Clock, SystemClock
+from penstock.config import cohere_api_key, openai_api_key, secret_file
+from penstock.errors import ConfigError, MissingExtraError
 from penstock.settings import (
+    AnyEmbedderSettings,
+    BedrockEmbedderSettings,
+    CohereEmbedderSettings,
     ConstantSettings,
+    EmbedderSettings,
+    EndpointSettings,
     ExtractiveSettings,
+    FolderSettings,
+    KeyedEndpointSettings,
     MiniLMSettings,
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
@@ -16,14 +25,43 @@ from penstock.settings import (
 )
 
 if TYPE_CHECKING:
-    from penstock.models.base import Embedder, Generator
+    from psycopg_pool import AsyncConnectionPool
+
+    from penstock.models.base import Embedder, Generator, Role
+    from penstock.models.changing import ServingModels
+    from penstock.models.limits import Limits
+    from penstock.models.remote import Care
     from penstock.serving.answer import Answerer
     from penstock.serving.context import ContextBuilder
+    from penstock.stores.postgres.model_registry import PostgresModels
 
 
-def embedder(settings: Settings) -> Embedder:
-    """The model behind the vectors."""
-    chosen = settings.knowledge.embedder
+def embedder(
+    settings: Settings,
+    pool: AsyncConnectionPool[Any] | None = None,
+    *,
+    chosen: EmbedderSettings | None = None,
+    clock: Clock | None = None,
+) -> Embedder:
+    """The model behind the vectors, or another one (``chosen``). With a ``pool``, what endpoints
+    are asked is counted in the project's database."""
+    chosen = chosen or settings.knowledge.embedder
+    made = _made(settings, chosen, pool, clock or SystemClock())
+    if isinstance(chosen, AnyEmbedderSettings):
+        from penstock.models.adjusted import AdjustedEmbedder
+
+        kept = chosen.dimensions if isinstance(chosen, FolderSettings) else None
+        if kept is not None or chosen.storage != "halfvec":
+            return AdjustedEmbedder(made, dimensions=kept, storage=chosen.storage)
+    return made
+
+
+def _made(
+    settings: Settings,
+    chosen: EmbedderSettings,
+    pool: AsyncConnectionPool[Any] | None,
+    clock: Clock,
+) -> Embedder:
     if isinstance(chosen, MiniLMSettings):
         from penstock.models.minilm import MiniLMEmbedder
 
@@ -32,7 +70,63 @@ def embedder(settings: Settings) -> Embedder:
         from penstock.models.constant import ConstantEmbedder
 
         return ConstantEmbedder()
-    return _openai_embedder(chosen)
+    if isinstance(chosen, FolderSettings):
+        return _folder(settings, chosen)
+    return _endpoint(settings, chosen, pool, clock)
+
+
+def models(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresModels:
+    """What the knowledge base says of its models."""
+    from penstock.stores.postgres.model_registry import PostgresModels
+
+    return PostgresModels(pool, tenant=settings.tenant)
+
+
+def serving_models(
+    settings: Settings,
+    pool: AsyncConnectionPool[Any],
+    *,
+    clock: Clock,
+    reread: Callable[[], Settings],
+) -> ServingModels:
+    """The embedder that is searched, out of those that the project file names, now or later."""
+    from penstock.models.changing import ServingModels
+
+    registry = models(settings, pool)
+
+    def find(name: str) -> Embedder | None:
+        for known in (settings, reread()):
+            for chosen in (*known.models.values(), known.knowledge.embedder, *_minilms(name)):
+                made = _attempt(known, chosen, pool, clock)
+                if made is not None and made.name == name:
+                    return made
+        return None
+
+    return ServingModels(
+        embedder(settings, pool, clock=clock),
+        pointer=registry.serving,
+        find=find,
+        adopt=registry.adopt,
+    )
+
+
+def _minilms(name: str) -> list[MiniLMSettings]:
+    """The model that comes with Penstock is at hand in every precision, on whichever machine."""
+    from penstock.stores.base import storage_of
+
+    storage = storage_of(name)
+    precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
+    return [MiniLMSettings(type="minilm", precision=p, storage=storage) for p in precisions]
+
+
+def _attempt(
+    settings: Settings, chosen: EmbedderSettings, pool: AsyncConnectionPool[Any], clock: Clock
+) -> Embedder | None:
+    """A model, unless what it needs is missing here: it may not be the one that is looked for."""
+    try:
+        return embedder(settings, pool, chosen=chosen, clock=clock)
+    except (ConfigError, MissingExtraError):
+        return None
 
 
 def recent_vectors(model: Embedder) -> Embedder:
@@ -42,25 +136,105 @@ def recent_vectors(model: Embedder) -> Embedder:
     return RecentVectors(model)
 
 
-def _openai_embedder(chosen: OpenAIEmbedderSettings) -> Embedder:
-    from penstock.models.openai import OpenAIEmbedder
+def _folder(settings: Settings, chosen: FolderSettings) -> Embedder:
+    from penstock.models.folder import FolderEmbedder
 
-    return OpenAIEmbedder(
-        model=chosen.model,
-        base_url=chosen.base_url,
-        api_key=_api_key(chosen),
-        dimensions=chosen.dimensions,
+    given: dict[Role, str | None] = {
+        "document": chosen.document_prefix,
+        "question": chosen.query_prefix,
+    }
+    return FolderEmbedder(
+        settings.path(chosen.path),
+        graph=chosen.graph,
         max_tokens=chosen.max_tokens,
-        batch_size=chosen.batch,
+        prefixes={role: prefix for role, prefix in given.items() if prefix is not None},
+        threads=chosen.threads,
     )
 
 
-def _api_key(chosen: OpenAIEmbedderSettings | OpenAIGeneratorSettings) -> str:
-    key = chosen.api_key.get_secret_value() if chosen.api_key else openai_api_key()
+def limits(chosen: EndpointSettings) -> Limits:
+    """What an endpoint may be asked."""
+    from penstock.models.limits import Limits
+
+    return Limits(
+        requests_per_minute=chosen.limits.requests_per_minute,
+        tokens_per_minute=chosen.limits.tokens_per_minute,
+        characters_per_day=chosen.budget.characters_per_day,
+        cost_per_day=chosen.budget.cost_per_day,
+        price=chosen.price,
+    )
+
+
+def _care(
+    name: str, chosen: EndpointSettings, pool: AsyncConnectionPool[Any] | None, clock: Clock
+) -> Care:
+    from penstock.models.limits import MemoryLedger, MemoryReferences
+    from penstock.models.remote import Care
+
+    if pool is None:
+        ledger = MemoryLedger(limits(chosen), clock)
+        return Care(limits(chosen), ledger, MemoryReferences(), clock)
+    from penstock.stores.postgres.model_usage import PostgresModelUsage
+    from penstock.wiring.ledgers import StoredLedger
+
+    usage = PostgresModelUsage(pool)
+    return Care(limits(chosen), StoredLedger(usage, name, limits(chosen), clock), usage, clock)
+
+
+def _endpoint(
+    settings: Settings,
+    chosen: OpenAIEmbedderSettings | CohereEmbedderSettings | BedrockEmbedderSettings,
+    pool: AsyncConnectionPool[Any] | None,
+    clock: Clock,
+) -> Embedder:
+    common: dict[str, Any] = {
+        "model": chosen.model,
+        "dimensions": chosen.dimensions,
+        "gives": chosen.full_dimensions,
+        "concurrency": chosen.concurrency,
+        "timeout_s": chosen.timeout,
+        "max_tokens": chosen.max_tokens,
+        "care": _care(f"{chosen.type}/{chosen.model}", chosen, pool, clock),
+    }
+    if isinstance(chosen, BedrockEmbedderSettings):
+        from penstock.models.bedrock import BedrockEmbedder
+
+        return BedrockEmbedder(
+            region=chosen.region, profile=chosen.profile, base_url=chosen.endpoint, **common
+        )
+    common |= {
+        "base_url": chosen.base_url,
+        "api_key": _api_key(settings, chosen),
+        "batch_size": chosen.batch,
+    }
+    if isinstance(chosen, CohereEmbedderSettings):
+        from penstock.models.cohere import CohereEmbedder
+
+        return CohereEmbedder(send_dimensions=chosen.send_dimensions, **common)
+    from penstock.models.openai import OpenAIEmbedder
+
+    return OpenAIEmbedder(
+        prefixes={"document": chosen.document_prefix, "question": chosen.query_prefix},
+        roles={"document": chosen.document_options, "question": chosen.query_options},
+        send_dimensions=chosen.send_dimensions,
+        **common,
+    )
+
+
+def _api_key(
+    settings: Settings,
+    chosen: OpenAIEmbedderSettings | CohereEmbedderSettings | OpenAIGeneratorSettings,
+) -> str:
+    cohere = isinstance(chosen, CohereEmbedderSettings)
+    key = chosen.api_key.get_secret_value() if chosen.api_key else ""
+    if not key and isinstance(chosen, KeyedEndpointSettings) and chosen.api_key_file is not None:
+        key = secret_file(settings.path(chosen.api_key_file))
+    key = key or (cohere_api_key() if cohere else openai_api_key()) or ""
     if not key:
         raise ConfigError(
-            "expected an API key for the OpenAI-compatible endpoint, found none: set "
-            "OPENAI_API_KEY, or api_key: ${MY_KEY} in the project file"
+            f"expected an API key for the endpoint {chosen.base_url}, found none: set "
+            f"{'CO_API_KEY' if cohere else 'OPENAI_API_KEY'}, or api_key: ${{MY_KEY}} in the "
+            "project file"
         )
     return key
 
@@ -84,7 +258,7 @@ def answerer(settings: Settings, builder: ContextBuilder, model: Embedder) -> An
     generator: Generator = OpenAIGenerator(
         model=chosen.model,
         base_url=chosen.base_url,
-        api_key=_api_key(chosen),
+        api_key=_api_key(settings, chosen),
         temperature=chosen.temperature,
         max_tokens=chosen.max_tokens,
     )

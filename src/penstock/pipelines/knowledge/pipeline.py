@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from penstock.errors import BadRecordError
-from penstock.models.base import Embedder
+from penstock.models.base import Embedder, serving
 from penstock.pipelines.base import Outcome, Rejected, Tools
 from penstock.pipelines.knowledge.chunker import Chunker, ChunkSettings, Titled
 from penstock.pipelines.knowledge.rows import (
@@ -84,6 +84,7 @@ class KnowledgePipeline:
 
     async def compute(self, changes: Sequence[Change], tools: Tools) -> Outcome:
         """Document versions of these changes, with the vectors that were not stored yet."""
+        tools = replace(tools, embedder=await serving(tools.embedder))
         drafts, first, rejected = self._draft(changes)
         bases = await self._complete(drafts, tools)
         chunks = await self._cut([self._titled(draft) for draft in drafts], tools.embedder)

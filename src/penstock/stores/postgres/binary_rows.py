@@ -55,28 +55,27 @@ def vector_rows(tenant: str, model: int, hashes: Sequence[bytes], matrix: Vector
     return rows.tobytes()
 
 
-_CHUNK: Final = struct.Struct(">hiqiqihiiiii").pack
+_CHUNK: Final = struct.Struct(">hiqiqihiiiiiii").pack
 
 
 def chunk_rows(
     tenant: str,
     model: int,
-    chunks: Iterable[tuple[int, int, bytes, str, str, int, int]],
+    chunks: Iterable[tuple[int, int, bytes, str, str, int, int, str, int]],
 ) -> bytes:
-    """Rows of (id, document_id, model, terms, tokens, hash, heading, text, tenant) from tuples
-    (id, document id, hash, heading, text, terms, tokens)."""
+    """Rows of (id, document_id, model, terms, tokens, skipped, hash, heading, text, before, tenant)
+    from tuples (id, document id, hash, heading, text, terms, tokens, before, skipped)."""
     name = field(tenant.encode())
     parts: list[bytes] = []
     add = parts.append
-    for id_, document, hash_, heading, text, terms, tokens in chunks:
-        add(_CHUNK(9, 8, id_, 8, document, 2, model, 4, terms, 4, tokens, len(hash_)))
+    for id_, document, hash_, heading, text, terms, tokens, before, skipped in chunks:
+        counts = (4, terms, 4, tokens, 4, skipped)
+        add(_CHUNK(11, 8, id_, 8, document, 2, model, *counts, len(hash_)))
         add(hash_)
-        encoded = heading.encode()
-        add(_LENGTH(len(encoded)))
-        add(encoded)
-        encoded = text.encode()
-        add(_LENGTH(len(encoded)))
-        add(encoded)
+        for value in (heading, text, before):
+            encoded = value.encode()
+            add(_LENGTH(len(encoded)))
+            add(encoded)
         add(name)
     return b"".join(parts)
 

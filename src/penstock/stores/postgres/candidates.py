@@ -20,7 +20,7 @@ import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
-from penstock.stores.base import Filter, Hit, Vectors
+from penstock.stores.base import Filter, Hit, Storage, Vectors
 from penstock.stores.postgres.conditions import conditions, unsendable
 from penstock.stores.postgres.lexical import bm25, find_in_blocks, rarity, unpack_all
 from penstock.stores.postgres.permissions import Permitted
@@ -39,14 +39,14 @@ _DISTANCE: Final = "(v.embedding::halfvec({dimensions}) <=> %(vector)s::halfvec(
 _NEAREST: Final = """
 SELECT id, 1 - distance FROM (
     SELECT c.id, {distance} AS distance FROM penstock.vectors v
-    JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash = v.hash
+    JOIN penstock.chunks c ON c.tenant = v.tenant AND c.hash = v.hash
     JOIN penstock.documents d ON d.id = c.document_id
     WHERE v.model = {model} {conditions} ORDER BY distance LIMIT %(limit)s) nearest
 """
 # For when the index ended short. The sum is an order that no index has: every vector is compared.
 _NEAREST_OF_ALL: Final = """
 SELECT c.id, 1 - {distance} FROM penstock.vectors v
-JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash = v.hash
+JOIN penstock.chunks c ON c.tenant = v.tenant AND c.hash = v.hash
 JOIN penstock.documents d ON d.id = c.document_id
 WHERE v.model = {model} {conditions} ORDER BY {distance} + 0 LIMIT %(limit)s
 """
@@ -56,7 +56,7 @@ _NEAREST_SORTED: Final = """
 SELECT c.id, 1 - v.distance FROM (
     SELECT tenant, model, hash, {distance} AS distance FROM penstock.vectors v
     WHERE v.model = {model} ORDER BY distance OFFSET 0) v
-JOIN penstock.chunks c ON c.tenant = v.tenant AND c.model = v.model AND c.hash = v.hash
+JOIN penstock.chunks c ON c.tenant = v.tenant AND c.hash = v.hash
 JOIN penstock.documents d ON d.id = c.document_id
 WHERE true {conditions} ORDER BY v.distance LIMIT %(limit)s
 """
@@ -80,7 +80,7 @@ _CHECKED: Final = """
 SELECT c.id, coalesce(1 - {distance}, 0) FROM penstock.chunks c
 JOIN penstock.documents d ON d.id = c.document_id
 LEFT JOIN penstock.vectors v
-  ON v.tenant = c.tenant AND v.model = {model} AND v.model = c.model AND v.hash = c.hash
+  ON v.tenant = c.tenant AND v.model = {model} AND v.hash = c.hash
 WHERE c.id = ANY(%(chunks)s) {conditions}
 """
 _CHECKED_BY_WORDS: Final = """
@@ -96,11 +96,13 @@ JOIN penstock.documents d ON d.id = c.document_id WHERE true {conditions}
 
 @dataclass(slots=True)
 class Model:
-    """Which vectors are compared: the number of their model, and their length. ``indexed`` is what
-    the last question found: a hint for how to ask the next one, never for what is true."""
+    """Which vectors are compared: the number of their model, their length and how they are stored.
+    ``indexed`` is what the last question found: a hint for how to ask the next one, never for what
+    is true."""
 
     id: int
     dimensions: int
+    storage: Storage = "halfvec"
     indexed: bool = True
 
 
@@ -214,7 +216,11 @@ class Candidates:
         """The nearest, and whether there is an index; neither is read yet."""
         statement = _NEAREST if model.indexed or self._filtered else _NEAREST_SORTED
         nearest = await self._execute(statement, {"limit": self._limit})
-        return nearest, await self._execute(_INDEXED, {})
+        return nearest, await self._execute(self._indexed_statement(), {})
+
+    @staticmethod
+    def _indexed_statement() -> LiteralString:
+        return _INDEXED
 
     async def _read_nearest(
         self,

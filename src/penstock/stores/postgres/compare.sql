@@ -20,7 +20,8 @@ WITH named AS (
 ), stored AS (
     SELECT c.id, c.document_id, v.hash IS NOT NULL AS embedded
     FROM penstock.chunks c
-    LEFT JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = c.model AND v.hash = c.hash
+    LEFT JOIN penstock.vectors v ON v.tenant = c.tenant AND v.hash = c.hash AND v.model = coalesce(
+        (SELECT s.model FROM penstock.serving_models s WHERE s.tenant = %(tenant)s), c.model)
     WHERE c.tenant = %(tenant)s
 )
 SELECT name, format('its layout names %%s chunks, %%s are there, %%s with a vector; %%s more are not named',

@@ -17,11 +17,12 @@ import psycopg
 
 from penstock.database.queries import load_queries
 from penstock.errors import BadRecordError, FatalError
-from penstock.stores.base import ReplaceDocuments, Vectors
+from penstock.stores.base import ReplaceDocuments, Storage, Vectors, storage_of
 from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.binary_rows import HEADER, TRAILER, chunk_rows, vector_rows
 from penstock.stores.postgres.lexical import Analyser, Inverted, invert, pack_block
-from penstock.stores.postgres.replacement import NewChunk, Placed
+from penstock.stores.postgres.packed import bytes_of, packed_rows, sign_text
+from penstock.stores.postgres.replacement import NewChunk, Placed, what_is_read
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -34,9 +35,12 @@ SQL: Final = load_queries(Path(__file__).with_name("knowledge.sql"))
 _COPY_VECTORS: Final = (
     "COPY penstock.vectors (tenant, model, hash, embedding) FROM STDIN (FORMAT binary)"
 )
+_COPY_PACKED: Final = (
+    "COPY penstock.vectors (tenant, model, hash, signs, bytes) FROM STDIN (FORMAT binary)"
+)
 _COPY_CHUNKS: Final = (
-    "COPY penstock.chunks (id, document_id, model, terms, tokens, hash, heading, text, tenant) "
-    "FROM STDIN (FORMAT binary)"
+    "COPY penstock.chunks (id, document_id, model, terms, tokens, skipped, hash, heading, text, "
+    "before, tenant) FROM STDIN (FORMAT binary)"
 )
 
 
@@ -45,6 +49,53 @@ async def run(
 ) -> psycopg.AsyncCursor[Any]:
     """Execute a named statement, prepared."""
     return await connection.execute(SQL[statement], parameters, prepare=True)
+
+
+async def add_vectors(
+    connection: Connection,
+    tenant: str,
+    model: int,
+    hashes: Sequence[bytes],
+    matrix: Vectors,
+    storage: Storage,
+) -> psycopg.AsyncCursor[Any]:
+    """Store a few vectors, as their model stores them; those that are there stay."""
+    common = {"tenant": tenant, "model": model, "hashes": bytes_literal(hashes)}
+    if storage == "halfvec":
+        return await run(
+            connection,
+            "add_vectors",
+            embeddings=[
+                orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY).decode() for row in matrix
+            ],
+            **common,
+        )
+    return await run(
+        connection,
+        "add_packed_vectors",
+        signs=[sign_text(row) for row in matrix],
+        bytes=bytes_of(matrix) if storage == "int8" else [None] * len(matrix),
+        **common,
+    )
+
+
+async def copy_vectors(
+    connection: Connection,
+    tenant: str,
+    model: int,
+    hashes: Sequence[bytes],
+    matrix: Vectors,
+    storage: Storage,
+) -> None:
+    """Store many vectors, none of which is there."""
+    packed = storage != "halfvec"
+    rows = (
+        packed_rows(tenant, model, hashes, matrix, storage)
+        if packed
+        else vector_rows(tenant, model, hashes, matrix)
+    )
+    async with connection.cursor().copy(_COPY_PACKED if packed else _COPY_VECTORS) as copy:
+        await copy.write(HEADER + rows + TRAILER)
 
 
 class DocumentWriter:
@@ -106,19 +157,17 @@ class DocumentWriter:
     async def _add_vectors(
         self, hashes: Sequence[bytes], effect: ReplaceDocuments
     ) -> psycopg.AsyncCursor[Any]:
-        return await run(
+        return await add_vectors(
             self._connection,
-            "add_vectors",
-            tenant=self._tenant,
-            model=self._model,
-            hashes=bytes_literal(hashes),
-            embeddings=[
-                orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY).decode()
-                for row in _rows(effect, hashes)
-            ],
+            self._tenant,
+            self._model,
+            hashes,
+            _rows(effect, hashes),
+            storage_of(effect.model),
         )
 
     async def _add_chunks(self, chunks: Sequence[NewChunk], index: Inverted) -> None:
+        read = [what_is_read(chunk.text) for chunk in chunks]
         await run(
             self._connection,
             "add_few",
@@ -131,6 +180,8 @@ class DocumentWriter:
             texts=array_literal([chunk.text.text for chunk in chunks]),
             terms=numbers_literal(index.lengths),
             tokens=numbers_literal(chunk.text.tokens for chunk in chunks),
+            befores=array_literal([before for before, _ in read]),
+            skipped=numbers_literal(skipped for _, skipped in read),
             postings=pack_block(index),
         )
 
@@ -156,7 +207,16 @@ class DocumentWriter:
                 self._tenant,
                 self._model,
                 (
-                    (c.id, c.document, c.text.hash, c.text.heading, c.text.text, n, c.text.tokens)
+                    (
+                        c.id,
+                        c.document,
+                        c.text.hash,
+                        c.text.heading,
+                        c.text.text,
+                        n,
+                        c.text.tokens,
+                        *what_is_read(c.text),
+                    )
                     for c, n in zip(chunks, index.lengths, strict=True)
                 ),
             )
@@ -168,9 +228,8 @@ class DocumentWriter:
         held = await self._held(given)
         fresh = [hash_ for hash_ in given if hash_ not in held]
         if fresh:
-            rows = vector_rows(self._tenant, self._model, fresh, _rows(effect, fresh))
-            async with self._connection.cursor().copy(_COPY_VECTORS) as copy:
-                await copy.write(HEADER + rows + TRAILER)
+            matrix, storage = _rows(effect, fresh), storage_of(effect.model)
+            await copy_vectors(self._connection, self._tenant, self._model, fresh, matrix, storage)
 
     # ------------------------------------------------------------------ both
 

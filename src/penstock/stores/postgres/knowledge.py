@@ -13,13 +13,14 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors as pg
 
-from penstock.errors import FatalError, RetryableError
+from penstock.errors import ChangedModelError, FatalError, RetryableError
 from penstock.records import DOCUMENTS, Position
 from penstock.stores.base import (
     DEFAULT_TENANT,
     DocumentVersion,
     ReplaceDocuments,
     TruncateDocuments,
+    storage_of,
 )
 from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.document_writer import FEW, SQL, DocumentWriter, run
@@ -164,13 +165,16 @@ class _Asking:
             "sources": array_literal([version.source for version in self._versions]),
             "keys": array_literal([version.key for version in self._versions]),
         }
+        chosen = {**names, "model": effect.model}
         # What a small change needs is asked for before it is known; gaps between ids cost nothing.
         few = len(self._versions) <= FEW and len(effect.vectors) <= FEW
         async with self._connection.pipeline():
+            await run(self._connection, "hold_serving", tenant=self._tenant)
+            serving = await run(self._connection, "serving", tenant=self._tenant)
             model = await run(self._connection, "find_model", name=effect.model)
             locked = await run(self._connection, "lock_documents", **names)
             chunks = await self._connection.execute(
-                SQL["stored_chunks"], names, prepare=True, binary=True
+                SQL["stored_chunks"], chosen, prepare=True, binary=True
             )
             if few:
                 spare = await run(
@@ -184,7 +188,25 @@ class _Asking:
             if few:
                 self._spare = (await spare.fetchall())[0]
             row = await model.fetchone()
-        return _checked_model(effect, row or await self._add_model(effect))
+            served = await serving.fetchone()
+        found = _checked_model(effect, row or await self._add_model(effect))
+        await self._expect_serving(effect, found, None if served is None else served[0])
+        return found
+
+    async def _expect_serving(
+        self, effect: ReplaceDocuments, model: int, serving: int | None
+    ) -> None:
+        """Vectors of one model only are searched: what was made for another is made again."""
+        if serving is None:
+            await run(self._connection, "begin_serving", tenant=self._tenant, model=model)
+            cursor = await run(self._connection, "serving", tenant=self._tenant)
+            [(serving,)] = await cursor.fetchall()
+        if serving != model:
+            raise ChangedModelError(
+                f"expected vectors of the model that is searched, got some of {effect.model!r}: "
+                "another was taken into use meanwhile, and they are made again",
+                model=effect.model,
+            )
 
     async def _add_model(self, effect: ReplaceDocuments) -> tuple[int, int] | None:
         await run(
@@ -192,6 +214,7 @@ class _Asking:
             "add_model",
             name=effect.model,
             dimensions=effect.matrix.shape[1],
+            storage=storage_of(effect.model),
         )
         cursor = await run(self._connection, "find_model", name=effect.model)
         return await cursor.fetchone()

@@ -3,9 +3,21 @@
 -- name: find_model
 SELECT id, dimensions FROM penstock.models WHERE name = %(name)s
 
+-- name: hold_serving
+-- Until this transaction ends no other model is taken into use.
+SELECT pg_advisory_xact_lock_shared(7302188, hashtext(%(tenant)s))
+
+-- name: serving
+SELECT model FROM penstock.serving_models WHERE tenant = %(tenant)s
+
+-- name: begin_serving
+INSERT INTO penstock.serving_models (tenant, model) VALUES (%(tenant)s, %(model)s)
+ON CONFLICT (tenant) DO NOTHING
+
 -- name: add_model
 -- Waits for a transaction that adds the same name; find_model then finds what that one added.
-INSERT INTO penstock.models (name, dimensions) VALUES (%(name)s, %(dimensions)s)
+INSERT INTO penstock.models (name, dimensions, storage)
+VALUES (%(name)s, %(dimensions)s, %(storage)s)
 ON CONFLICT (name) DO NOTHING
 
 -- name: lock_documents
@@ -17,11 +29,17 @@ ORDER BY d.source, d.key
 FOR UPDATE OF d
 
 -- name: stored_chunks
--- A statement of its own, after the locks: it sees what the lock's former holder did.
-SELECT c.document_id, array_agg(c.id), array_agg(c.hash), array_agg(c.model)
+-- A statement of its own, after the locks: it sees what the lock's former holder did. A chunk that
+-- was cut for another model is as good as one of this, if its text has a vector of this.
+SELECT c.document_id, array_agg(c.id), array_agg(c.hash),
+       array_agg(CASE WHEN c.model = m.id OR EXISTS (
+           SELECT FROM penstock.vectors v
+           WHERE v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash) THEN m.id
+           ELSE c.model END)
 FROM unnest(%(sources)s::text[], %(keys)s::text[]) w (source, key)
 JOIN penstock.documents d ON d.tenant = %(tenant)s AND d.source = w.source AND d.key = w.key
 JOIN penstock.chunks c ON c.document_id = d.id
+LEFT JOIN penstock.models m ON m.name = %(model)s
 GROUP BY c.document_id
 
 -- name: allocate
@@ -40,7 +58,10 @@ WITH gone AS (
     DELETE FROM penstock.chunks WHERE id = ANY(%(gone)s::bigint[]) RETURNING tenant, model, hash, terms
 ), loose AS (
     INSERT INTO penstock.loose_vectors (tenant, model, hash)
-    SELECT DISTINCT tenant, model, hash FROM gone ORDER BY hash
+    SELECT DISTINCT v.tenant, v.model, v.hash
+    FROM gone CROSS JOIN penstock.models m
+    JOIN penstock.vectors v ON v.tenant = gone.tenant AND v.model = m.id AND v.hash = gone.hash
+    ORDER BY v.hash, v.model
     ON CONFLICT (tenant, model, hash) DO UPDATE SET since = excluded.since
 )
 INSERT INTO penstock.text_statistics (tenant, writer, chunks, terms)
@@ -55,15 +76,24 @@ SELECT %(tenant)s, %(model)s, w.hash, w.embedding::halfvec
 FROM unnest(%(hashes)s::bytea[], %(embeddings)s::text[]) w (hash, embedding) ORDER BY w.hash
 ON CONFLICT (tenant, model, hash) DO NOTHING
 
+-- name: add_packed_vectors
+INSERT INTO penstock.vectors (tenant, model, hash, signs, bytes)
+SELECT %(tenant)s, %(model)s, w.hash, w.signs::bit varying, w.bytes
+FROM unnest(%(hashes)s::bytea[], %(signs)s::text[], %(bytes)s::bytea[]) w (hash, signs, bytes)
+ORDER BY w.hash
+ON CONFLICT (tenant, model, hash) DO NOTHING
+
 -- name: add_few
 -- All that a small change adds, in one statement.
 WITH chunk AS (
     INSERT INTO penstock.chunks
-        (id, tenant, document_id, hash, model, heading, text, terms, tokens)
-    SELECT w.id, %(tenant)s, w.document_id, w.hash, %(model)s, w.heading, w.text, w.terms, w.tokens
+        (id, tenant, document_id, hash, model, heading, text, terms, tokens, before, skipped)
+    SELECT w.id, %(tenant)s, w.document_id, w.hash, %(model)s, w.heading, w.text, w.terms, w.tokens,
+           w.before, w.skipped
     FROM unnest(%(chunk_ids)s::bigint[], %(chunk_documents)s::bigint[], %(chunk_hashes)s::bytea[],
-                %(headings)s::text[], %(texts)s::text[], %(terms)s::int[], %(tokens)s::int[])
-         w (id, document_id, hash, heading, text, terms, tokens)
+                %(headings)s::text[], %(texts)s::text[], %(terms)s::int[], %(tokens)s::int[],
+                %(befores)s::text[], %(skipped)s::int[])
+         w (id, document_id, hash, heading, text, terms, tokens, before, skipped)
 )
 INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(postings)s)
 
@@ -159,4 +189,4 @@ WITH candidate AS (
 DELETE FROM penstock.vectors v USING candidate w
 WHERE v.tenant = w.tenant AND v.model = w.model AND v.hash = w.hash
   AND NOT EXISTS (SELECT FROM penstock.chunks c
-                  WHERE c.tenant = w.tenant AND c.model = w.model AND c.hash = w.hash)
+                  WHERE c.tenant = w.tenant AND c.hash = w.hash)

@@ -43,6 +43,23 @@ class NewChunk(NamedTuple):
     text: ChunkText
 
 
+def what_is_read(chunk: ChunkText) -> tuple[str, int]:
+    """What stands before the passage when the model reads it, and how many of the passage's first
+    characters it does not read: enough to have another model read the same later."""
+    text, embedded = chunk.text, chunk.embedded
+    if embedded.endswith(text):
+        return embedded[: len(embedded) - len(text)], 0
+    # The longest common ending: if one of n characters is common, so are all shorter ones.
+    least, most = 0, min(len(text), len(embedded))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if embedded.endswith(text[len(text) - middle :]):
+            least = middle
+        else:
+            most = middle - 1
+    return embedded[: len(embedded) - least], len(text) - least
+
+
 @dataclass(slots=True)
 class Replacement:
     """What to write. Ids of what is new are given out by `number`."""

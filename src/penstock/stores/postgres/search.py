@@ -30,6 +30,7 @@ from penstock.stores.base import (
 from penstock.stores.postgres.candidates import Candidates, Model
 from penstock.stores.postgres.lexical import analyse
 from penstock.stores.postgres.live_rows import read_rows
+from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
 
 _OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -44,9 +45,14 @@ SELECT set_config('penstock.tenant', %(tenant)s, true),
        set_config('role', 'penstock_reader', true)
 """
 _READABLE = "SELECT ARRAY(SELECT penstock.readable_lists())"
-_MODEL = "SELECT id, dimensions FROM penstock.models WHERE name = %s"
+_MODEL = "SELECT id, dimensions, storage FROM penstock.models WHERE name = %s"
 _LATEST_MODEL = """
-SELECT id, dimensions FROM penstock.models WHERE dimensions = %s ORDER BY id DESC LIMIT 1
+SELECT id, dimensions, storage FROM penstock.models WHERE dimensions = %s ORDER BY id DESC LIMIT 1
+"""
+# Of this moment: a question whose vector another model made is embedded again.
+_SERVING = """
+SELECT m.name FROM penstock.serving_models s JOIN penstock.models m ON m.id = s.model
+WHERE s.tenant = penstock.tenant()
 """
 _PASSAGES = """
 SELECT c.chunk_id, d.id, d.source, d.key, d.title, c.heading, c.text, d.starts[p.place],
@@ -142,11 +148,13 @@ class PostgresSnapshot:
         model: str | None = None,
     ) -> list[Hit]:
         found = None if vector is None else await self._model(model, vector.size)
-        search = Candidates(
+        terms = analyse(text, self._language) if text else ()
+        packed = found is not None and found.storage != "halfvec"
+        search = (PackedCandidates if packed else Candidates)(
             self._connection,
             found,
             vector=vector,
-            terms=analyse(text, self._language) if text else (),
+            terms=terms,
             limit=limit,
             where=where,
             permitted=await self._may(),
@@ -159,6 +167,11 @@ class PostgresSnapshot:
             [(lists,)] = await self._readable.fetchall()
             self._permitted = Permitted(lists)
         return self._permitted
+
+    async def serving_model(self) -> str | None:
+        """The name of the model whose vectors are searched; None while there is none."""
+        row = await (await self._connection.execute(_SERVING, prepare=True)).fetchone()
+        return None if row is None else row[0]
 
     async def _model(self, name: str | None, dimensions: int) -> Model | None:
         """The model in the database; None while it has no vector there."""

@@ -15,6 +15,7 @@ import psycopg
 from psycopg import sql
 
 from penstock.database.connect import translated
+from penstock.stores.base import Storage
 
 Connection = psycopg.AsyncConnection[Any]
 Deed = Literal["none", "build", "rebuild", "vacuum"]
@@ -34,7 +35,7 @@ _LOCK: Final = 7_302_188_553  # one process maintains the index at a time
 _MODELS: Final = """
 SELECT m.id, m.dimensions,
        (SELECT count(*) FROM penstock.vectors v WHERE v.model = m.id),
-       i.indexrelid IS NOT NULL, coalesce(i.indisvalid, false)
+       i.indexrelid IS NOT NULL, coalesce(i.indisvalid, false), m.storage
 FROM penstock.models m
 LEFT JOIN pg_class k ON k.relname = 'vectors_nearest_' || m.id
      AND k.relnamespace = 'penstock'::regnamespace
@@ -57,6 +58,7 @@ class IndexState:
     exists: bool
     valid: bool
     dead: int = 0
+    storage: Storage = "halfvec"
 
 
 def before_bulk(state: IndexState, incoming: int) -> bool:
@@ -83,8 +85,8 @@ async def inspect(connection: Connection) -> list[IndexState]:
         [(dead,)] = await (await connection.execute(_DEAD)).fetchall()
         rows = await (await connection.execute(_MODELS)).fetchall()
     return [
-        IndexState(model, dimensions, vectors, exists, valid, dead)
-        for model, dimensions, vectors, exists, valid in rows
+        IndexState(model, dimensions, vectors, exists, valid, dead, storage)
+        for model, dimensions, vectors, exists, valid, storage in rows
     ]
 
 
@@ -98,6 +100,14 @@ async def drop_before_bulk(connection: Connection, model: str, incoming: int) ->
                 await _drop(connection, state)
                 return True
     return False
+
+
+async def drop_unused(connection: Connection) -> None:
+    """Drop the indexes of models that have no vectors any more."""
+    with translated():
+        for state in await inspect(connection):
+            if state.exists and not state.vectors:
+                await _drop(connection, state)
 
 
 async def maintain(connection: Connection) -> list[tuple[int, Deed]]:
@@ -140,6 +150,14 @@ def _name(state: IndexState) -> sql.Identifier:
     return sql.Identifier("penstock", f"vectors_nearest_{state.model}")
 
 
+def _expression(state: IndexState) -> sql.Composed:
+    """What is indexed: the numbers, or the signs where that is what is stored."""
+    numbers = "(embedding::halfvec({dimensions})) halfvec_cosine_ops"
+    signs = "(signs::bit({dimensions})) bit_hamming_ops"
+    chosen = sql.SQL(numbers) if state.storage == "halfvec" else sql.SQL(signs)
+    return chosen.format(dimensions=sql.Literal(state.dimensions))
+
+
 async def _drop(connection: Connection, state: IndexState) -> None:
     await connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(_name(state)))
 
@@ -155,11 +173,11 @@ async def _build(connection: Connection, state: IndexState) -> None:
         await connection.execute(
             sql.SQL(
                 "CREATE INDEX CONCURRENTLY {name} ON penstock.vectors USING hnsw"
-                " ((embedding::halfvec({dimensions})) halfvec_cosine_ops)"
+                " ({expression})"
                 " WITH (m = 16, ef_construction = 64) WHERE model = {model}"
             ).format(
                 name=sql.Identifier(f"vectors_nearest_{state.model}"),
-                dimensions=sql.Literal(state.dimensions),
+                expression=_expression(state),
                 model=sql.Literal(state.model),
             )
         )

@@ -1,0 +1,98 @@
+"""Vectors in fewer bits: their signs, and for int8 one byte a number beside them. Pure.
+
+An index on signs (Hamming distance) finds candidates; they are compared again with what is stored:
+int8 nearly exactly, signs with the question's full vector, which tells far more than the distance
+between two strings of bits.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from penstock.stores.base import Storage, Vectors
+
+_LEVELS: Final = 127
+_SCALE: Final = struct.Struct("<f")
+_LENGTH: Final = struct.Struct(">i").pack
+_COUNT: Final = struct.Struct(">h").pack
+_SIGN_TO_COSINE: Final = math.sqrt(math.pi / 2)
+"""The mean of |x| of a normal variable is sqrt(2 / pi) of its spread: undone, the product with
+signs estimates the cosine."""
+
+OVERSAMPLE: Final[dict[Storage, int]] = {"halfvec": 1, "int8": 8, "binary": 8}
+"""So many times the limit are candidates by signs."""
+
+
+def signs_of(matrix: Vectors) -> list[bytes]:
+    """A bit for each number, 1 where it is positive, as pgvector's binary_quantize has them."""
+    return [row.tobytes() for row in np.packbits(matrix > 0, axis=1)]
+
+
+def sign_text(vector: Vectors) -> str:
+    """The signs as PostgreSQL reads a bit string."""
+    return "".join("1" if value > 0 else "0" for value in vector.reshape(-1).tolist())
+
+
+def bytes_of(matrix: Vectors) -> list[bytes]:
+    """A scale and a byte for each number."""
+    scale = np.maximum(np.abs(matrix).max(axis=1), 1e-12) / _LEVELS
+    numbers = np.rint(matrix / scale[:, None]).astype(np.int8)
+    return [
+        _SCALE.pack(float(factor)) + row.tobytes()
+        for factor, row in zip(scale, numbers, strict=True)
+    ]
+
+
+def similarities(question: Vectors, stored: Sequence[bytes], storage: Storage) -> list[float]:
+    """The cosines of a question with vectors as they are stored."""
+    if not stored:
+        return []
+    question = question.reshape(-1)
+    if storage == "int8":
+        rows = np.frombuffer(b"".join(stored), np.int8).reshape(len(stored), -1)[:, _SCALE.size :]
+        numbers = rows.astype(np.float32)
+        lengths = np.maximum(np.linalg.norm(numbers, axis=1), 1e-12)
+        found: list[float] = (numbers @ question / lengths).tolist()
+        return found
+    bits = np.unpackbits(
+        np.frombuffer(b"".join(stored), np.uint8).reshape(len(stored), -1),
+        axis=1,
+        count=question.size,
+    )
+    numbers = bits.astype(np.float32) * 2 - 1
+    estimate = numbers @ question * (_SIGN_TO_COSINE / math.sqrt(question.size))
+    clipped: list[float] = np.clip(estimate, -1.0, 1.0).tolist()
+    return clipped
+
+
+def packed_rows(
+    tenant: str, model: int, hashes: Sequence[bytes], matrix: Vectors, storage: Storage
+) -> bytes:
+    """Rows of (tenant, model, hash, signs, bytes) in the binary form of COPY."""
+    name = tenant.encode()
+    head = (
+        _COUNT(5) + _LENGTH(len(name)) + name + _LENGTH(2) + _COUNT(model) + _LENGTH(len(hashes[0]))
+    )
+    bits = _LENGTH(matrix.shape[1])
+    signs = signs_of(matrix)
+    numbers: Sequence[bytes | None] = (
+        bytes_of(matrix) if storage == "int8" else [None] * len(hashes)
+    )
+    parts: list[bytes] = []
+    for hash_, sign, number in zip(hashes, signs, numbers, strict=True):
+        parts += [head, hash_, _LENGTH(4 + len(sign)), bits, sign]
+        parts += [_LENGTH(-1)] if number is None else [_LENGTH(len(number)), number]
+    return b"".join(parts)
+
+
+def stored_bytes(dimensions: int, storage: Storage) -> int:
+    """What one vector takes in the table, without the row's own head."""
+    if storage == "halfvec":
+        return 8 + 2 * dimensions
+    signs = 8 + (dimensions + 7) // 8
+    return signs + (4 + _SCALE.size + dimensions if storage == "int8" else 0)
