@@ -29,19 +29,26 @@ def campaigns() -> list[str]:
     """The stored campaigns, the shortest first."""
     reports = [json.loads(path.read_text()) for path in RESULTS.glob("torture*.json")]
     heads = (
-        "source", "log", "workers / partitions", "seed", "kills", "changes", "faults", "lost", "doubled", "out of order",
-        "acknowledged too early", "first new change after, p50 / max", "peak memory", "took",
+        "source", "log", "workers / partitions", "seed", "kills", "changes", "faults", "lost",
+        "doubled", "out of order", "acknowledged too early", "first new change after, p50 / max",
+        "peak memory", "took",
     )  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for report in sorted(reports, key=lambda report: report["kills"]):
         recovery = report["recovery_s"]
-        lines.append(
-            f"| {' | '.join(_setting(report))} | {report['seed']} | {report['kills']:,} | {report['changes']:,} "
-            f"| {sum(report['faults'].values()):,} | {report['lost']} | {report['duplicated']} "
-            f"| {report['out_of_order']} | {report['acknowledged_too_early']} "
-            f"| {recovery['p50']} / {recovery['max']} s | {report['peak_rss_mb']} MB "
-            f"| {report['seconds'] / 60:.0f} min |"
+        cells = (
+            *_setting(report),
+            report["seed"],
+            f"{report['kills']:,}",
+            f"{report['changes']:,}",
+            f"{sum(report['faults'].values()):,}",
+            *(report[name] for name in ("lost", "duplicated", "out_of_order")),
+            report["acknowledged_too_early"],
+            f"{recovery['p50']} / {recovery['max']} s",
+            f"{report['peak_rss_mb']} MB",
+            f"{report['seconds'] / 60:.0f} min",
         )
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     for report in reports:
         lines += ["", *_recoveries(report)]
     return lines

@@ -141,7 +141,7 @@ class MariaShop:
                 await self._ask(f"KILL {number}")
 
     async def lose(self) -> str:
-        """All binlogs but a new one are purged; the server keeps those that somebody seems to read."""
+        """All binlogs but a new one are purged; the server keeps what somebody seems to read."""
         await self._ask("FLUSH BINARY LOGS")
         *older, newest = await self._ask("SHOW BINARY LOGS")
         until = time.monotonic() + 20

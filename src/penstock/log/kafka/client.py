@@ -25,6 +25,8 @@ REQUEST_S: Final = 10.0
 """How long a broker may take to answer before it counts as unavailable."""
 
 _THREADS: Final = 24
+_UNTRUSTED: Final = "certificate verify failed"
+"""What OpenSSL says of a server whose certificate none of the CAs that are trusted has signed."""
 
 _ALL: Final[Mapping[str, Any]] = {
     "client.id": "penstock",
@@ -66,6 +68,10 @@ class Client:
             **(settings or {}),
             "bootstrap.servers": bootstrap_servers,
         }
+        # A connection that is refused is tried again for ever, and what asked runs out of time: why
+        # is told here only.
+        self._refusal: str | None = None
+        self._common["error_cb"] = self._hear
         self.bootstrap_servers = bootstrap_servers
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="penstock-kafka")
         self._admin: AdminClient | None = None
@@ -100,10 +106,25 @@ class Client:
         loop = asyncio.get_running_loop()
 
         def run() -> T:
-            with translated():
-                return function(*args, **kwargs)
+            self._refusal = None
+            try:
+                with translated():
+                    return function(*args, **kwargs)
+            except UnavailableError as error:
+                if self._admin is not None:
+                    self._admin.poll(0)  # hands over what it has to tell
+                if self._refusal is None:
+                    raise
+                raise _refused(self._refusal) from error
 
         return await loop.run_in_executor(self._threads, run)
+
+    def _hear(self, error: Any) -> None:
+        """What the library tells beside its answers; called in threads of its own."""
+        codes = library().KafkaError
+        said = str(error.str())
+        if error.code() == codes._AUTHENTICATION or _UNTRUSTED in said:  # noqa: SLF001
+            self._refusal = f"{error.name()}: {said}"
 
     def close(self) -> None:
         """Let the threads end."""
@@ -173,8 +194,15 @@ def meaning(error: Any) -> FatalError | UnavailableError | FencedError:
         codes.MSG_SIZE_TOO_LARGE,
     }
     if code in refused:
-        return FatalError(
-            f"expected Kafka to allow what the log needs, it refuses ({said}): look at "
-            "docs/howto/kafka.md for the rights and settings, and mend `log`"
-        )
+        return _refused(said)
     return UnavailableError(f"Kafka is not available ({said})")
+
+
+def _refused(said: str) -> FatalError:
+    hint = ""
+    if _UNTRUSTED in said:
+        hint = " (`ssl.ca.location` in `log.options`: the CA that signed the brokers' certificates)"
+    return FatalError(
+        f"expected Kafka to allow what the log needs, it refuses ({said}): look at "
+        f"docs/howto/kafka.md for the rights and settings, and mend `log`{hint}"
+    )
