@@ -1,7 +1,7 @@
 """Permissions: the whole matrix, what they cost a query, how soon one revoked is gone.
 
     python bench/permissions.py matrix [QUERIES] [SEED]    20 users, 50 groups, 2,000 documents;
-                                                           two seeds are kept: 50,000 queries
+                                                           5 seeds of 10,000 queries are kept
     python bench/permissions.py latency                    with lists and without, in one run
     python bench/permissions.py revoke                     from the commit to the next query
 
@@ -64,8 +64,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 # --------------------------------------------------------------------------- the matrix
 
 
-async def matrix(queries: int = 25_000, seed: int = 1) -> Report:
-    report = Report(f"permissions-matrix-{seed}")
+async def matrix(queries: int = 10_000, seed: int = 1) -> Report:
+    report = Report("permissions-matrix")
     size = Size(users=20, groups=50, documents=2000, folders=40)
     async with server() as postgres:
         dsn = postgres.dsn("postgres")
@@ -283,11 +283,29 @@ async def _rounds(
     return times
 
 
+def _joined(file: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """The runs of other seeds stay; the sums are over all."""
+
+    def figure(run: dict[str, Any], name: str) -> float:
+        return next(r["value"] for r in run["results"] if r["measure"] == name)
+
+    runs = json.loads(file.read_text())["runs"] if file.exists() else []
+    runs = [run for run in runs if figure(run, "seed") != figure(report, "seed")] + [report]
+    summed = ("queries", "hits", "foreign hits", "answers with fewer than could be had")
+    return {
+        "name": report["name"],
+        "sums": {name: sum(figure(run, name) for run in runs) for name in summed},
+        "runs": runs,
+    }
+
+
 def main() -> None:
     name, *arguments = sys.argv[1:] or ["matrix"]
     measure = {"matrix": matrix, "latency": latency, "revoke": revoke}[name]
     report = asyncio.run(measure(*map(int, arguments))).to_dict()
     file = RESULTS / f"{report['name']}.json"
+    if name == "matrix":
+        report = _joined(file, report)
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
 
