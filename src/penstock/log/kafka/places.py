@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
+from penstock.errors import UnavailableError
 from penstock.log.kafka.client import REQUEST_S, Client, library
 from penstock.log.kafka.frames import Append, Totals
 from penstock.log.kafka.readers import Partition, Reader, Readers
@@ -83,10 +84,19 @@ class Places:
             ends: dict[Partition, LogPosition] = {}
             for place, answer in answers.items():
                 try:
-                    ends[place.topic, place.partition] = LogPosition(answer.result().offset)
+                    offset = answer.result().offset
                 except kafka.KafkaException as error:
                     if error.args[0].code() not in _absent():
                         raise
+                    continue
+                if offset < 0:
+                    # The library's mark of "not known", without an error: the connection broke. Taken
+                    # for an end, all positions would lie behind it.
+                    raise UnavailableError(
+                        f"expected Kafka to say where partition {place.partition} of "
+                        f"{place.topic!r} begins and ends, got no answer ({offset})"
+                    )
+                ends[place.topic, place.partition] = LogPosition(offset)
             found.append(ends)
         lows, highs = found
         return {p: Bounds(lows[p], highs[p]) for p in partitions if p in lows and p in highs}
