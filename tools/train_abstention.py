@@ -29,6 +29,7 @@ from penstock.evaluate.dataset import Query, read_dataset
 from penstock.evaluate.run import loaded
 from penstock.models.answerable import FITTED, SIGNS, signs
 from penstock.models.extractive import ExtractiveReader, summary
+from penstock.principals import Principal
 from penstock.project import Project
 from penstock.serving.answer import evidence_of
 from penstock.stores.postgres.lexical import analyse
@@ -110,7 +111,9 @@ async def read(project: Project, questions: Sequence[str]) -> NDArray[np.float64
     builder, reader = project.contexts(), ExtractiveReader(project.embedder())
     rows = []
     for number, question in enumerate(questions, 1):
-        looked = await reader.look(question, evidence_of(await builder.context(question)))
+        looked = await reader.look(
+            question, evidence_of(await builder.context(question, Principal()))
+        )
         if looked is None:
             rows.append([0.0] * len(SIGNS))
         else:

@@ -548,7 +548,7 @@ async def test_stored_vectors_are_read_with_their_tokens(world: World) -> None:
     """Only those of this model and head, and only of who asks."""
     await store(world.writer, replacing(Doc("a", "river gate"), head="head-1"))
     await store(world.writer, replacing(Doc("b", "valve report")))
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         hits = await snapshot.candidates(None, "river valve", limit=5, where=Filter())
         chunks = [hit.chunk for hit in hits]
         assert len(chunks) == 2
@@ -560,7 +560,7 @@ async def test_stored_vectors_are_read_with_their_tokens(world: World) -> None:
         assert await snapshot.vectors(chunks, model=MODEL, head="head-2") == {}
         assert await snapshot.vectors(chunks, model="another", head="head-1") == {}
         assert await snapshot.vectors([], model=MODEL, head="head-1") == {}
-    async with world.reader.snapshot(tenant="other") as snapshot:
+    async with world.reader.snapshot(Principal(tenant="other")) as snapshot:
         assert await snapshot.vectors(chunks, model=MODEL, head="head-1") == {}
 
 
@@ -570,9 +570,9 @@ async def test_words_weigh_more_the_fewer_chunks_hold_them(world: World) -> None
     docs = [Doc(f"d{i}", f"river report {'valve' if i == 3 else 'gate'} {i}") for i in range(6)]
     await store(world.writer, replacing(*docs))
     question = "Which river has a VALVE, and a dragon?"
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         cold = await snapshot.rarities(question)
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         await snapshot.candidates(vector_of("x"), question, limit=3, where=Filter(), model=MODEL)
         warm = await snapshot.rarities(question)
     assert cold == warm
@@ -586,10 +586,10 @@ async def test_a_filter_by_an_unknown_field_is_an_error(world: World) -> None:
     of documents that may not be seen are not told."""
     docs = [
         Doc("a", "river gate", metadata={"language": "de", "year": 2026}),
-        Doc("b", "river valve", metadata={"secret": 1}, allow=["board"]),
+        Doc("b", "river valve", metadata={"secret": 1}, allow=["user:board"]),
     ]
     await store(world.writer, replacing(*docs))
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         assert await snapshot.fields() == ["language", "year"]
         for where, found in (
             ({"language": "de"}, 1),
@@ -612,8 +612,8 @@ async def test_a_filter_by_an_unknown_field_is_an_error(world: World) -> None:
 async def test_the_chunks_around_are_read_in_their_order(world: World) -> None:
     """As far as the document goes, and only of documents that may be seen."""
     text = "\n\n".join(["zero river", "one", "two valve", "three"])
-    await store(world.writer, replacing(Doc("a", text), Doc("b", "gate", allow=["board"])))
-    async with world.reader.snapshot(principals=["board"]) as snapshot:
+    await store(world.writer, replacing(Doc("a", text), Doc("b", "gate", allow=["user:board"])))
+    async with world.reader.snapshot(Principal("board")) as snapshot:
         hits = await snapshot.candidates(None, "river valve gate", limit=9, where=Filter())
         chunks = {p.text: p.chunk for p in await snapshot.passages([hit.chunk for hit in hits])}
         found = await snapshot.around(list(chunks.values()), 1)
@@ -624,6 +624,6 @@ async def test_the_chunks_around_are_read_in_their_order(world: World) -> None:
             "gate": ["gate"],
         }
         assert all(text[start:end] == part for part, start, end in found[chunks["two valve"]])
-    async with world.reader.snapshot() as snapshot:
+    async with world.reader.snapshot(Principal()) as snapshot:
         assert await snapshot.around([chunks["gate"]], 1) == {}
         assert await snapshot.around([], 1) == {}

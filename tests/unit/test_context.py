@@ -185,5 +185,5 @@ async def test_a_limit_that_makes_no_sense_is_refused(limit: int) -> None:
     """Before anything is embedded or read."""
     snapshots = ScriptedSnapshots(passages=[passage(1, "one")])
     with pytest.raises(ConfigError, match="expected a limit from 1 to 1000"):
-        await builder(snapshots).context("q", limit=limit)
+        await builder(snapshots).context("q", Principal(), limit=limit)
     assert snapshots.events == []

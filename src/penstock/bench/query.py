@@ -8,6 +8,7 @@ import time
 from penstock.bench.report import Report
 from penstock.bench.world import scalar, sentence, world
 from penstock.database.connect import connect
+from penstock.principals import Principal
 from penstock.serving.context import ContextBuilder
 from penstock.telemetry import percentiles
 
@@ -39,7 +40,7 @@ async def measure(*, size: int | None, embedder: str) -> Report:
             for name, builder in asked.items():
                 question = _question(chance)
                 began = time.perf_counter()
-                await builder.context(question)
+                await builder.context(question, Principal())
                 if i >= 20:
                     times[name].append((time.perf_counter() - began) * 1000)
         async with await connect(project.dsn) as reader:

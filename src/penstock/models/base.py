@@ -76,6 +76,8 @@ async def serving(embedder: Embedder, *, fresh: bool = True) -> Embedder:
     if isinstance(embedder, ChangingEmbedder):
         return await embedder.serving(fresh=fresh)
     return embedder
+
+
 class Weighted(NamedTuple):
     """A word of a text, from ``start`` to ``end``, and how much it tells."""
 

@@ -18,7 +18,7 @@ from penstock.errors import BadRecordError, ConfigError, RetryableError
 from penstock.models.base import Embedded, Embedder, token_embedder
 from penstock.runtimes.base import Backoff
 from penstock.settings import EmbedderSettings, EndpointSettings
-from penstock.stores.postgres.document_writer import Tokens
+from penstock.stores.postgres.document_writer import NO_TOKENS, Tokens
 from penstock.stores.postgres.model_registry import Lacking, PostgresModels, StoredModel
 
 if TYPE_CHECKING:
@@ -270,10 +270,8 @@ async def _fill_portion(
     taken, made = await _embed(to.embedder, wanted, filled)
     if taken:
         model = token_embedder(to.embedder)
-        tokens = Tokens(model.head, made.tokens) if model is not None else Tokens()
-        filled.texts += await registry.store(
-            to.id, to.embedder.name, taken, made.vectors, tokens
-        )
+        tokens = Tokens(model.head, made.tokens) if model is not None else NO_TOKENS
+        filled.texts += await registry.store(to.id, to.embedder.name, taken, made.vectors, tokens)
         filled.characters += sum(len(item.text) for item in taken)
 
 

@@ -197,9 +197,7 @@ class ContextBuilder:
         for attempt in range(1, _ATTEMPTS + 1):
             # Whether it is still the one that is searched is seen in the snapshot.
             embedder = await serving(self._embedder, fresh=attempt > 1)
-            asked = _Asked(
-                question, embedder.name, where, limit, mode, shape or self._shape
-            )
+            asked = _Asked(question, embedder.name, where, limit, mode, shape or self._shape)
             vector = None
             if mode != "text":
                 vector = (await question_vectors(embedder, [question]))[0]

@@ -62,6 +62,9 @@ class Tokens(NamedTuple):
     packed: Sequence[bytes] = ()
 
 
+NO_TOKENS: Final = Tokens()
+
+
 async def add_vectors(
     connection: Connection,
     tenant: str,

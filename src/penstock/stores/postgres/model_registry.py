@@ -21,7 +21,7 @@ from penstock.database.queries import load_queries
 from penstock.errors import FatalError
 from penstock.stores.base import Storage, Vectors, storage_of
 from penstock.stores.postgres import vector_index
-from penstock.stores.postgres.document_writer import Tokens, add_vectors
+from penstock.stores.postgres.document_writer import NO_TOKENS, Tokens, add_vectors
 from penstock.stores.postgres.packed import stored_bytes
 
 _SQL: Final = load_queries(Path(__file__).with_name("model_registry.sql"))
@@ -144,7 +144,7 @@ class PostgresModels:
         name: str,
         lacking: Sequence[Lacking],
         vectors: Vectors,
-        tokens: Tokens = Tokens(),
+        tokens: Tokens = NO_TOKENS,
     ) -> int:
         """Store vectors of those texts that are still somebody's; returns how many."""
         with translated():

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import numpy as np
 import psycopg
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
