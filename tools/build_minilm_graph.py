@@ -131,7 +131,7 @@ def embed(graph: Graph, *, int8: bool) -> str:
 
 
 def build(*, int8: bool) -> ModelProto:
-    """The whole graph: tokens of one text to its vector of length 1."""
+    """The whole graph: tokens of one text to its vector of length 1, and to those of the tokens."""
     graph = Graph()
     x = embed(graph, int8=int8)
     for number in range(LAYERS):
@@ -141,7 +141,11 @@ def build(*, int8: bool) -> ModelProto:
     length = graph.node("ReduceL2", [mean, axis], "norm", keepdims=1)
     graph.node("Div", [mean, length], "vector")
     inputs = [helper.make_tensor_value_info("tokens", TensorProto.INT64, [1, "tokens"])]
-    outputs = [helper.make_tensor_value_info("vector", TensorProto.FLOAT, [1, WIDTH])]
+    last = f"layer{LAYERS - 1}.end"  # one row per token
+    outputs = [
+        helper.make_tensor_value_info("vector", TensorProto.FLOAT, [1, WIDTH]),
+        helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, "tokens", WIDTH]),
+    ]
     made = helper.make_graph(graph.nodes, "minilm", inputs, outputs, graph.weights)
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid(MICROSOFT, 1)]
     model = helper.make_model(made, opset_imports=opsets, producer_name="penstock")

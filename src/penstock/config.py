@@ -28,15 +28,18 @@ from penstock.settings import (
     DeclaredTableSettings,
     DynamoDBSettings,
     EmbeddedLogSettings,
+    EndpointRerankerSettings,
     ExtractiveSettings,
     FilesSettings,
     FolderSettings,
     KafkaLogSettings,
     KafkaSettings,
     KinesisSettings,
+    LateInteractionSettings,
     MiniLMSettings,
     MySQLSettings,
     NatsSettings,
+    NoRerankerSettings,
     ObjectsSettings,
     PostgresSettings,
     RedisSettings,
@@ -252,6 +255,9 @@ _TAGGED: dict[str, Any] = {
     "cohere": CohereEmbedderSettings,
     "bedrock": BedrockEmbedderSettings,
     "extractive": ExtractiveSettings,
+    "late_interaction": LateInteractionSettings,
+    "none": NoRerankerSettings,
+    "endpoint": EndpointRerankerSettings,
     "embedded": EmbeddedLogSettings,
     "kafka": KafkaLogSettings,
 }
@@ -301,7 +307,7 @@ def _is_tag(path: Sequence[str | int], i: int) -> bool:
     before = path[i - 1]
     return (
         path[i] == "[key]"
-        or before in {"embedder", "generator"}
+        or before in {"embedder", "generator", "reranker"}
         or (i == 1 and before == "log")
         or (i == 2 and path[0] == "models")
         or (i == 2 and path[0] == "sources")

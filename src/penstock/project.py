@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
+    from penstock.serving.reranking import Reranker
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
@@ -66,6 +67,7 @@ class Project:
         self._snapshots: PostgresSnapshotStore | None = None
         self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
+        self._reranker: Reranker | None = None
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
 
@@ -119,7 +121,7 @@ class Project:
         async with contextlib.AsyncExitStack() as stack:
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
-            parts = (self._pool, self._log, self._embedder, self._answerer)
+            parts = (self._pool, self._log, self._embedder, self._reranker, self._answerer)
             for part in parts:
                 if part is not None:
                     stack.push_async_callback(part.close)
@@ -170,7 +172,15 @@ class Project:
             self.embedder(),
             clock=self.clock,
             rows=wiring.row_views(self.settings),
+            reranker=self.reranker(),
+            shape=wiring.shaping(self.settings),
         )
+
+    def reranker(self) -> Reranker | None:
+        """What orders candidates anew."""
+        if self._reranker is None:
+            self._reranker = wiring.reranker(self.settings, self.embedder())
+        return self._reranker
 
     def answerer(self) -> Answerer:
         """What answers questions."""
@@ -195,7 +205,7 @@ class Project:
             question,
             self._asking(principal),
             where=where or Filter(),
-            limit=limit or self.settings.answers.passages,
+            limit=self.settings.answers.passages if limit is None else limit,
             mode=mode,
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.errors import ConfigError
 from penstock.evaluate.run import evaluate_dataset
 
 
@@ -21,12 +22,13 @@ async def test_a_small_dataset_is_measured(
             "_id": f"p{i}",
             "title": word.title(),
             "text": f"The {word} number {i} was built in 19{i}0.",
+            "metadata": {"half": i // 4},
         }
         for i, word in enumerate(subjects)
     ]
     queries = [
         {"_id": f"q{i}", "text": f"When was the {word} built?",
-         "metadata": {"answers": [f"19{i}0"], "answerable": True}}
+         "metadata": {"answers": [f"19{i}0"], "answerable": True, "half": i // 4}}
         for i, word in enumerate(subjects)
     ]  # fmt: skip
     queries.append(
@@ -41,6 +43,7 @@ async def test_a_small_dataset_is_measured(
     report = await evaluate_dataset(tmp_path, embedder="constant")
     assert set(report) == {
         "vector", "text", "hybrid", "latency_ms", "chunks", "documents", "answers",
+        "abstention",
     }  # fmt: skip
     assert report["text"] == {"hit@1": 1.0, "recall@10": 1.0, "mrr@10": 1.0, "ndcg@10": 1.0}
     assert set(report["vector"]) == set(report["hybrid"]) == set(report["text"])
@@ -48,5 +51,15 @@ async def test_a_small_dataset_is_measured(
     assert set(report["latency_ms"]) == {"p50", "p95", "p99"}
     assert report["answers"]["answerable_questions"] == 8
     assert report["answers"]["abstained_when_unanswerable"] == 1.0
+    refused = report["abstention"]["answerable_refused"]
+    assert refused == pytest.approx(1 - report["answers"]["answered_when_answerable"])
+    assert report["abstention"]["f1"] == pytest.approx(2 / (2 + 8 * refused), abs=1e-3)
     assert "8 of 8 documents" in capsys.readouterr().err
     assert json.dumps(report)
+
+    report = await evaluate_dataset(tmp_path, embedder="constant", filter_field="half", quiet=True)
+    assert report["filter"] == {"field": "half", "hit@5": 1.0}
+    with pytest.raises(ConfigError, match="no document has 'quarter': documents have half, title"):
+        await evaluate_dataset(tmp_path, embedder="constant", filter_field="quarter", quiet=True)
+    with pytest.raises(ConfigError, match="no question has 'title'"):
+        await evaluate_dataset(tmp_path, embedder="constant", filter_field="title", quiet=True)

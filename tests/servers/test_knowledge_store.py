@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
@@ -400,6 +401,59 @@ async def test_vectors_without_chunks_are_kept_a_while_and_then_collected(
     assert await collect_garbage(connection, keep=timedelta(0)) == 2
     assert await known_vectors(connection, "model", hashes) == {hashes[0]}
     await expect_whole(connection)
+
+
+@pytest.mark.parametrize("count", [2, 80])
+async def test_g3_g5_tokens_live_and_go_with_their_text(connection: Connection, count: int) -> None:
+    """Stored in the transaction of the chunk, kept while its text is, collected with its vector;
+    whether few or many come."""
+    texts = [f"text {i}" for i in range(count)]
+    first = replacing(version("a", 1, texts))
+    tokens = [hash_[:5] for hash_ in first.vectors]
+    await apply(connection, replace(first, tokens=tokens, head="head-1"))
+    stored = "SELECT hash, head, v.tokens FROM penstock.vectors v JOIN penstock.chunks USING (hash)"
+    assert set(await rows(connection, stored)) == {
+        (hash_, "head-1", hash_[:5]) for hash_ in first.vectors
+    }
+    kept = replacing(version("a", 2, texts[:1]))
+    await apply(connection, ReplaceDocuments(kept.documents, "model", {}, kept.matrix[:0]))
+    [(hash_, head, packed)] = await rows(connection, stored)
+    assert (head, packed) == ("head-1", hash_[:5])
+    await collect_garbage(connection, keep=timedelta(0))
+    assert await rows(connection, "SELECT count(*) FROM penstock.vectors") == [(1,)]
+    # A text without tokens is stored beside one that has some.
+    await apply(connection, replacing(version("b", 1, ["plain"])))
+    assert len(await rows(connection, "SELECT FROM penstock.vectors WHERE head IS NULL")) == 1
+
+
+@pytest.mark.parametrize("count", [2, 80])
+async def test_texts_without_tokens_get_them_when_they_come_again(
+    connection: Connection, count: int
+) -> None:
+    """By a replay of the same version, by a new version, and by another document with the same
+    text; a text is not known under a head before its tokens are there."""
+    texts = [f"text {i}" for i in range(count)]
+
+    def tokened(position: int, head: str, key: str = "a") -> ReplaceDocuments:
+        effect = replacing(version(key, position, texts))
+        tokens = [head.encode() + hash_[:3] for hash_ in effect.vectors]
+        return replace(effect, tokens=tokens, head=head)
+
+    plain = replacing(version("a", 1, texts))
+    hashes = list(plain.vectors)
+    await apply(connection, plain)
+    heads = "SELECT DISTINCT head, substr(tokens, 1, 1) FROM penstock.vectors"
+    for effect, head in (
+        (tokened(1, "1"), "1"),
+        (tokened(2, "2"), "2"),
+        (tokened(1, "3", key="b"), "3"),
+        (tokened(1, "4"), "4"),  # older than what is stored
+    ):
+        assert await known_vectors(connection, "model", hashes, head) == set()
+        await apply(connection, effect)
+        assert await rows(connection, heads) == [(head, head.encode())]
+        assert await known_vectors(connection, "model", hashes, head) == set(hashes)
+    assert await known_vectors(connection, "model", hashes) == set(hashes)
 
 
 async def test_merging_keeps_every_posting_and_drops_dead_ones(connection: Connection) -> None:

@@ -23,6 +23,7 @@ from penstock.errors import ConfigError
 from penstock.principals import Principal
 from penstock.principals import principal as asking
 from penstock.records import Change, Op, Position
+from penstock.serving.retrieval import retrieve
 from penstock.stores.base import ApplyRows, Filter, Hit
 from penstock.stores.postgres.candidates import _NEAREST, K1, B, Candidates, Model
 from penstock.stores.postgres.lexical import analyse
@@ -541,3 +542,88 @@ async def test_ages_are_those_of_the_slowest_consumer(world: World) -> None:
     ]
     await world.execute(b"UPDATE penstock.consumers SET position = 7 WHERE topic = 'docs.bulk'")
     assert (await ages())[0] == ("docs", 500, "c", False)
+
+
+async def test_stored_vectors_are_read_with_their_tokens(world: World) -> None:
+    """Only those of this model and head, and only of who asks."""
+    await store(world.writer, replacing(Doc("a", "river gate"), head="head-1"))
+    await store(world.writer, replacing(Doc("b", "valve report")))
+    async with world.reader.snapshot(Principal()) as snapshot:
+        hits = await snapshot.candidates(None, "river valve", limit=5, where=Filter())
+        chunks = [hit.chunk for hit in hits]
+        assert len(chunks) == 2
+        found = await snapshot.vectors(chunks, model=MODEL, head="head-1")
+        [(chunk, (vector, tokens))] = found.items()
+        assert chunk in chunks
+        assert tokens == b"river ga"
+        assert np.allclose(vector, vector_of("river gate"), atol=1e-3)
+        assert await snapshot.vectors(chunks, model=MODEL, head="head-2") == {}
+        assert await snapshot.vectors(chunks, model="another", head="head-1") == {}
+        assert await snapshot.vectors([], model=MODEL, head="head-1") == {}
+    async with world.reader.snapshot(Principal(tenant="other")) as snapshot:
+        assert await snapshot.vectors(chunks, model=MODEL, head="head-1") == {}
+
+
+async def test_words_weigh_more_the_fewer_chunks_hold_them(world: World) -> None:
+    """With their places in the question; function words are not there; what no chunk holds weighs
+    most, and the same comes whether or not the question was searched before."""
+    docs = [Doc(f"d{i}", f"river report {'valve' if i == 3 else 'gate'} {i}") for i in range(6)]
+    await store(world.writer, replacing(*docs))
+    question = "Which river has a VALVE, and a dragon?"
+    async with world.reader.snapshot(Principal()) as snapshot:
+        cold = await snapshot.rarities(question)
+    async with world.reader.snapshot(Principal()) as snapshot:
+        await snapshot.candidates(vector_of("x"), question, limit=3, where=Filter(), model=MODEL)
+        warm = await snapshot.rarities(question)
+    assert cold == warm
+    weights = {question[word.start : word.end]: word.weight for word in warm.words}
+    assert list(weights) == ["river", "VALVE", "dragon"]
+    assert 0 < weights["river"] < weights["VALVE"] < weights["dragon"] == warm.most
+
+
+async def test_a_filter_by_an_unknown_field_is_an_error(world: World) -> None:
+    """Told with what was probably meant; a known field without a match is an empty answer. Fields
+    of documents that may not be seen are not told."""
+    docs = [
+        Doc("a", "river gate", metadata={"language": "de", "year": 2026}),
+        Doc("b", "river valve", metadata={"secret": 1}, allow=["user:board"]),
+    ]
+    await store(world.writer, replacing(*docs))
+    async with world.reader.snapshot(Principal()) as snapshot:
+        assert await snapshot.fields() == ["language", "year"]
+        for where, found in (
+            ({"language": "de"}, 1),
+            ({"language": "fr"}, 0),
+            ({"year": 2026}, 1),
+            ({"year": "2026"}, 0),
+        ):
+            result = await retrieve(
+                snapshot, "river", None, where=Filter(metadata=where), mode="text"
+            )
+            assert len(result.passages) == found
+        for where, said in (
+            ({"langauge": "de"}, "did you mean 'language'"),
+            ({"secret": 1}, "no document has 'secret': known: language, year"),
+        ):
+            with pytest.raises(ConfigError, match=said):
+                await retrieve(snapshot, "river", None, where=Filter(metadata=where), mode="text")
+
+
+async def test_the_chunks_around_are_read_in_their_order(world: World) -> None:
+    """As far as the document goes, and only of documents that may be seen."""
+    text = "\n\n".join(["zero river", "one", "two valve", "three"])
+    await store(world.writer, replacing(Doc("a", text), Doc("b", "gate", allow=["user:board"])))
+    async with world.reader.snapshot(Principal("board")) as snapshot:
+        hits = await snapshot.candidates(None, "river valve gate", limit=9, where=Filter())
+        chunks = {p.text: p.chunk for p in await snapshot.passages([hit.chunk for hit in hits])}
+        found = await snapshot.around(list(chunks.values()), 1)
+        texts = {name: [part[0] for part in found[chunk]] for name, chunk in chunks.items()}
+        assert texts == {
+            "zero river": ["zero river", "one"],
+            "two valve": ["one", "two valve", "three"],
+            "gate": ["gate"],
+        }
+        assert all(text[start:end] == part for part, start, end in found[chunks["two valve"]])
+    async with world.reader.snapshot(Principal()) as snapshot:
+        assert await snapshot.around([chunks["gate"]], 1) == {}
+        assert await snapshot.around([], 1) == {}

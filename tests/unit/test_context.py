@@ -178,3 +178,12 @@ def test_values_are_shown_as_people_write_them() -> None:
     assert jsonable({"a": [Decimal("1.10"), moment, float("inf"), {"b": b"\xff"}]}) == {
         "a": ["1.10", "2026-12-01T08:30:00+00:00", "inf", {"b": "\\xff"}]
     }
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001, 10_000])
+async def test_a_limit_that_makes_no_sense_is_refused(limit: int) -> None:
+    """Before anything is embedded or read."""
+    snapshots = ScriptedSnapshots(passages=[passage(1, "one")])
+    with pytest.raises(ConfigError, match="expected a limit from 1 to 1000"):
+        await builder(snapshots).context("q", Principal(), limit=limit)
+    assert snapshots.events == []

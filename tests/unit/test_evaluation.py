@@ -17,6 +17,7 @@ from penstock.evaluate.metrics import (
     reciprocal_rank,
     summary,
 )
+from penstock.stores.base import Filter
 
 GAINS = {"a": 3, "b": 1, "c": 0, "d": 2}
 
@@ -81,7 +82,7 @@ def test_a_dataset_is_read(tmp_path: Path) -> None:
     assert [(d.id, d.title, d.text) for d in data.documents] == [("p1", "T", "x"), ("p2", "", "y")]
     assert [q.answerable for q in data.queries] == [True, False, None]
     assert [dict(q.gains) for q in data.queries] == [{"p1": 1}, {}, {"p2": 2}]
-    assert (data.queries[0].title, data.queries[0].answers) == ("T", ("x",))
+    assert (data.queries[0].where, data.queries[0].answers) == (Filter(title="T"), ("x",))
     assert len(read_dataset(tmp_path, queries=1).queries) == 1
 
 

@@ -85,7 +85,9 @@ class Memory:
     async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
         return None
 
-    async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
+    async def known_vectors(
+        self, model: str, hashes: Sequence[bytes], head: str = ""
+    ) -> set[bytes]:
         return self.known.intersection(hashes)
 
     async def stored_metadata(

@@ -40,11 +40,12 @@ async def test_passages_carry_their_scores() -> None:
     )
     async with store.snapshot(Principal()) as snapshot:
         found = await retrieve(snapshot, "q", store.vector, model="m")
-        assert [(p.chunk, p.similarity, p.text_score) for p in found] == [
+        assert [(p.chunk, p.similarity, p.text_score) for p in found.passages] == [
             (2, 0.5, 0.2),
             (1, 0.3, 0.1),
         ]
-        assert found[0].score == pytest.approx(0.7)
+        assert found.passages[0].score == pytest.approx(0.7)
+        assert (found.reranked, found.note) == (None, None)
         await retrieve(snapshot, "q", store.vector, mode="vector")
         await retrieve(snapshot, "q", None, mode="text")
         assert store.asked == [(True, "q"), (True, None), (False, "q")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from json import loads
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.panel import Panel
@@ -10,12 +11,24 @@ from rich.text import Text
 
 from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app, run_async
 from penstock.cli.output import age, console, counted, print_json, shown, table
+from penstock.errors import ConfigError
+
+if TYPE_CHECKING:
+    from penstock.stores.base import Filter
 
 SourceOption = Annotated[
     list[str] | None, typer.Option("--source", "-s", help="Only this source; may be repeated.")
 ]
 PathOption = Annotated[
     str | None, typer.Option("--path", help="Only documents whose path matches, as 'policies/*'.")
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help="Only what has this in its metadata: FIELD=TEXT, or FIELD:=JSON for numbers and the "
+        "like; title=TEXT compares the title. May be repeated: all must hold.",
+    ),
 ]
 AsOption = Annotated[
     list[str] | None,
@@ -30,6 +43,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
     source: SourceOption = None,
     path: PathOption = None,
+    where: WhereOption = None,
     asking: AsOption = None,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
@@ -42,12 +56,10 @@ def ask(
     async def work() -> None:
         from penstock.principals import principal as named
         from penstock.project import open_project
-        from penstock.stores.base import Filter
 
-        where = Filter(sources=source, path=path)
-
+        chosen = _filter(source, path, where)
         async with open_project(file) as project:
-            answer = await project.answer(question, where=where, principal=named(asking or ()))
+            answer = await project.answer(question, where=chosen, principal=named(asking or ()))
             if json:
                 print_json(answer.to_dict())
                 return
@@ -62,6 +74,28 @@ def ask(
                 _say_why_nothing(answer.to_dict())
 
     run_async(work())
+
+
+def _filter(source: list[str] | None, path: str | None, where: list[str] | None) -> Filter:
+    from penstock.stores.base import Filter
+
+    found: dict[str, Any] = {}
+    for condition in where or ():
+        name, equals, value = condition.partition("=")
+        name, as_json = (name[:-1], True) if name.endswith(":") else (name, False)
+        try:
+            found[name] = loads(value) if as_json else value
+        except ValueError:
+            equals = ""
+        if not name or not equals:
+            raise ConfigError(
+                f"--where: expected FIELD=TEXT or FIELD:=JSON, got {condition!r}: "
+                "as in --where language=de or --where year:=2026"
+            )
+    title = found.pop("title", None)
+    return Filter(
+        sources=source, path=path, title=None if title is None else str(title), metadata=found
+    )
 
 
 def _say_why_nothing(answer: dict[str, Any]) -> None:
@@ -81,6 +115,7 @@ def search(
     ] = "hybrid",
     source: SourceOption = None,
     path: PathOption = None,
+    where: WhereOption = None,
     asking: AsOption = None,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
@@ -93,13 +128,11 @@ def search(
     async def work() -> None:
         from penstock.principals import principal as named
         from penstock.project import open_project
-        from penstock.stores.base import Filter
 
-        where = Filter(sources=source, path=path)
-
+        chosen = _filter(source, path, where)
         async with open_project(file) as project:
             context = await project.context(
-                question, where=where, limit=limit, mode=mode, principal=named(asking or ())
+                question, where=chosen, limit=limit, mode=mode, principal=named(asking or ())
             )
             if json:
                 print_json(context.to_dict())

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from penstock.errors import ConfigError
+from penstock.stores.base import Filter
+
+TITLE: Final = "title"
+"""The field that documents have outside of their metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +23,18 @@ class CorpusDocument:
     id: str
     title: str
     text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question. ``title`` restricts it to documents with that title; ``answers`` are texts that
-    answer it; ``answerable`` is None where nobody says."""
+    """One question. ``where`` restricts it to some documents; ``answers`` are texts that answer it;
+    ``answerable`` is None where nobody says."""
 
     id: str
     text: str
     gains: Mapping[str, int]
-    title: str | None = None
+    where: Filter = field(default_factory=Filter)
     answers: tuple[str, ...] = ()
     answerable: bool | None = None
 
@@ -42,25 +47,46 @@ class Dataset:
     queries: Sequence[Query]
 
 
-def read_dataset(folder: Path, *, queries: int | None = None) -> Dataset:
-    """Read a dataset; with ``queries``, only the first so many. `ConfigError` names what is amiss
-    with file and line."""
+def read_dataset(folder: Path, *, queries: int | None = None, filter_field: str = TITLE) -> Dataset:
+    """Read a dataset; with ``queries``, only the first so many. Questions that have a metadata
+    field ``filter_field`` are restricted to the documents that have the same. `ConfigError` names
+    what is amiss with file and line."""
     documents = [
-        CorpusDocument(_id(line, where), str(line.get("title") or ""), str(line.get("text") or ""))
+        CorpusDocument(
+            _id(line, where),
+            str(line.get("title") or ""),
+            str(line.get("text") or ""),
+            line.get("metadata") or {},
+        )
         for where, line in _lines(folder / "corpus.jsonl")
     ]
     if not documents:
         raise ConfigError(f"expected documents in {str(folder / 'corpus.jsonl')!r}, found none")
     gains = _gains(folder)
     asked = [
-        _query(line, where, gains) for where, line in _lines(folder / "queries.jsonl", most=queries)
+        _query(line, where, gains, filter_field)
+        for where, line in _lines(folder / "queries.jsonl", most=queries)
     ]
     if not asked:
         raise ConfigError(f"expected questions in {str(folder / 'queries.jsonl')!r}, found none")
     return Dataset(documents, asked)
 
 
-def _query(line: Mapping[str, Any], where: str, gains: Mapping[str, dict[str, int]]) -> Query:
+def expect_field(data: Dataset, name: str) -> None:
+    """`ConfigError` unless questions and documents share this field."""
+    of_documents = {key for document in data.documents for key in document.metadata} | {TITLE}
+    asks = any(query.where != Filter() for query in data.queries)
+    if name not in of_documents or not asks:
+        who = "question" if name in of_documents else "document"
+        raise ConfigError(
+            f"expected a field that questions and documents have in their metadata to filter by, "
+            f"but no {who} has {name!r}: documents have {', '.join(sorted(of_documents))}"
+        )
+
+
+def _query(
+    line: Mapping[str, Any], where: str, gains: Mapping[str, dict[str, int]], filter_field: str
+) -> Query:
     metadata = line.get("metadata") or {}
     answers = tuple(str(answer) for answer in metadata.get("answers") or ())
     answerable = metadata.get("answerable")
@@ -68,10 +94,16 @@ def _query(line: Mapping[str, Any], where: str, gains: Mapping[str, dict[str, in
         _id(line, where),
         str(line.get("text") or ""),
         gains.get(str(line["_id"]), {}),
-        metadata.get("title"),
+        _filter(filter_field, metadata.get(filter_field)),
         answers,
         bool(answers) or None if answerable is None else bool(answerable),
     )
+
+
+def _filter(name: str, value: Any) -> Filter:
+    if value is None:
+        return Filter()
+    return Filter(title=str(value)) if name == TITLE else Filter(metadata={name: value})
 
 
 def _gains(folder: Path) -> dict[str, dict[str, int]]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import orjson
 
 from penstock.clock import Clock
 from penstock.evaluate.dataset import CorpusDocument, Dataset, Query
-from penstock.evaluate.metrics import Gains, best_per_document, summary
+from penstock.evaluate.metrics import Gains, best_per_document
 from penstock.models.base import Embedder, question_vectors, serving
 from penstock.principals import Principal
 from penstock.records import Change, Microseconds, Op, Position, document_schema
 from penstock.serving.answer import Answer, Answerer
 from penstock.serving.context import ContextBuilder
-from penstock.serving.retrieval import Mode, fuse
-from penstock.stores.base import DEFAULT_TENANT, Filter, Snapshot, SnapshotStore
+from penstock.serving.reranking import Ranked, Reranker
+from penstock.serving.retrieval import Mode, again, fuse
+from penstock.stores.base import DEFAULT_TENANT, Snapshot, SnapshotStore
 from penstock.telemetry import percentiles
 
 SOURCE: Final = "corpus"
 MODES: Final[tuple[Mode, ...]] = ("vector", "text", "hybrid")
+RERANKED: Final = "reranked"
 CANDIDATES: Final = 50
 TIMED: Final = 300
 """Questions that are timed one by one on the full path, embedding included."""
@@ -28,6 +32,8 @@ ANSWERED: Final = 400
 """Questions that are answered, of each kind (answerable, not answerable)."""
 _BATCH: Final = 256
 
+Rankings: TypeAlias = dict[str, list[tuple[list[str], Gains]]]
+"""By mode: for each question the documents, best first, and the judgements."""
 Load = Callable[[Sequence[Change]], Awaitable[None]]
 """Brings changes of documents through the pipeline into the store."""
 
@@ -44,7 +50,18 @@ async def load_corpus(
 
 def _change(number: int, document: CorpusDocument) -> Change:
     text = document.text
-    row = (document.id, document.title, "text/plain", text, "", str(len(text)), None, "{}", None)
+    metadata = orjson.dumps(dict(document.metadata)).decode()
+    row = (
+        document.id,
+        document.title,
+        "text/plain",
+        text,
+        "",
+        str(len(text)),
+        None,
+        metadata,
+        None,
+    )
     return Change(
         document_schema(SOURCE),
         Op.READ,
@@ -61,12 +78,15 @@ async def rank(
     embedder: Embedder,
     tell: Callable[[str], None],
     *,
+    reranker: Reranker | None = None,
     tenant: str = DEFAULT_TENANT,
-) -> dict[str, dict[str, float]]:
-    """The four measures by vector, by words and by both, over all judged questions."""
+) -> Rankings:
+    """All judged questions by vector, by words and by both, and in the order that the reranker
+    makes of that."""
     embedder = await serving(embedder)
     judged = [query for query in dataset.queries if any(g > 0 for g in query.gains.values())]
-    rankings: dict[Mode, list[tuple[list[str], Gains]]] = {mode: [] for mode in MODES}
+    modes = (*MODES, RERANKED) if reranker is not None else MODES
+    rankings: Rankings = {mode: [] for mode in modes}
     async with snapshots.snapshot(Principal(tenant=tenant)) as snapshot:
         keys = _Keys(snapshot)
         for start in range(0, len(judged), _BATCH):
@@ -78,15 +98,19 @@ async def rank(
                     vector,
                     query.text,
                     limit=CANDIDATES,
-                    where=Filter(title=query.title),
+                    where=query.where,
                     model=embedder.name,
                 )
                 names = await keys.of([hit.chunk for hit in hits])
-                for mode in MODES:
-                    ranked = [(names[hit.chunk], score) for hit, score in fuse(hits, mode)]
+                orders: dict[str, Ranked] = {mode: fuse(hits, mode) for mode in MODES}
+                if reranker is not None:
+                    found = await again(orders["hybrid"], reranker, query.text, snapshot)
+                    orders[RERANKED] = found[0]
+                for mode, order in orders.items():
+                    ranked = [(names[hit.chunk], score) for hit, score in order]
                     rankings[mode].append((best_per_document(ranked), query.gains))
             tell(f"asked {start + len(batch):,} of {len(judged):,} questions")
-    return {mode: summary(rankings[mode]) for mode in MODES}
+    return rankings
 
 
 class _Keys:
@@ -111,7 +135,7 @@ async def time_contexts(
     times = []
     for query in sample:
         began = clock.monotonic()
-        await builder.context(query.text, Principal(tenant=tenant), where=Filter(title=query.title))
+        await builder.context(query.text, Principal(tenant=tenant), where=query.where)
         times.append((clock.monotonic() - began) * 1000)
     found = percentiles(times[20:] or times)
     return {"p50": found.p50, "p95": found.p95, "p99": found.p99}
@@ -147,10 +171,23 @@ async def judge_answers(
     return report
 
 
+def abstention(queries: Sequence[Query], answers: Mapping[str, Any]) -> dict[str, float] | None:
+    """How well it is told which questions have no answer: F1 of abstaining, and the share of
+    answerable questions that are refused. The shares of the sample stand for all questions; None
+    where there are no questions of one kind."""
+    if not {"answered_when_answerable", "abstained_when_unanswerable"} <= answers.keys():
+        return None
+    refused = 1 - float(answers["answered_when_answerable"])
+    told = float(answers["abstained_when_unanswerable"])
+    with_answer = sum(bool(query.answerable and query.answers) for query in queries)
+    without = sum(query.answerable is False for query in queries)
+    right, wrong, missed = told * without, refused * with_answer, (1 - told) * without
+    f1 = 2 * right / (2 * right + wrong + missed)
+    return {"f1": round(f1, 4), "answerable_refused": round(refused, 4)}
+
+
 async def _ask(query: Query, answerer: Answerer, tenant: str) -> Answer:
-    return await answerer.answer(
-        query.text, Principal(tenant=tenant), where=Filter(title=query.title)
-    )
+    return await answerer.answer(query.text, Principal(tenant=tenant), where=query.where)
 
 
 def _contains(answer: Answer, query: Query) -> bool:

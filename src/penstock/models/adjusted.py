@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from penstock.errors import ConfigError
-from penstock.models.base import Embedder, Priority, Vectors, question_vectors
+from penstock.models.base import (
+    Embedded,
+    Embedder,
+    Priority,
+    Vectors,
+    Weighted,
+    question_vectors,
+    token_embedder,
+)
 
 
 class AdjustedEmbedder:
@@ -31,6 +39,8 @@ class AdjustedEmbedder:
             self.name += f"/{self.dimensions}"
         if storage != "halfvec":
             self.name += f"#{storage}"
+        self._tokens = token_embedder(inner)
+        self.head = self._tokens.head if self._tokens else ""
 
     def load(self) -> None:
         """Make a local model ready."""
@@ -45,6 +55,19 @@ class AdjustedEmbedder:
     async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
         """As the model does."""
         return self._cut(await self.inner.embed(texts, priority=priority))
+
+    async def embed_tokens(self, texts: Sequence[str], *, priority: Priority = "live") -> Embedded:
+        """As the model does, if it gives tokens (see `head`)."""
+        assert self._tokens is not None
+        made = await self._tokens.embed_tokens(texts, priority=priority)
+        return Embedded(self._cut(made.vectors), made.tokens)
+
+    async def match(
+        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+    ) -> Sequence[float]:
+        """As the model does."""
+        assert self._tokens is not None
+        return await self._tokens.match(question, words, most, texts)
 
     async def embed_questions(
         self, texts: Sequence[str], *, priority: Priority = "query"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,57 @@ async def serving(embedder: Embedder, *, fresh: bool = True) -> Embedder:
     if isinstance(embedder, ChangingEmbedder):
         return await embedder.serving(fresh=fresh)
     return embedder
+
+
+class Weighted(NamedTuple):
+    """A word of a text, from ``start`` to ``end``, and how much it tells."""
+
+    start: int
+    end: int
+    weight: float
+
+
+class Embedded(NamedTuple):
+    """Vectors of texts, and those of their tokens as they are stored."""
+
+    vectors: Vectors
+    tokens: Sequence[bytes]
+
+
+@runtime_checkable
+class TokenEmbedder(Embedder, Protocol):
+    """An embedder that also gives the vectors of tokens, which passages are ranked again by."""
+
+    head: str
+    """Identifies the stored form of the tokens' vectors; "" if there are none now. Only those of
+    one head are compared."""
+
+    async def embed_tokens(self, texts: Sequence[str], *, priority: Priority = "live") -> Embedded:
+        """As `embed`, with the tokens of each text."""
+
+    async def match(
+        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+    ) -> Sequence[float]:
+        """How well stored texts match a question, each 0 to 1. ``words`` are those of the question
+        that tell something; ``most`` is the weight of a word that no text holds."""
+
+
+def token_embedder(model: Embedder) -> TokenEmbedder | None:
+    """The same model, if it gives vectors of tokens."""
+    return model if isinstance(model, TokenEmbedder) and model.head else None
+
+
+class Scorer(Protocol):
+    """Says how well texts answer a question, reading both together."""
+
+    name: str
+
+    async def scores(self, question: str, texts: Sequence[str]) -> list[float]:
+        """One score per text, 0 to 1, in the order given. Raises `RetryableError`,
+        `BadRecordError` or `FatalError` as the endpoint behind it answers."""
+
+    async def close(self) -> None:
+        """Release connections."""
 
 
 @dataclass(frozen=True, slots=True)

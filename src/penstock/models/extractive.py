@@ -12,12 +12,13 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import Stemmer
 
+from penstock.models.answerable import Calibration, Read, signs
 from penstock.models.base import Embedder
 from penstock.models.sentences import Span, is_heading, sentences
 
@@ -74,6 +75,8 @@ class Evidence:
     score: float
     text: str = ""
     facts: tuple[Fact, ...] = ()
+    similarity: float = 0.0
+    text_score: float = 0.0
 
 
 class Found(NamedTuple):
@@ -120,6 +123,23 @@ class _Unit(NamedTuple):
     words: frozenset[str]
 
 
+class Scored(NamedTuple):
+    """A sentence or row with its score and its cosine with the question."""
+
+    score: float
+    unit: _Unit
+    similarity: float
+
+
+class Looked(NamedTuple):
+    """What was looked at, the parts of it that may answer, best first, and how much of the question
+    each of its words is."""
+
+    evidence: Sequence[Evidence]
+    scored: Sequence[Scored]
+    weights: Mapping[str, float]
+
+
 class ExtractiveReader:
     """Finds answers in evidence with the embedder that made the vectors of the knowledge base."""
 
@@ -131,51 +151,69 @@ class ExtractiveReader:
         *,
         language: str = "english",
         settings: ReadingSettings | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self._embedder = embedder
         self._settings = settings or ReadingSettings()
+        self._calibration = calibration
         self._stemmer = Stemmer.Stemmer(language if language in Stemmer.algorithms() else "porter")
         self._lock = threading.Lock()
 
     async def read(self, question: str, evidence: Sequence[Evidence]) -> Reading:
         """What of the evidence (best first) answers the question."""
+        looked = await self.look(question, evidence)
+        if looked is None:
+            return Reading((), 0.0)
+        evidence, scored, _ = looked
+        best, first = scored[0].score, scored[0].unit
+        if evidence[first.evidence].facts:
+            if best < self._settings.threshold:
+                return Reading((), best)
+            return Reading(await self._row_answer(question, evidence, scored), best)
+        enough = self._settings.threshold
+        if self._calibration is not None:
+            read = summary(question, looked, self.stems)
+            best, enough = self._calibration.probability(signs(read)), self._calibration.enough
+        if best < enough:
+            return Reading((), best)
+        return Reading(self._sentence_answer(evidence, scored), best)
+
+    async def look(self, question: str, evidence: Sequence[Evidence]) -> Looked | None:
+        """Everything that may answer with its score, best first; None: there is nothing."""
         evidence = evidence[: self._settings.passages]
         units = self._units(evidence)
-        asked = Counter(self._stems(question))
+        asked = Counter(self.stems(question))
         weights = _weights(asked, units)
         units = sorted(units, key=lambda unit: -_covered(unit.words, weights))
         units = units[: self._settings.sentences]
         if not units:
-            return Reading((), 0.0)
+            return None
         vectors = await self._embedder.embed(
             [question, *(unit.text for unit in units)], priority="query"
         )
         similarities = (vectors[1:] @ vectors[0]).tolist()
         scored = sorted(
             (
-                (self._score(question, unit, near, evidence[unit.evidence], weights), unit)
+                Scored(
+                    self._score(question, unit, near, evidence[unit.evidence], weights), unit, near
+                )
                 for unit, near in zip(units, similarities, strict=True)
             ),
-            key=lambda pair: -pair[0],
+            key=lambda one: -one.score,
         )
-        best, first = scored[0]
-        if best < self._settings.threshold:
-            return Reading((), best)
-        if evidence[first.evidence].facts:
-            return Reading(await self._row_answer(question, evidence, scored), best)
-        return Reading(self._sentence_answer(evidence, scored), best)
+        return Looked(evidence, scored, weights)
 
     def _units(self, evidence: Sequence[Evidence]) -> list[_Unit]:
         units = []
         for number, item in enumerate(evidence):
             if item.facts:
                 text = statement(item)
-                units.append(_Unit(number, Span(0, 0), text, frozenset(self._stems(text))))
+                units.append(_Unit(number, Span(0, 0), text, frozenset(self.stems(text))))
                 continue
             for span in sentences(item.text):
                 if not is_heading(item.text, span):
                     text = item.text[span.start : span.end]
-                    units.append(_Unit(number, span, text, frozenset(self._stems(text))))
+                    units.append(_Unit(number, span, text, frozenset(self.stems(text))))
         return units
 
     def _score(
@@ -200,12 +238,12 @@ class ExtractiveReader:
         return max(0.0, min(1.0, score))
 
     def _sentence_answer(
-        self, evidence: Sequence[Evidence], scored: Sequence[tuple[float, _Unit]]
+        self, evidence: Sequence[Evidence], scored: Sequence[Scored]
     ) -> tuple[Found, ...]:
         """The best sentence, and others that are nearly as good and say something else."""
-        least = scored[0][0] - self._settings.near
+        least = scored[0].score - self._settings.near
         chosen: list[tuple[float, _Unit]] = []
-        for score, unit in scored:
+        for score, unit, _ in scored:
             if len(chosen) == self._settings.most or score < least:
                 break
             if evidence[unit.evidence].facts or any(_same(unit, other) for _, other in chosen):
@@ -220,13 +258,13 @@ class ExtractiveReader:
         self,
         question: str,
         evidence: Sequence[Evidence],
-        scored: Sequence[tuple[float, _Unit]],
+        scored: Sequence[Scored],
     ) -> tuple[Found, ...]:
         """The best row with the columns that were asked for, and others that fit as well."""
-        best, first = scored[0]
+        best, first, _ = scored[0]
         columns = await self._columns(question, evidence[first.evidence])
         found = []
-        for score, unit in scored:
+        for score, unit, _ in scored:
             item = evidence[unit.evidence]
             if not item.facts or score < best - self._settings.near:
                 continue
@@ -257,18 +295,42 @@ class ExtractiveReader:
         likeness = clause_vectors @ rest.T
         likeness = likeness[:, : len(open_facts)] + likeness[:, len(open_facts) :]
         for i, clause in enumerate(clauses):
-            said = set(self._stems(clause))
+            said = set(self.stems(clause))
             for k, fact in enumerate(open_facts):
-                likeness[i, k] += 0.5 * bool(said & set(self._stems(fact.words)))
+                likeness[i, k] += 0.5 * bool(said & set(self.stems(fact.words)))
         best = likeness.argmax(axis=1).tolist()
         chosen = {place for i, place in enumerate(best) if likeness[i, place] >= 0.45}
         return tuple(fact.name for i, fact in enumerate(open_facts) if i in chosen)
 
-    def _stems(self, text: str) -> list[str]:
+    def stems(self, text: str) -> list[str]:
+        """The words of a text that tell something, in their plainest form."""
         words = [word.lower() for word in _WORD.findall(text)]
         words = [part for word in words for part in re.split(r"['’-]", word)]
         with self._lock:  # a stemmer is not safe in threads
             return [str(s) for s in self._stemmer.stemWords([w for w in words if w not in _PLAIN])]
+
+
+def summary(question: str, looked: Looked, stems: Callable[[str], Sequence[str]]) -> Read:
+    """What the best passage, and the best sentence in it, have to say about the question."""
+    evidence, scored, weights = looked
+    first = scored[0]
+    item = evidence[first.unit.evidence]
+    others = [e.score for number, e in enumerate(evidence) if number != first.unit.evidence]
+    text = f"{item.title}\n{item.text}"
+    return Read(
+        question,
+        text,
+        first.unit.text,
+        item.score,
+        item.score - max(others, default=0.0),
+        item.similarity,
+        item.text_score,
+        first.score,
+        first.similarity,
+        weights,
+        frozenset(stems(text)),
+        first.unit.words,
+    )
 
 
 def statement(row: Evidence) -> str:

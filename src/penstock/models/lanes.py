@@ -27,8 +27,9 @@ _NICE = 10
 class _Job(Generic[T]):
     """Texts of one call, handed out in slices; the caller waits for ``future``."""
 
-    def __init__(self, texts: Sequence[str], slice_: int) -> None:
+    def __init__(self, texts: Sequence[str], work: Callable[[str], T], slice_: int) -> None:
         self.texts = texts
+        self.work = work
         self.results: list[T | None] = [None] * len(texts)
         self.slice = slice_
         self.taken = 0
@@ -73,10 +74,11 @@ class Lane(Generic[T]):
         for thread in self._threads:
             thread.start()
 
-    async def map(self, texts: Sequence[str]) -> list[T]:
-        """The function applied to each text, in order. Cancelling it drops what was not begun."""
+    async def map(self, texts: Sequence[str], work: Callable[[str], T] | None = None) -> list[T]:
+        """The function (or another, ``work``) applied to each text, in order. Cancelling it drops
+        what was not begun."""
         share = -(-len(texts) // len(self._threads))
-        job: _Job[T] = _Job(texts, max(1, min(_SLICE, share)))
+        job: _Job[T] = _Job(texts, work or self._work, max(1, min(_SLICE, share)))
         with self._ready:
             if self._closed:
                 raise FatalError("expected an open embedder, got one that was closed")
@@ -104,7 +106,7 @@ class Lane(Generic[T]):
                 for number in range(start, end):
                     if job.future.done():
                         break
-                    job.results[number] = self._work(job.texts[number])
+                    job.results[number] = job.work(job.texts[number])
             except PenstockError as error:
                 job.finish(error)
             except BaseException as error:  # noqa: BLE001  # this is the loop; the caller hears it
@@ -149,9 +151,11 @@ class Lanes(Generic[T]):
             "bulk": Lane("bulk", work, threads=threads, nice=_NICE),
         }
 
-    async def map(self, texts: Sequence[str], priority: Priority) -> list[T]:
-        """The function applied to each text, in order."""
-        return await self._lanes[priority].map(texts)
+    async def map(
+        self, texts: Sequence[str], priority: Priority, work: Callable[[str], T] | None = None
+    ) -> list[T]:
+        """The function (or another, ``work``) applied to each text, in order."""
+        return await self._lanes[priority].map(texts, work)
 
     def close(self) -> None:
         """End all threads."""

@@ -9,15 +9,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import FatalError
-from penstock.models.base import Priority, Vectors
+from penstock.models.base import Embedded, Priority, Vectors, Weighted
 from penstock.models.lanes import Lanes
+from penstock.models.late_interaction import QuestionTokens, head, token_weights
 from penstock.models.minilm_weights import (
+    LAYERS,
     LEVELS,
     LEVELS_OF_PAIRS,
     Precision,
@@ -31,6 +33,14 @@ from penstock.models.wordpiece import WordPiece
 _READS = 254
 """Tokens, beside the two special ones: what the model was trained on."""
 _DIMENSIONS = 384
+_TOKENS = f"layer{LAYERS - 1}.end"
+
+
+class _Question(NamedTuple):
+    """What is kept of a question."""
+
+    vector: Vectors
+    tokens: QuestionTokens
 
 
 class MiniLMEmbedder:
@@ -53,6 +63,7 @@ class MiniLMEmbedder:
         precision: Literal["auto", "fp32", "int8"] = "auto",
         threads: int | None = None,
         cached_queries: int = 1024,
+        tokens: bool = True,
         folder: Path | None = None,
     ) -> None:
         self.precision: Precision = best_precision() if precision == "auto" else precision
@@ -60,12 +71,13 @@ class MiniLMEmbedder:
         self._wanted_threads = threads or _cores()
         self._cached = cached_queries
         self._folder = folder
-        self._queries: OrderedDict[str, Vectors] = OrderedDict()
+        self.head = head().name if tokens else ""
+        self._queries: OrderedDict[str, _Question] = OrderedDict()
         self._loading = threading.Lock()
         self._reading = threading.Lock()
         self._session: Any = None
         self._words: WordPiece | None = None
-        self._lanes: Lanes[Vectors] | None = None
+        self._lanes: Lanes[Any] | None = None
         self._closed = False
 
     def load(self) -> None:
@@ -92,17 +104,41 @@ class MiniLMEmbedder:
     async def embed(self, texts: Sequence[str], *, priority: Priority = "live") -> Vectors:
         if not len(texts):
             return np.empty((0, _DIMENSIONS), np.float32)
-        single = texts[0] if priority == "query" and len(texts) == 1 else None
-        if single is not None and (known := self._queries.get(single)) is not None:
-            self._queries.move_to_end(single)
-            return known.copy()
+        if priority == "query" and len(texts) == 1:
+            return (await self._question(texts[0])).vector.copy()
+        return np.concatenate(await (await self._loaded()).map(texts, priority))
+
+    async def embed_tokens(self, texts: Sequence[str], *, priority: Priority = "live") -> Embedded:
+        if not len(texts):
+            return Embedded(np.empty((0, _DIMENSIONS), np.float32), [])
+        found = await (await self._loaded()).map(texts, priority, self._with_tokens)
+        return Embedded(np.concatenate([vector for vector, _ in found]), [t for _, t in found])
+
+    async def match(
+        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+    ) -> Sequence[float]:
+        if not texts:
+            return []
+        asked = (await self._question(question)).tokens
+        scores: list[float] = head().match(asked, token_weights(asked, words, most), texts).tolist()
+        return scores
+
+    async def _question(self, text: str) -> _Question:
+        known = self._queries.get(text)
+        if known is None:
+            [known] = await (await self._loaded()).map([text], "query", self._as_question)
+            self._queries[text] = known
+            while len(self._queries) > self._cached:
+                self._queries.popitem(last=False)
+        else:
+            self._queries.move_to_end(text)
+        return known
+
+    async def _loaded(self) -> Lanes[Any]:
         if self._lanes is None or self._closed:
             await asyncio.to_thread(self.load)
         assert self._lanes is not None
-        vectors = np.concatenate(await self._lanes.map(texts, priority))
-        if single is not None:
-            self._remember(single, vectors.copy())
-        return vectors
+        return self._lanes
 
     async def close(self) -> None:
         await asyncio.to_thread(self._close)
@@ -115,18 +151,29 @@ class MiniLMEmbedder:
         if lanes is not None:
             lanes.close()
 
-    def _vector(self, text: str) -> Vectors:
+    def _run(self, text: str, *outputs: str) -> tuple[NDArray[np.int64], list[Vectors]]:
         """One text, in a thread of a lane; the session allows any number of them at a time."""
         words, session = self._words, self._session
         if words is None or session is None:
             raise FatalError("expected an open embedder, got one that was closed")
-        vector: Vectors = session.run(None, {"tokens": words.encode(text)})[0]
-        return vector
+        tokens = words.encode(text)
+        return tokens[0], session.run(outputs, {"tokens": tokens})
 
-    def _remember(self, text: str, vectors: Vectors) -> None:
-        self._queries[text] = vectors
-        while len(self._queries) > self._cached:
-            self._queries.popitem(last=False)
+    def _vector(self, text: str) -> Vectors:
+        return self._run(text, "vector")[1][0]
+
+    def _with_tokens(self, text: str) -> tuple[Vectors, bytes]:
+        tokens, (vector, hidden) = self._run(text, "vector", _TOKENS)
+        return vector, head().pack(hidden[0], tokens)
+
+    def _as_question(self, text: str) -> _Question:
+        if not self.head:
+            return _Question(self._vector(text), QuestionTokens(np.empty((0, 0), np.float32), []))
+        _, (vector, hidden) = self._run(text, "vector", _TOKENS)
+        return _Question(vector, QuestionTokens(head().project(hidden[0]), self._places(text)))
+
+    def _places(self, text: str) -> list[tuple[int, int]]:
+        return self._tokenizer().places(text)
 
     def _tokenizer(self) -> WordPiece:
         """Read on first use, which is before the weights where a caller only counts."""

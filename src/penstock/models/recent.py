@@ -14,20 +14,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.models.base import Embedder, Priority, Vectors, question_vectors, serving
+from penstock.models.base import (
+    Embedded,
+    Embedder,
+    Priority,
+    TokenEmbedder,
+    Vectors,
+    Weighted,
+    question_vectors,
+    serving,
+    token_embedder,
+)
+
+_Found = tuple[NDArray[np.float32], bytes]
 
 _RANK = {"query": 0, "live": 1, "bulk": 2}
 
 
 class RecentVectors:
     """An embedder that remembers the last ``most`` texts of another, and computes a text that
-    several callers want at once only once. Questions are passed on: their model has a cache."""
+    several callers want at once only once. Questions are passed on: their model has a cache. The
+    vectors of tokens come along where the model gives them."""
 
     def __init__(self, inner: Embedder, most: int = 8192) -> None:
         self._inner = inner
+        self._tokens: TokenEmbedder | None = token_embedder(inner)
+        self.head = self._tokens.head if self._tokens else ""
         self._most = most
         self._about: RecentVectors | None = None
-        self._known: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._known: OrderedDict[str, _Found] = OrderedDict()
         self._coming: dict[str, tuple[int, asyncio.Future[Any]]] = {}
         self.name = inner.name
         self.dimensions = inner.dimensions
@@ -50,13 +65,24 @@ class RecentVectors:
         """As the model does; nobody waits for work of a lower priority."""
         if priority == "query":
             return await self._inner.embed(texts, priority=priority)
+        return (await self.embed_tokens(texts, priority=priority)).vectors
+
+    async def match(
+        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+    ) -> Sequence[float]:
+        """As the model does."""
+        assert self._tokens is not None
+        return await self._tokens.match(question, words, most, texts)
+
+    async def embed_tokens(self, texts: Sequence[str], *, priority: Priority = "live") -> Embedded:
+        """As the model does; of a model that gives none, the tokens are empty."""
         rank = _RANK[priority]
         waited: dict[str, asyncio.Future[Any]] = {}
-        found: dict[str, NDArray[np.float32]] = {}
+        found: dict[str, _Found] = {}
         missing: list[str] = []
         for text in dict.fromkeys(texts):
-            if (vector := self._known.get(text)) is not None:
-                found[text] = vector
+            if (known := self._known.get(text)) is not None:
+                found[text] = known
             elif (coming := self._coming.get(text)) is not None and coming[0] <= rank:
                 waited[text] = coming[1]
             else:
@@ -72,10 +98,10 @@ class RecentVectors:
                 found[text] = future.result()
         if lost:
             found.update(await self._compute(lost, rank, priority))
-        result: Vectors = np.empty((len(texts), self.dimensions), np.float32)
+        vectors: Vectors = np.empty((len(texts), self.dimensions), np.float32)
         for place, text in enumerate(texts):
-            result[place] = found[text]
-        return result
+            vectors[place] = found[text][0]
+        return Embedded(vectors, [found[text][1] for text in texts])
 
     async def embed_questions(
         self, texts: Sequence[str], *, priority: Priority = "query"
@@ -83,16 +109,18 @@ class RecentVectors:
         """As the model does."""
         return await question_vectors(self._inner, texts, priority=priority)
 
-    async def _compute(
-        self, texts: list[str], rank: int, priority: Priority
-    ) -> dict[str, NDArray[np.float32]]:
+    async def _compute(self, texts: list[str], rank: int, priority: Priority) -> dict[str, _Found]:
         loop = asyncio.get_running_loop()
         futures: dict[str, asyncio.Future[Any]] = {text: loop.create_future() for text in texts}
         for text, future in futures.items():
             self._coming[text] = (rank, future)
         try:
-            vectors = await self._inner.embed(texts, priority=priority)
-            found = dict(zip(texts, vectors, strict=True))
+            if self._tokens is None:
+                vectors = await self._inner.embed(texts, priority=priority)
+                tokens: Sequence[bytes] = [b""] * len(texts)
+            else:
+                vectors, tokens = await self._tokens.embed_tokens(texts, priority=priority)
+            found = dict(zip(texts, zip(vectors, tokens, strict=True), strict=True))
         except BaseException:
             for future in futures.values():
                 future.cancel()
@@ -101,9 +129,9 @@ class RecentVectors:
             for text, future in futures.items():
                 if self._coming.get(text, (0, None))[1] is future:
                     del self._coming[text]
-        for text, vector in found.items():
-            futures[text].set_result(vector)
-            self._known[text] = vector
+        for text, one in found.items():
+            futures[text].set_result(one)
+            self._known[text] = one
         while len(self._known) > self._most:
             self._known.popitem(last=False)
         return found

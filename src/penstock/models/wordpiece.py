@@ -50,6 +50,20 @@ class WordPiece:
         found = self._encode([text[:_READ_CHARACTERS]])[0]
         return np.array([[self._first, *found[: self._max_tokens], self._last]], dtype=np.int64)
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of `encode` stands in the text; the special ones stand nowhere."""
+        cut = text[:_READ_CHARACTERS]
+        try:
+            found = self._tokenizer.encode(cut, add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError):
+            found = self._tokenizer.encode(_without_surrogates(cut), add_special_tokens=False)
+        return [(0, 0), *found.offsets[: self._max_tokens], (0, 0)]
+
+    def vocabulary(self) -> list[str]:
+        """All tokens, by number."""
+        known = self._tokenizer.get_vocab(with_added_tokens=True)
+        return sorted(known, key=known.__getitem__)
+
     def count(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, special ones not counted."""
         counts = self._counts

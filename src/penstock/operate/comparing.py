@@ -114,9 +114,10 @@ async def _found(
     found = []
     async with project.snapshots.snapshot(Principal(tenant=project.settings.tenant)) as snapshot:
         for question, vector in zip(questions, vectors, strict=True):
-            passages = await retrieve(
+            retrieved = await retrieve(
                 snapshot, question.text, vector, model=embedder.name, limit=K, mode="vector"
             )
+            passages = retrieved.passages
             keys = list(dict.fromkeys(passage.key for passage in passages))
             found.append(([passage.chunk for passage in passages[:K]], keys[:K]))
     return found

@@ -15,9 +15,10 @@ import numpy as np
 
 from penstock import wiring
 from penstock.errors import BadRecordError, ConfigError, RetryableError
-from penstock.models.base import Embedder, Vectors
+from penstock.models.base import Embedded, Embedder, token_embedder
 from penstock.runtimes.base import Backoff
 from penstock.settings import EmbedderSettings, EndpointSettings
+from penstock.stores.postgres.document_writer import NO_TOKENS, Tokens
 from penstock.stores.postgres.model_registry import Lacking, PostgresModels, StoredModel
 
 if TYPE_CHECKING:
@@ -266,30 +267,36 @@ async def _fill_portion(
         for item in {item.hash: item for item in portion}.values()
         if item.hash not in filled.refused_hashes
     ]
-    taken, vectors = await _embed(to.embedder, wanted, filled)
+    taken, made = await _embed(to.embedder, wanted, filled)
     if taken:
-        filled.texts += await registry.store(to.id, to.embedder.name, taken, vectors)
+        model = token_embedder(to.embedder)
+        tokens = Tokens(model.head, made.tokens) if model is not None else NO_TOKENS
+        filled.texts += await registry.store(to.id, to.embedder.name, taken, made.vectors, tokens)
         filled.characters += sum(len(item.text) for item in taken)
 
 
 async def _embed(
     embedder: Embedder, items: Sequence[Lacking], filled: Filled
-) -> tuple[list[Lacking], Vectors]:
+) -> tuple[list[Lacking], Embedded]:
     """The vectors of all texts that the model takes; those that it refuses are found by halving."""
-    nothing: Vectors = np.empty((0, embedder.dimensions), np.float32)
+    nothing = Embedded(np.empty((0, embedder.dimensions), np.float32), [])
     if not items:
         return [], nothing
     try:
-        return list(items), await embedder.embed([i.text for i in items], priority="bulk")
+        texts = [item.text for item in items]
+        if (model := token_embedder(embedder)) is not None:
+            return list(items), await model.embed_tokens(texts, priority="bulk")
+        return list(items), Embedded(await embedder.embed(texts, priority="bulk"), [])
     except BadRecordError as error:
         if len(items) == 1:
             filled.refused[items[0].document] = error.reason
             filled.refused_hashes.add(items[0].hash)
             return [], nothing
     middle = len(items) // 2
-    left, left_vectors = await _embed(embedder, items[:middle], filled)
-    right, right_vectors = await _embed(embedder, items[middle:], filled)
-    return [*left, *right], np.concatenate([left_vectors, right_vectors])
+    left, first = await _embed(embedder, items[:middle], filled)
+    right, second = await _embed(embedder, items[middle:], filled)
+    vectors = np.concatenate([first.vectors, second.vectors])
+    return [*left, *right], Embedded(vectors, [*first.tokens, *second.tokens])
 
 
 # --------------------------------------------------------------------------- taking into use

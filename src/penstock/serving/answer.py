@@ -181,7 +181,13 @@ def evidence_of(context: Context) -> list[Evidence]:
             ),
         )
         if isinstance(item, ContextRow)
-        else Evidence(f"{item.title} {item.heading}".strip(), item.score, item.text)
+        else Evidence(
+            f"{item.title} {item.heading}".strip(),
+            item.score,
+            item.text,
+            similarity=item.similarity,
+            text_score=item.text_score,
+        )
         for item in context.items
     ]
 

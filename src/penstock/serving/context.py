@@ -17,7 +17,9 @@ from penstock.errors import ChangedModelError, ConfigError, RetryableError, Unav
 from penstock.models.base import Embedder, question_vectors, serving
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
-from penstock.serving.retrieval import Mode, retrieve
+from penstock.serving.reranking import Reranker
+from penstock.serving.retrieval import Mode, retrieve, widened
+from penstock.serving.shaping import Shaping
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import (
     Filter,
@@ -32,6 +34,8 @@ from penstock.stores.base import (
 
 LONGEST_QUESTION: Final = 20_000
 """Characters; a longer text is a document, not a question."""
+MOST_ITEMS: Final = 1000
+"""Passages and rows of a context; more is no context but an export."""
 _ATTEMPTS: Final = 3
 
 
@@ -84,6 +88,7 @@ class Asking(TypedDict, total=False):
     where: Filter | None
     limit: int
     mode: Mode
+    shape: Shaping | None
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,10 @@ class Context:
     sources: tuple[SourceState, ...]
     taken_at: Microseconds
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    reranked: str | None = None
+    """What ordered the items last; None: the scores that found them."""
+    notes: tuple[str, ...] = ()
+    """What did not go as it should, though there is a context."""
 
     @property
     def passages(self) -> list[Passage]:
@@ -124,6 +133,8 @@ class Context:
             "passages": [_shown(item) for item in self.passages],
             "rows": [_shown(item) for item in self.rows],
             "sources": [_shown(part) for part in self.sources],
+            "reranked": self.reranked,
+            "notes": list(self.notes),
             "timings_ms": dict(self.timings_ms),
         }
 
@@ -137,6 +148,7 @@ class _Asked:
     where: Filter | None
     limit: int
     mode: Mode
+    shape: Shaping
 
 
 class ContextBuilder:
@@ -149,11 +161,15 @@ class ContextBuilder:
         *,
         clock: Clock | None = None,
         rows: Mapping[tuple[str, str], RowView] = MappingProxyType({}),
+        reranker: Reranker | None = None,
+        shape: Shaping | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._embedder = embedder
         self._clock = clock or SystemClock()
         self._rows = rows
+        self._reranker = reranker
+        self._shape = shape or Shaping()
 
     async def context(
         self,
@@ -163,6 +179,7 @@ class ContextBuilder:
         where: Filter | None = None,
         limit: int = 8,
         mode: Mode = "hybrid",
+        shape: Shaping | None = None,
     ) -> Context:
         """What may be known about a question by the one who asks, at most ``limit`` passages and
         rows.
@@ -171,11 +188,16 @@ class ContextBuilder:
         model or the database cannot be reached.
         """
         question = checked(question)
+        if not 1 <= limit <= MOST_ITEMS:
+            raise ConfigError(
+                f"expected a limit from 1 to {MOST_ITEMS} passages and rows, got {limit}: a larger "
+                "part of the documents is read from their source"
+            )
         began = self._clock.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
             # Whether it is still the one that is searched is seen in the snapshot.
             embedder = await serving(self._embedder, fresh=attempt > 1)
-            asked = _Asked(question, embedder.name, where, limit, mode)
+            asked = _Asked(question, embedder.name, where, limit, mode, shape or self._shape)
             vector = None
             if mode != "text":
                 vector = (await question_vectors(embedder, [question]))[0]
@@ -202,7 +224,7 @@ class ContextBuilder:
         began = self._clock.monotonic()
         if vector is not None:
             await expect_serving(snapshot, asked.model)
-        passages = await retrieve(
+        retrieved = await retrieve(
             snapshot,
             asked.question,
             vector,
@@ -210,7 +232,14 @@ class ContextBuilder:
             where=asked.where,
             limit=asked.limit,
             mode=asked.mode,
+            reranker=self._reranker,
+            shape=asked.shape,
+            now=taken_at,
         )
+        passages = retrieved.passages
+        if asked.shape.neighbours:
+            best = passages[: asked.limit]
+            passages = await widened(best, snapshot, asked.shape.neighbours)
         found = self._clock.monotonic()
         rows = await snapshot.rows([p for p in passages if p.stream is not None])
         ages = await snapshot.ages()
@@ -224,6 +253,8 @@ class ContextBuilder:
                 "search": round((found - began) * 1e3, 3),
                 "read": round((ended - found) * 1e3, 3),
             },
+            retrieved.reranked,
+            () if retrieved.note is None else (retrieved.note,),
         )
 
     def _items(self, passages: Sequence[Passage], rows: Sequence[LiveRow]) -> list[Item]:

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Final, Literal
 
 from penstock.errors import ConfigError
+from penstock.records import Microseconds
+from penstock.serving.reranking import Ranked, Reranker, RerankError
+from penstock.serving.shaping import Shaping, by_recency, joined, without_near_duplicates
 from penstock.stores.base import Filter, Hit, Passage, Snapshot, Vectors
 
 Mode = Literal["hybrid", "vector", "text"]
@@ -40,6 +44,16 @@ def fuse(hits: Sequence[Hit], mode: Mode = "hybrid") -> list[tuple[Hit, float]]:
     return sorted(scored, key=lambda pair: (-pair[1], pair[0].chunk))
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Passages, best first. ``reranked`` names what ordered them last, None if that are the scores
+    that found them; ``note`` says why, when it should have been another."""
+
+    passages: list[Passage]
+    reranked: str | None = None
+    note: str | None = None
+
+
 async def retrieve(
     snapshot: Snapshot,
     question: str,
@@ -49,10 +63,15 @@ async def retrieve(
     where: Filter | None = None,
     limit: int = 8,
     mode: Mode = "hybrid",
-) -> list[Passage]:
+    reranker: Reranker | None = None,
+    shape: Shaping | None = None,
+    now: Microseconds | None = None,
+) -> Found:
     """The best passages for a question, with their scores, best first.
 
-    ``vector`` is the question's, made by ``model``; mode ``text`` does without one.
+    ``vector`` is the question's, made by ``model``; mode ``text`` does without one. ``reranker``
+    orders what mode ``hybrid`` finds; where it fails, the order before it stands. ``shape`` says
+    what else is asked of the passages; recency is counted from ``now``.
     """
     if mode != "text" and vector is None:
         raise ConfigError(f"expected the question's vector for mode {mode!r}, got none")
@@ -63,10 +82,18 @@ async def retrieve(
         where=where or Filter(),
         model=model,
     )
-    ranked = fuse(hits, mode)[: limit + _SPARE]
+    if not hits and where is not None and where.metadata:
+        await _expect_fields(where, snapshot)
+    ranked: Ranked = fuse(hits, mode)
+    by, note = None, None
+    if reranker is not None and mode == "hybrid":
+        ranked, by, note = await again(ranked, reranker, question, snapshot)
+    shape = shape or Shaping()
+    wider = shape.recency_days is not None or shape.near_duplicates is not None
+    ranked = ranked[: max(CANDIDATES, 2 * limit) if wider else limit + _SPARE]
     scores = {hit.chunk: (hit, score) for hit, score in ranked}
     passages = await snapshot.passages([hit.chunk for hit, _ in ranked])
-    return [
+    scored = [
         replace(
             passage,
             score=scores[passage.chunk][1],
@@ -75,6 +102,57 @@ async def retrieve(
         )
         for passage in distinct(passages)
     ]
+    if shape.near_duplicates is not None:
+        scored = without_near_duplicates(scored, shape.near_duplicates)
+    if shape.recency_days is not None and now is not None:
+        scored = by_recency(scored, now, shape.recency_days)
+    return Found(scored[: limit + _SPARE], by, note)
+
+
+async def widened(
+    passages: Sequence[Passage], snapshot: Snapshot, neighbours: int
+) -> list[Passage]:
+    """Passages of documents with the text around them; offsets stay those of the document."""
+    around = await snapshot.around([p.chunk for p in passages if p.stream is None], neighbours)
+    wide = []
+    for passage in passages:
+        if passage.chunk in around:
+            text, start, end = joined(around[passage.chunk])
+            wide.append(replace(passage, text=text, start=start, end=end))
+        else:
+            wide.append(passage)
+    return distinct(wide)
+
+
+async def _expect_fields(where: Filter, snapshot: Snapshot) -> None:
+    """A filter by a field that no document has is a mistake, not an empty answer."""
+    known = await snapshot.fields()
+    for name in where.metadata:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+            raise ConfigError(
+                f"expected a metadata field to filter by, but no document has {name!r}: {hint}"
+            )
+
+
+async def again(
+    ranked: Ranked, reranker: Reranker, question: str, snapshot: Snapshot
+) -> tuple[Ranked, str | None, str | None]:
+    """The ranking with its best part ordered anew, by whom, and why not if it was not."""
+    best, rest = ranked[: reranker.depth], ranked[reranker.depth :]
+    if not best:
+        return ranked, None, None
+    try:
+        found = await reranker.rerank(question, snapshot, best)
+    except RerankError as error:
+        return ranked, None, f"{reranker.name} failed: {error}"
+    if found is None:
+        return ranked, None, f"{reranker.name} knows not all candidates yet"
+    lowest = min(score for _, score in found)
+    below = max((score for _, score in rest), default=0.0)
+    factor = lowest / below if below > lowest else 1.0
+    return [*found, *((hit, score * factor) for hit, score in rest)], reranker.name, None
 
 
 def distinct(passages: Sequence[Passage]) -> list[Passage]:

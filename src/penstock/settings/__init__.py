@@ -30,14 +30,18 @@ from penstock.settings.models import (
     CohereEmbedderSettings,
     ConstantSettings,
     EmbedderSettings,
+    EndpointRerankerSettings,
     EndpointSettings,
     ExtractiveSettings,
     FolderSettings,
     GeneratorSettings,
     KeyedEndpointSettings,
+    LateInteractionSettings,
     MiniLMSettings,
+    NoRerankerSettings,
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
+    RerankerSettings,
 )
 from penstock.settings.permissions import (
     ColumnPermissions,
@@ -80,6 +84,7 @@ __all__ = [
     "DynamoDBSettings",
     "EmbeddedLogSettings",
     "EmbedderSettings",
+    "EndpointRerankerSettings",
     "EndpointSettings",
     "ExtractiveSettings",
     "FilesSettings",
@@ -93,17 +98,20 @@ __all__ = [
     "KeyedEndpointSettings",
     "KinesisSettings",
     "KnowledgeSettings",
+    "LateInteractionSettings",
     "LogSettings",
     "MessageFormatSettings",
     "MiniLMSettings",
     "MySQLSettings",
     "NatsSettings",
+    "NoRerankerSettings",
     "ObjectsSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "PostgresSettings",
     "RedisSettings",
     "RegistrySettings",
+    "RerankerSettings",
     "RowSourceSettings",
     "RunSettings",
     "Section",
@@ -144,6 +152,15 @@ class KnowledgeSettings(Section):
     ] = MiniLMSettings(type="minilm")
     """The model behind the vectors, or the name of one of ``models``. Once something is embedded,
     another one is taken into use by ``penstock models migrate``."""
+    reranker: (
+        Annotated[
+            RerankerSettings,
+            BeforeValidator(typed, json_schema_input_type=RerankerSettings | str),
+        ]
+        | None
+    ) = None
+    """What orders the best candidates anew. Default: ``late_interaction`` with the embedder
+    ``minilm``, which gives the vectors of tokens; ``none`` with others."""
     chunks: ChunkSettings = ChunkSettings()
     language: str = "english"
     """The language of the text index: a Snowball stemmer's name."""
@@ -160,6 +177,13 @@ class AnswerSettings(Section):
     """A file with your own prompt template, relative to the project file."""
     passages: int = Field(default=8, gt=0, le=100)
     """How many passages and rows a context holds."""
+    near_duplicates: float | None = Field(default=None, gt=0, le=1)
+    """Passages that agree with a better one by so large a share of their runs of three words are
+    left out, unless they differ in a number or a denial: 0.8 finds copies with small edits."""
+    recency_days: float | None = Field(default=None, gt=0)
+    """After so many days a passage has lost half of what it gets for being new."""
+    neighbours: int = Field(default=0, ge=0, le=5)
+    """How many chunks before and after are shown with each passage."""
 
 
 class RunSettings(Section):
@@ -241,6 +265,18 @@ class Settings(Section):
                     "which has another meaning there: choose another"
                 )
         return sources
+
+    @model_validator(mode="after")
+    def _reranker_fits(self) -> Settings:
+        knowledge = self.knowledge
+        late = isinstance(knowledge.reranker, LateInteractionSettings)
+        if late and not isinstance(knowledge.embedder, MiniLMSettings):
+            raise ValueError(
+                "knowledge.reranker: expected late_interaction with the embedder minilm, which "
+                f"gives the vectors of tokens, got it with {knowledge.embedder.type!r}: take "
+                "another reranker, or none"
+            )
+        return self
 
     @model_validator(mode="after")
     def _database_is_known(self) -> Settings:

@@ -157,6 +157,35 @@ class BedrockEmbedderSettings(EndpointSettings):
     """Default: 8000 for Titan, 500 for Cohere."""
 
 
+class LateInteractionSettings(Section):
+    """The vectors of tokens that MiniLM computes anyway, stored with each chunk (about 4 KB)."""
+
+    type: Literal["late_interaction"]
+    depth: int = Field(default=30, gt=0, le=200)
+    """How many of the best candidates are ordered anew."""
+
+
+class EndpointRerankerSettings(Section):
+    """A cross-encoder behind an endpoint with ``/rerank``, as Cohere, Jina, Voyage or vLLM have. If
+    it fails, the order before it stands, and the context's notes say so."""
+
+    type: Literal["endpoint"]
+    model: str
+    base_url: str
+    """Up to the part before ``/rerank``: ``https://api.cohere.com/v2``."""
+    api_key: SecretStr | None = None
+    depth: int = Field(default=30, gt=0, le=200)
+    """How many of the best candidates are sent."""
+    timeout: Duration = Field(default=3.0, gt=0, le=30)
+    """How long a question waits for it."""
+
+
+class NoRerankerSettings(Section):
+    """The order in which passages were found; tokens are not stored."""
+
+    type: Literal["none"]
+
+
 class ExtractiveSettings(Section):
     """Answers with the sentences and row facts that answer the question; needs no endpoint."""
 
@@ -182,6 +211,10 @@ EmbedderSettings: TypeAlias = Annotated[
     | FolderSettings
     | CohereEmbedderSettings
     | BedrockEmbedderSettings,
+    Field(discriminator="type"),
+]
+RerankerSettings: TypeAlias = Annotated[
+    LateInteractionSettings | EndpointRerankerSettings | NoRerankerSettings,
     Field(discriminator="type"),
 ]
 GeneratorSettings: TypeAlias = Annotated[

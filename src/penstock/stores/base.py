@@ -95,12 +95,15 @@ class DocumentVersion:
 class ReplaceDocuments:
     """Make these versions the current ones, each wholly (G3). A version whose position is not newer
     than the stored one is ignored (G1). ``vectors`` maps the hash of an embedded text to its row in
-    ``matrix``; hashes that are absent are stored already under ``model``."""
+    ``matrix``; hashes that are absent are stored already under ``model``. ``tokens`` are the
+    vectors of the texts' tokens in the form that ``head`` names, one for each row; or empty."""
 
     documents: Sequence[DocumentVersion]
     model: str
     vectors: Mapping[bytes, int]
     matrix: Vectors
+    tokens: Sequence[bytes] = ()
+    head: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +216,11 @@ class Store(Protocol):
     async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
         """The latest position of its source that a consumer has passed in a partition."""
 
-    async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
-        """Which of these embedded texts have a stored vector under ``model``."""
+    async def known_vectors(
+        self, model: str, hashes: Sequence[bytes], head: str = ""
+    ) -> set[bytes]:
+        """Which of these embedded texts have a stored vector under ``model``; with a ``head``, and
+        tokens in that form."""
 
     async def stored_metadata(
         self, source: str, keys: Sequence[str]
@@ -259,6 +265,31 @@ class Hit(NamedTuple):
     chunk: int
     similarity: float
     text_score: float
+
+
+class Rarity(NamedTuple):
+    """A word of a question, from ``start`` to ``end``, and how much it tells: the fewer chunks hold
+    it, the more."""
+
+    start: int
+    end: int
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rarities:
+    """The words of a question that the text index counts; ``most`` is the weight of a word that no
+    chunk holds."""
+
+    words: Sequence[Rarity]
+    most: float
+
+
+class ChunkVectors(NamedTuple):
+    """The vector of a chunk, and those of its tokens as they are stored."""
+
+    vector: Vectors
+    tokens: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +344,25 @@ class Snapshot(Protocol):
         """The union of the nearest chunks and the best by words, at most ``limit`` of each kind,
         both scores filled for all of them where both inputs are given. ``model`` names the embedder
         that made ``vector``: only its vectors are compared (None: the latest of that length)."""
+
+    async def rarities(self, text: str) -> Rarities:
+        """How much each word of a question tells. Costs nothing for the text that `candidates` was
+        asked for last."""
+
+    async def vectors(
+        self, chunks: Sequence[int], *, model: str, head: str
+    ) -> Mapping[int, ChunkVectors]:
+        """The stored vectors of these chunks; those without tokens of this head are left out."""
+
+    async def fields(self) -> Sequence[str]:
+        """The metadata fields of the documents that may be seen, in order. Reads them all: for
+        telling why a filter finds nothing."""
+
+    async def around(
+        self, chunks: Sequence[int], neighbours: int
+    ) -> Mapping[int, Sequence[tuple[str, int, int]]]:
+        """For each chunk, it and so many before and after it in its document, in reading order:
+        text, start and end."""
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         """These chunks with their documents, in the order asked for; those that are gone (or not

@@ -70,6 +70,7 @@ class _State:
     tables: dict[tuple[str, str], MemoryTable] = field(default_factory=dict)
     documents: dict[tuple[str, str], DocumentVersion] = field(default_factory=dict)
     vectors: dict[tuple[str, bytes], Any] = field(default_factory=dict)
+    heads: dict[tuple[str, bytes], str] = field(default_factory=dict)
     positions: dict[tuple[str, str, int], LogPosition] = field(default_factory=dict)
     passed: dict[tuple[str, str, int], Position] = field(default_factory=dict)
     as_of: dict[tuple[str, str, int], Microseconds] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class _State:
             {stream: table.copy() for stream, table in self.tables.items()},
             dict(self.documents),
             dict(self.vectors),
+            dict(self.heads),
             dict(self.positions),
             dict(self.passed),
             dict(self.as_of),
@@ -110,8 +112,15 @@ class MemoryStore:
     async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
         return self._state.passed.get((consumer, topic, partition))
 
-    async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
-        return {known for known in hashes if (model, known) in self._state.vectors}
+    async def known_vectors(
+        self, model: str, hashes: Sequence[bytes], head: str = ""
+    ) -> set[bytes]:
+        stored, heads = self._state.vectors, self._state.heads
+        return {
+            known
+            for known in hashes
+            if (model, known) in stored and head in ("", heads.get((model, known)))
+        }
 
     async def stored_metadata(
         self, source: str, keys: Sequence[str]
@@ -259,6 +268,7 @@ class MemoryTransaction:
     def _replace(self, effect: ReplaceDocuments) -> None:
         for known, number in effect.vectors.items():
             self._state.vectors[effect.model, known] = effect.matrix[number]
+            self._state.heads[effect.model, known] = effect.head
         before = dict(self._state.documents)
         for version in effect.documents:
             place = (version.source, version.key)

@@ -75,8 +75,10 @@ class PublishingStore(Generic[S]):
     async def passed(self, consumer: str, topic: str, partition: int) -> Position | None:
         return await self.store.passed(consumer, topic, partition)
 
-    async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
-        return await self.store.known_vectors(model, hashes)
+    async def known_vectors(
+        self, model: str, hashes: Sequence[bytes], head: str = ""
+    ) -> set[bytes]:
+        return await self.store.known_vectors(model, hashes, head)
 
     async def stored_metadata(
         self, source: str, keys: Sequence[str]

@@ -70,13 +70,19 @@ class Doc:
         )
 
 
-def replacing(*docs: Doc) -> ReplaceDocuments:
-    """The effect that makes these the current versions."""
+def replacing(*docs: Doc, head: str = "") -> ReplaceDocuments:
+    """The effect that makes these the current versions; with a ``head``, each text has its first
+    bytes for tokens."""
     versions = [doc.version() for doc in docs]
     texts = {chunk.hash: chunk.embedded for v in versions for chunk in v.chunks or ()}
     matrix = np.array([vector_of(text) for text in texts.values()], np.float32)
     return ReplaceDocuments(
-        versions, MODEL, {h: i for i, h in enumerate(texts)}, matrix.reshape(-1, DIMENSIONS)
+        versions,
+        MODEL,
+        {h: i for i, h in enumerate(texts)},
+        matrix.reshape(-1, DIMENSIONS),
+        [text.encode()[:8] for text in texts.values()] if head else (),
+        head,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,13 @@ from penstock.models.base import Priority
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.stores.base import (
+    ChunkVectors,
     Filter,
     Hit,
     LiveRow,
     Passage,
+    Rarities,
+    Rarity,
     SourceAge,
     Vectors,
 )
@@ -55,11 +60,13 @@ class ScriptedSnapshots:
         hits: Sequence[Hit] | None = None,
         rows: Sequence[LiveRow] = (),
         ages: Sequence[SourceAge] = (),
+        vectors: Mapping[int, ChunkVectors] = MappingProxyType({}),
     ) -> None:
         self._passages = {p.chunk: p for p in passages}
         self._hits = list(hits or [Hit(p.chunk, 0.5, 0.5) for p in passages])
         self._rows = list(rows)
         self._ages = list(ages)
+        self._vectors = vectors
         self.events: list[str] = []
         self.asked: list[tuple[bool, str | None]] = []
 
@@ -83,6 +90,32 @@ class ScriptedSnapshots:
         self.events.append("candidates")
         self.asked.append((vector is not None, text))
         return self._hits[:limit]
+
+    async def rarities(self, text: str) -> Rarities:
+        self.events.append("rarities")
+        return Rarities([Rarity(m.start(), m.end(), 1.0) for m in re.finditer(r"\w+", text)], 2.0)
+
+    async def vectors(
+        self, chunks: Sequence[int], *, model: str, head: str
+    ) -> Mapping[int, ChunkVectors]:
+        self.events.append(f"vectors {model} {head}")
+        return {chunk: self._vectors[chunk] for chunk in chunks if chunk in self._vectors}
+
+    async def fields(self) -> Sequence[str]:
+        return sorted({name for p in self._passages.values() for name in p.metadata})
+
+    async def around(
+        self, chunks: Sequence[int], neighbours: int
+    ) -> Mapping[int, Sequence[tuple[str, int, int]]]:
+        self.events.append(f"around {neighbours}")
+        known = sorted(self._passages.values(), key=lambda p: (p.document, p.start))
+        found = {}
+        for chunk in chunks:
+            same = [p for p in known if p.document == self._passages[chunk].document]
+            own = next(i for i, p in enumerate(same) if p.chunk == chunk)
+            near = same[max(0, own - neighbours) : own + neighbours + 1]
+            found[chunk] = [(p.text, p.start, p.end) for p in near]
+        return found
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         self.events.append("passages")

@@ -6,7 +6,9 @@ from penstock.wiring.models import (
     embedder,
     models,
     recent_vectors,
+    reranker,
     serving_models,
+    shaping,
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.sources import row_views, source
@@ -37,8 +39,10 @@ __all__ = [
     "models",
     "publishing",
     "recent_vectors",
+    "reranker",
     "row_views",
     "serving_models",
+    "shaping",
     "snapshots",
     "source",
     "store",

@@ -14,13 +14,17 @@ from penstock.settings import (
     CohereEmbedderSettings,
     ConstantSettings,
     EmbedderSettings,
+    EndpointRerankerSettings,
     EndpointSettings,
     ExtractiveSettings,
     FolderSettings,
     KeyedEndpointSettings,
+    LateInteractionSettings,
     MiniLMSettings,
+    NoRerankerSettings,
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
+    RerankerSettings,
     Settings,
 )
 
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from penstock.models.remote import Care
     from penstock.serving.answer import Answerer
     from penstock.serving.context import ContextBuilder
+    from penstock.serving.reranking import Reranker
+    from penstock.serving.shaping import Shaping
     from penstock.stores.postgres.model_registry import PostgresModels
 
 
@@ -65,7 +71,8 @@ def _made(
     if isinstance(chosen, MiniLMSettings):
         from penstock.models.minilm import MiniLMEmbedder
 
-        return MiniLMEmbedder(precision=chosen.precision)
+        late = isinstance(reranker_settings(settings), LateInteractionSettings)
+        return MiniLMEmbedder(precision=chosen.precision, tokens=late)
     if isinstance(chosen, ConstantSettings):
         from penstock.models.constant import ConstantEmbedder
 
@@ -127,6 +134,44 @@ def _attempt(
         return embedder(settings, pool, chosen=chosen, clock=clock)
     except (ConfigError, MissingExtraError):
         return None
+
+
+def reranker_settings(settings: Settings) -> RerankerSettings:
+    """The reranker of a project file, or the default for its embedder."""
+    chosen = settings.knowledge.reranker
+    if chosen is not None:
+        return chosen
+    if isinstance(settings.knowledge.embedder, MiniLMSettings):
+        return LateInteractionSettings(type="late_interaction")
+    return NoRerankerSettings(type="none")
+
+
+def reranker(settings: Settings, model: Embedder) -> Reranker | None:
+    """What orders candidates anew."""
+    chosen = reranker_settings(settings)
+    if isinstance(chosen, NoRerankerSettings):
+        return None
+    from penstock.serving.reranking import LateInteraction, PassageScores
+
+    if isinstance(chosen, EndpointRerankerSettings):
+        from penstock.models.rerank import RerankEndpoint
+
+        scorer = RerankEndpoint(
+            model=chosen.model,
+            base_url=chosen.base_url,
+            api_key=chosen.api_key.get_secret_value() if chosen.api_key else "",
+            timeout_s=chosen.timeout,
+        )
+        return PassageScores(scorer, depth=chosen.depth)
+    return LateInteraction(model, depth=chosen.depth)
+
+
+def shaping(settings: Settings) -> Shaping:
+    """What is asked of passages, beside that they are the best."""
+    from penstock.serving.shaping import Shaping
+
+    answers = settings.answers
+    return Shaping(answers.near_duplicates, answers.recency_days, answers.neighbours)
 
 
 def recent_vectors(model: Embedder) -> Embedder:
@@ -249,9 +294,17 @@ def answerer(settings: Settings, builder: ContextBuilder, model: Embedder) -> An
         settings.path(settings.answers.prompt) if settings.answers.prompt else None
     )
     if isinstance(chosen, ExtractiveSettings):
+        from penstock.models.answerable import Calibration
         from penstock.models.extractive import ExtractiveReader
 
-        reader = ExtractiveReader(model, language=settings.knowledge.language)
+        # What the signs weigh was measured with this model's vectors, on English.
+        fitted = isinstance(settings.knowledge.embedder, MiniLMSettings)
+        fitted = fitted and settings.knowledge.language == "english"
+        reader = ExtractiveReader(
+            model,
+            language=settings.knowledge.language,
+            calibration=Calibration() if fitted else None,
+        )
         return Answerer(builder, embedder=model, template=template, reader=reader)
     from penstock.models.openai import OpenAIGenerator
 

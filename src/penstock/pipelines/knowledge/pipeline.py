@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from penstock.errors import BadRecordError
-from penstock.models.base import Embedder, serving
+from penstock.models.base import Embedded, Embedder, serving, token_embedder
 from penstock.pipelines.base import Outcome, Rejected, Tools
 from penstock.pipelines.knowledge.chunker import Chunker, ChunkSettings, Titled
 from penstock.pipelines.knowledge.rows import (
@@ -38,7 +38,6 @@ from penstock.stores.base import (
     ReplaceDocuments,
     SetPermissions,
     TruncateDocuments,
-    Vectors,
 )
 
 __all__ = ["KnowledgePipeline", "SearchedRow"]
@@ -89,11 +88,15 @@ class KnowledgePipeline:
         bases = await self._complete(drafts, tools)
         chunks = await self._cut([self._titled(draft) for draft in drafts], tools.embedder)
         texts = {chunk.hash: chunk.embedded for pieces in chunks for chunk in pieces}
+        model = token_embedder(tools.embedder)
+        head = model.head if model else ""
         known = (
-            await tools.store.known_vectors(tools.embedder.name, list(texts)) if texts else set()
+            await tools.store.known_vectors(tools.embedder.name, list(texts), head)
+            if texts
+            else set()
         )
         missing = [hash_ for hash_ in texts if hash_ not in known]
-        matrix, refused = await _embed([texts[hash_] for hash_ in missing], tools)
+        made, refused = await _embed([texts[hash_] for hash_ in missing], tools)
         versions = []
         for draft, pieces in zip(drafts, chunks, strict=True):
             bad = [refused[texts[c.hash]] for c in pieces if texts[c.hash] in refused]
@@ -106,7 +109,16 @@ class KnowledgePipeline:
         effects: list[Effect] = list(first)
         if versions:
             vectors = {hash_: row for row, hash_ in enumerate(embedded)}
-            effects.append(ReplaceDocuments(versions, tools.embedder.name, vectors, matrix))
+            effects.append(
+                ReplaceDocuments(
+                    versions,
+                    tools.embedder.name,
+                    vectors,
+                    made.vectors,
+                    made.tokens,
+                    head,
+                )
+            )
         total = sum(len(version.chunks or ()) for version in versions)
         reused = max(0, total - len(embedded))
         return Outcome(tuple(effects), tuple(rejected), len(embedded), reused)
@@ -312,16 +324,21 @@ def _metadata(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-async def _embed(texts: Sequence[str], tools: Tools) -> tuple[Vectors, dict[str, str]]:
+async def _embed(texts: Sequence[str], tools: Tools) -> tuple[Embedded, dict[str, str]]:
     """The vectors of all texts that the model takes, in order, and why it refuses the others."""
+    nothing = Embedded(np.empty((0, tools.embedder.dimensions), np.float32), ())
     if not texts:
-        return np.empty((0, tools.embedder.dimensions), np.float32), {}
+        return nothing, {}
+    model = token_embedder(tools.embedder)
     try:
-        return await tools.embedder.embed(texts, priority=tools.priority), {}
+        if model is not None:
+            return await model.embed_tokens(texts, priority=tools.priority), {}
+        return Embedded(await tools.embedder.embed(texts, priority=tools.priority), ()), {}
     except BadRecordError as error:
         if len(texts) == 1:
-            return np.empty((0, tools.embedder.dimensions), np.float32), {texts[0]: error.reason}
+            return nothing, {texts[0]: error.reason}
     middle = len(texts) // 2
     left, refused_left = await _embed(texts[:middle], tools)
     right, refused_right = await _embed(texts[middle:], tools)
-    return np.concatenate([left, right]), refused_left | refused_right
+    vectors = np.concatenate([left.vectors, right.vectors])
+    return Embedded(vectors, [*left.tokens, *right.tokens]), refused_left | refused_right

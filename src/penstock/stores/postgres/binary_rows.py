@@ -21,8 +21,16 @@ def field(value: bytes) -> bytes:
     return _LENGTH(len(value)) + value
 
 
-def vector_rows(tenant: str, model: int, hashes: Sequence[bytes], matrix: Vectors) -> bytes:
-    """Rows of (tenant, model, hash, embedding halfvec); all hashes have one length."""
+def vector_rows(
+    tenant: str,
+    model: int,
+    hashes: Sequence[bytes],
+    matrix: Vectors,
+    tokens: Sequence[bytes] = (),
+    head: str = "",
+) -> bytes:
+    """Rows of (tenant, model, hash, embedding halfvec), and (head, tokens) if there are ``tokens``;
+    all hashes have one length."""
     count, dimensions = matrix.shape
     name = tenant.encode()
     width = len(hashes[0])
@@ -42,7 +50,7 @@ def vector_rows(tenant: str, model: int, hashes: Sequence[bytes], matrix: Vector
         ]
     )
     rows = np.zeros(count, layout)
-    rows["columns"] = 4
+    rows["columns"] = 6 if tokens else 4
     rows["tenant_length"] = len(name)
     rows["tenant"] = np.void(name)
     rows["model_length"] = 2
@@ -52,7 +60,13 @@ def vector_rows(tenant: str, model: int, hashes: Sequence[bytes], matrix: Vector
     rows["vector_length"] = 4 + 2 * dimensions
     rows["dimensions"] = dimensions
     rows["vector"] = matrix
-    return rows.tobytes()
+    if not tokens:
+        return rows.tobytes()
+    encoded = field(head.encode())
+    parts: list[bytes] = []
+    for row, packed in zip(rows, tokens, strict=True):
+        parts += (row.tobytes(), encoded, _LENGTH(len(packed)), packed)
+    return b"".join(parts)
 
 
 _CHUNK: Final = struct.Struct(">hiqiqihiiiiiii").pack

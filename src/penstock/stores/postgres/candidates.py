@@ -107,10 +107,13 @@ class Model:
 
 
 class Scores(NamedTuple):
-    """The chunks that hold a term of the question, in ascending order, with their scores."""
+    """The chunks that hold a term of the question, in ascending order, with their scores; how much
+    each term tells, and how much one would that no chunk holds."""
 
     chunks: NDArray[np.int64]
     shares: NDArray[np.float64]
+    rarities: Mapping[str, float]
+    most: float
 
     def best_first(self) -> NDArray[np.int64]:
         """Places of the chunks, best first; equals in the order of chunks."""
@@ -142,6 +145,8 @@ class Candidates:
         where: Filter,
         permitted: Permitted,
     ) -> None:
+        self.scores = Scores(np.empty(0, np.int64), np.empty(0, np.float64), {}, 1.0)
+        """By words; filled by `find`."""
         self._connection = connection
         self._limit = limit
         self._terms = Counter(terms)
@@ -168,13 +173,13 @@ class Candidates:
         fresh = await self._binary(_FRESH, None) if self._terms else None
         statistics = await self._binary(_STATISTICS, None) if self._terms else None
         nearest = await self._ask_nearest(self._model) if self._model else None
-        scores = Scores(np.empty(0, np.int64), np.empty(0, np.float64))
         if postings is not None and fresh is not None and statistics is not None:
             rows = await postings.fetchall()
             blocks = (payload for (payload,) in await fresh.fetchall())
             rows = sorted([*rows, *find_in_blocks(blocks, self._terms)], key=itemgetter(0))
             [(chunks, terms)] = await statistics.fetchall()
-            scores = score(rows, self._terms, chunks, terms)
+            self.scores = score(rows, self._terms, chunks, terms)
+        scores = self.scores
         similarities = await self._by_words(scores)
         if nearest is not None and self._model is not None:
             similarities.update(await self._read_nearest(self._model, *nearest))
@@ -272,10 +277,9 @@ def score(
         b=B,
         weights=[float(count) for count in asked.values()],
     )
-    most = sum(
-        rarity(len(postings.chunk_ids), chunks) * asked[term] for term, postings in lists.items()
-    )
-    return Scores(found, values / max(most * (K1 + 1), 1e-9))
+    rarities = {term: rarity(len(postings.chunk_ids), chunks) for term, postings in lists.items()}
+    most = sum(rarities[term] * count for term, count in asked.items())
+    return Scores(found, values / max(most * (K1 + 1), 1e-9), rarities, rarity(0, chunks))
 
 
 def as_text(vector: Vectors) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -35,6 +35,10 @@ SQL: Final = load_queries(Path(__file__).with_name("knowledge.sql"))
 _COPY_VECTORS: Final = (
     "COPY penstock.vectors (tenant, model, hash, embedding) FROM STDIN (FORMAT binary)"
 )
+_COPY_VECTORS_WITH_TOKENS: Final = (
+    "COPY penstock.vectors (tenant, model, hash, embedding, head, tokens) "
+    "FROM STDIN (FORMAT binary)"
+)
 _COPY_PACKED: Final = (
     "COPY penstock.vectors (tenant, model, hash, signs, bytes) FROM STDIN (FORMAT binary)"
 )
@@ -51,6 +55,16 @@ async def run(
     return await connection.execute(SQL[statement], parameters, prepare=True)
 
 
+class Tokens(NamedTuple):
+    """The vectors of texts' tokens, in the form that ``head`` names; or none."""
+
+    head: str = ""
+    packed: Sequence[bytes] = ()
+
+
+NO_TOKENS: Final = Tokens()
+
+
 async def add_vectors(
     connection: Connection,
     tenant: str,
@@ -58,9 +72,17 @@ async def add_vectors(
     hashes: Sequence[bytes],
     matrix: Vectors,
     storage: Storage,
+    tokens: Tokens,
 ) -> psycopg.AsyncCursor[Any]:
     """Store a few vectors, as their model stores them; those that are there stay."""
-    common = {"tenant": tenant, "model": model, "hashes": bytes_literal(hashes)}
+    none = array_literal([None] * len(hashes))
+    common = {
+        "tenant": tenant,
+        "model": model,
+        "hashes": bytes_literal(hashes),
+        "head": tokens.head,
+        "tokens": bytes_literal(tokens.packed) if tokens.packed else none,
+    }
     if storage == "halfvec":
         return await run(
             connection,
@@ -86,16 +108,34 @@ async def copy_vectors(
     hashes: Sequence[bytes],
     matrix: Vectors,
     storage: Storage,
+    tokens: Tokens,
 ) -> None:
     """Store many vectors, none of which is there."""
-    packed = storage != "halfvec"
-    rows = (
-        packed_rows(tenant, model, hashes, matrix, storage)
-        if packed
-        else vector_rows(tenant, model, hashes, matrix)
-    )
-    async with connection.cursor().copy(_COPY_PACKED if packed else _COPY_VECTORS) as copy:
+    if storage != "halfvec":
+        rows, statement = packed_rows(tenant, model, hashes, matrix, storage), _COPY_PACKED
+    else:
+        rows = vector_rows(tenant, model, hashes, matrix, tokens.packed, tokens.head)
+        statement = _COPY_VECTORS_WITH_TOKENS if tokens.packed else _COPY_VECTORS
+    async with connection.cursor().copy(statement) as copy:
         await copy.write(HEADER + rows + TRAILER)
+    if storage != "halfvec":
+        await refresh_tokens(connection, tenant, model, hashes, tokens)
+
+
+async def refresh_tokens(
+    connection: Connection, tenant: str, model: int, hashes: Sequence[bytes], tokens: Tokens
+) -> None:
+    """Give stored vectors the tokens that came for their texts."""
+    if tokens.packed:
+        await run(
+            connection,
+            "refresh_tokens",
+            tenant=tenant,
+            model=model,
+            head=tokens.head,
+            hashes=bytes_literal(hashes),
+            tokens=bytes_literal(tokens.packed),
+        )
 
 
 class DocumentWriter:
@@ -133,6 +173,7 @@ class DocumentWriter:
             await self._documents("change_documents", changed)
         if offered is not None and offered.rowcount < len(given):
             relied = hashes
+            await self.refresh_tokens(effect, given)
         if relied:
             await self._expect_stored(relied)
 
@@ -164,6 +205,7 @@ class DocumentWriter:
             hashes,
             _rows(effect, hashes),
             storage_of(effect.model),
+            _tokens(effect, hashes),
         )
 
     async def _add_chunks(self, chunks: Sequence[NewChunk], index: Inverted) -> None:
@@ -227,11 +269,25 @@ class DocumentWriter:
     async def _copy_vectors(self, effect: ReplaceDocuments, given: Sequence[bytes]) -> None:
         held = await self._held(given)
         fresh = [hash_ for hash_ in given if hash_ not in held]
+        await self.refresh_tokens(effect, sorted(held))
         if fresh:
             matrix, storage = _rows(effect, fresh), storage_of(effect.model)
-            await copy_vectors(self._connection, self._tenant, self._model, fresh, matrix, storage)
+            await copy_vectors(
+                self._connection,
+                self._tenant,
+                self._model,
+                fresh,
+                matrix,
+                storage,
+                _tokens(effect, fresh),
+            )
 
     # ------------------------------------------------------------------ both
+
+    async def refresh_tokens(self, effect: ReplaceDocuments, hashes: Sequence[bytes]) -> None:
+        """Give stored vectors the tokens that came for their texts."""
+        tokens = _tokens(effect, hashes)
+        await refresh_tokens(self._connection, self._tenant, self._model, hashes, tokens)
 
     def _index(self, chunks: Sequence[NewChunk]) -> Inverted:
         terms = self._analyser.terms
@@ -311,6 +367,12 @@ def _rows(effect: ReplaceDocuments, hashes: Sequence[bytes]) -> Vectors:
     if not np.isfinite(vectors).all():
         raise BadRecordError("the numbers of a vector are expected to be finite, but some are not")
     return vectors.astype(np.float32, copy=False)
+
+
+def _tokens(effect: ReplaceDocuments, hashes: Sequence[bytes]) -> Tokens:
+    """The vectors of the tokens of these texts, in their order."""
+    rows = [effect.vectors[hash_] for hash_ in hashes] if effect.tokens else []
+    return Tokens(effect.head, [effect.tokens[row] for row in rows])
 
 
 def _json(value: Any) -> str:

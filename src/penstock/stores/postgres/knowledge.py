@@ -57,10 +57,13 @@ async def replace_documents(
     asking = _Asking(connection, tenant, versions)
     model = await asking.ask(effect)
     plan = compare(versions, asking.stored(model))
-    if not plan.accepted:
-        return
     added, changed, chunks = number(plan, *await asking.ids(plan))
     writer_ = DocumentWriter(connection, tenant, model, analyser(language), writer)
+    # Their chunks stand, but their tokens were missing, or of another head.
+    kept = effect.vectors.keys() - {chunk.text.hash for chunk in chunks}
+    await writer_.refresh_tokens(effect, sorted(kept))
+    if not plan.accepted:
+        return
     try:
         await writer_.write(effect, chunks, plan.gone, added, changed)
     except pg.UniqueViolation as error:
@@ -102,15 +105,22 @@ async def truncate_documents(
 
 
 async def known_vectors(
-    connection: Connection, model: str, hashes: Sequence[bytes], *, tenant: str = DEFAULT_TENANT
+    connection: Connection,
+    model: str,
+    hashes: Sequence[bytes],
+    head: str = "",
+    *,
+    tenant: str = DEFAULT_TENANT,
 ) -> set[bytes]:
-    """Which of these embedded texts have a stored vector under ``model``."""
+    """Which of these embedded texts have a stored vector under ``model`` (and, with a ``head``,
+    tokens in that form)."""
     cursor = await run(
         connection,
         "known_vectors",
         tenant=tenant,
         model=model,
         hashes=bytes_literal(hashes),
+        head=head,
         keep=KEEP_LOOSE_VECTORS,
     )
     return {bytes(row[0]) for row in await cursor.fetchall()}

@@ -71,17 +71,29 @@ SET chunks = text_statistics.chunks + excluded.chunks,
     terms = text_statistics.terms + excluded.terms
 
 -- name: add_vectors
-INSERT INTO penstock.vectors (tenant, model, hash, embedding)
-SELECT %(tenant)s, %(model)s, w.hash, w.embedding::halfvec
-FROM unnest(%(hashes)s::bytea[], %(embeddings)s::text[]) w (hash, embedding) ORDER BY w.hash
+INSERT INTO penstock.vectors (tenant, model, hash, embedding, head, tokens)
+SELECT %(tenant)s, %(model)s, w.hash, w.embedding::halfvec,
+       CASE WHEN w.tokens IS NOT NULL THEN %(head)s::text END, w.tokens
+FROM unnest(%(hashes)s::bytea[], %(embeddings)s::text[], %(tokens)s::bytea[])
+     w (hash, embedding, tokens) ORDER BY w.hash
 ON CONFLICT (tenant, model, hash) DO NOTHING
 
 -- name: add_packed_vectors
-INSERT INTO penstock.vectors (tenant, model, hash, signs, bytes)
-SELECT %(tenant)s, %(model)s, w.hash, w.signs::bit varying, w.bytes
-FROM unnest(%(hashes)s::bytea[], %(signs)s::text[], %(bytes)s::bytea[]) w (hash, signs, bytes)
+INSERT INTO penstock.vectors (tenant, model, hash, signs, bytes, head, tokens)
+SELECT %(tenant)s, %(model)s, w.hash, w.signs::bit varying, w.bytes,
+       CASE WHEN w.tokens IS NOT NULL THEN %(head)s::text END, w.tokens
+FROM unnest(%(hashes)s::bytea[], %(signs)s::text[], %(bytes)s::bytea[], %(tokens)s::bytea[])
+     w (hash, signs, bytes, tokens)
 ORDER BY w.hash
 ON CONFLICT (tenant, model, hash) DO NOTHING
+
+-- name: refresh_tokens
+-- Of texts whose vector was stored without tokens, or with those of another head.
+UPDATE penstock.vectors v SET head = %(head)s::text, tokens = w.tokens
+FROM (SELECT * FROM unnest(%(hashes)s::bytea[], %(tokens)s::bytea[]) w (hash, tokens)
+      ORDER BY hash) w
+WHERE v.tenant = %(tenant)s AND v.model = %(model)s AND v.hash = w.hash
+  AND v.head IS DISTINCT FROM %(head)s::text
 
 -- name: add_few
 -- All that a small change adds, in one statement.
@@ -161,6 +173,7 @@ WHERE c.document_id IN (SELECT id FROM truncated)
 SELECT v.hash FROM penstock.vectors v
 WHERE v.tenant = %(tenant)s AND v.hash = ANY(%(hashes)s::bytea[])
   AND v.model = (SELECT id FROM penstock.models WHERE name = %(model)s)
+  AND (%(head)s::text = '' OR v.head = %(head)s::text)
   AND NOT EXISTS (
     SELECT FROM penstock.loose_vectors l
     WHERE l.tenant = v.tenant AND l.model = v.model AND l.hash = v.hash

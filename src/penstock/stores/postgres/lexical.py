@@ -84,6 +84,15 @@ class Analyser:
         # An ASCII word is one term or, if it is a stop word, none.
         return list(filter(None, found)) if text.isascii() else " ".join(found).split()
 
+    def places(self, text: str) -> list[tuple[int, int, list[str]]]:
+        """Each word of a text that has terms: where it starts and ends, and its terms."""
+        found = []
+        for match in _WORD.finditer(text):
+            terms = self.terms(match[0])
+            if terms:
+                found.append((match.start(), match.end(), terms))
+        return found
+
     def _learn(self, words: Iterable[str]) -> dict[str, str]:
         """Remember the stems of new words. A stemmer is not thread-safe, hence the lock."""
         with self._lock:

@@ -21,7 +21,7 @@ from penstock.database.queries import load_queries
 from penstock.errors import FatalError
 from penstock.stores.base import Storage, Vectors, storage_of
 from penstock.stores.postgres import vector_index
-from penstock.stores.postgres.document_writer import add_vectors
+from penstock.stores.postgres.document_writer import NO_TOKENS, Tokens, add_vectors
 from penstock.stores.postgres.packed import stored_bytes
 
 _SQL: Final = load_queries(Path(__file__).with_name("model_registry.sql"))
@@ -139,7 +139,12 @@ class PostgresModels:
         return [Lacking(chunk, bytes(hash_), text, name) for chunk, hash_, text, name in rows]
 
     async def store(
-        self, model: int, name: str, lacking: Sequence[Lacking], vectors: Vectors
+        self,
+        model: int,
+        name: str,
+        lacking: Sequence[Lacking],
+        vectors: Vectors,
+        tokens: Tokens = NO_TOKENS,
     ) -> int:
         """Store vectors of those texts that are still somebody's; returns how many."""
         with translated():
@@ -159,6 +164,10 @@ class PostgresModels:
                         order,
                         vectors[[kept[hash_] for hash_ in order]],
                         storage_of(name),
+                        Tokens(
+                            tokens.head,
+                            [tokens.packed[kept[hash_]] for hash_ in order if tokens.packed],
+                        ),
                     )
         return len(kept)
 

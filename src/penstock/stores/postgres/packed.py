@@ -70,6 +70,20 @@ def similarities(question: Vectors, stored: Sequence[bytes], storage: Storage) -
     return clipped
 
 
+def unpacked(halfvec: bytes | None, numbers: bytes | None, signs: bytes | None) -> Vectors:
+    """A vector of length 1 from what the database sends of it in binary form."""
+    if halfvec is not None:  # two numbers of two bytes, and then the vector
+        return np.frombuffer(halfvec, ">f2", offset=4).astype(np.float32)
+    if numbers is not None:
+        vector = np.frombuffer(numbers, np.int8)[_SCALE.size :].astype(np.float32)
+    else:  # the number of bits, and then they
+        count = int.from_bytes((signs or bytes(4))[:4], "big")
+        bits = np.unpackbits(np.frombuffer((signs or bytes(4))[4:], np.uint8), count=count)
+        vector = bits.astype(np.float32) * 2 - 1
+    found: Vectors = vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return found
+
+
 def packed_rows(
     tenant: str, model: int, hashes: Sequence[bytes], matrix: Vectors, storage: Storage
 ) -> bytes:

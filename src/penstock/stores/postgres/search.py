@@ -8,7 +8,7 @@ opening a snapshot costs no round trip of its own.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,16 +20,20 @@ from penstock.database.connect import translated
 from penstock.errors import ConfigError
 from penstock.principals import Principal
 from penstock.stores.base import (
+    ChunkVectors,
     Filter,
     Hit,
     LiveRow,
     Passage,
+    Rarities,
+    Rarity,
     SourceAge,
     Vectors,
 )
-from penstock.stores.postgres.candidates import Candidates, Model
-from penstock.stores.postgres.lexical import analyse
+from penstock.stores.postgres.candidates import Candidates, Model, Scores
+from penstock.stores.postgres.lexical import analyser
 from penstock.stores.postgres.live_rows import read_rows
+from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
 
@@ -53,6 +57,31 @@ SELECT id, dimensions, storage FROM penstock.models WHERE dimensions = %s ORDER 
 _SERVING = """
 SELECT m.name FROM penstock.serving_models s JOIN penstock.models m ON m.id = s.model
 WHERE s.tenant = penstock.tenant()
+"""
+_VECTORS = """
+SELECT c.id, v.embedding, v.bytes, v.signs, v.tokens FROM penstock.chunks c
+JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
+JOIN penstock.models m ON m.name = %(model)s
+JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash
+WHERE c.id = ANY(%(chunks)s) AND v.head = %(head)s {permitted}
+"""
+_FIELDS = """
+SELECT DISTINCT name FROM penstock.documents d, jsonb_object_keys(d.metadata) name
+WHERE d.deleted_at IS NULL ORDER BY name
+"""
+_AROUND = """
+WITH near AS MATERIALIZED (
+    SELECT w.id, place, d.layout[place] AS chunk, d.starts[place] AS first, d.ends[place] AS last
+    FROM unnest(%(chunks)s::bigint[]) w (id)
+    JOIN penstock.chunks c ON c.id = w.id
+    JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
+    CROSS JOIN LATERAL (SELECT array_position(d.layout, c.id)) p (own)
+    CROSS JOIN LATERAL generate_series(
+        greatest(1, p.own - %(neighbours)s),
+        least(cardinality(d.layout), p.own + %(neighbours)s)) place)
+SELECT n.id, p.text, n.first, n.last FROM near n
+JOIN penstock.passages((SELECT array_agg(DISTINCT chunk) FROM near)) p ON p.chunk_id = n.chunk
+ORDER BY n.id, n.place
 """
 _PASSAGES = """
 SELECT c.chunk_id, d.id, d.source, d.key, d.title, c.heading, c.text, d.starts[p.place],
@@ -136,7 +165,8 @@ class PostgresSnapshot:
         self._readable = readable
         self._permitted: Permitted | None = None
         self._models = models  # shared by all snapshots of the store: a model's number stays
-        self._language = language
+        self._analyser = analyser(language)
+        self._scored: tuple[str, Scores] | None = None  # the last text, and what came of its words
 
     async def candidates(
         self,
@@ -148,18 +178,49 @@ class PostgresSnapshot:
         model: str | None = None,
     ) -> list[Hit]:
         found = None if vector is None else await self._model(model, vector.size)
-        terms = analyse(text, self._language) if text else ()
         packed = found is not None and found.storage != "halfvec"
         search = (PackedCandidates if packed else Candidates)(
             self._connection,
             found,
             vector=vector,
-            terms=terms,
+            terms=self._analyser.terms(text) if text else (),
             limit=limit,
             where=where,
             permitted=await self._may(),
         )
-        return await search.find()
+        hits = await search.find()
+        self._scored = None if text is None else (text, search.scores)
+        return hits
+
+    async def rarities(self, text: str) -> Rarities:
+        if self._scored is None or self._scored[0] != text:
+            await self.candidates(None, text, limit=1, where=Filter())
+        assert self._scored is not None
+        known, most = self._scored[1].rarities, self._scored[1].most
+        return Rarities(
+            [
+                Rarity(start, end, max(known.get(term, most) for term in terms))
+                for start, end, terms in self._analyser.places(text)
+            ],
+            most,
+        )
+
+    async def vectors(
+        self, chunks: Sequence[int], *, model: str, head: str
+    ) -> Mapping[int, ChunkVectors]:
+        if not chunks:
+            return {}
+        permitted = await self._may()
+        cursor = await self._connection.execute(
+            sql.SQL(_VECTORS).format(permitted=permitted.condition),
+            {"chunks": list(chunks), "model": model, "head": head, **permitted.values},
+            prepare=True,
+            binary=True,
+        )
+        return {
+            chunk: ChunkVectors(unpacked(*stored), tokens)
+            for chunk, *stored, tokens in await cursor.fetchall()
+        }
 
     async def _may(self) -> Permitted:
         """What the one who asks may read; asked for when the snapshot was opened."""
@@ -192,6 +253,22 @@ class PostgresSnapshot:
                 "ask with the embedder that the knowledge base was made with"
             )
         return model
+
+    async def fields(self) -> Sequence[str]:
+        cursor = await self._connection.execute(_FIELDS)
+        return [name for (name,) in await cursor.fetchall()]
+
+    async def around(
+        self, chunks: Sequence[int], neighbours: int
+    ) -> Mapping[int, Sequence[tuple[str, int, int]]]:
+        found: dict[int, list[tuple[str, int, int]]] = {}
+        if chunks:
+            cursor = await self._connection.execute(
+                _AROUND, {"chunks": list(chunks), "neighbours": neighbours}, prepare=True
+            )
+            for chunk, *part in await cursor.fetchall():
+                found.setdefault(chunk, []).append((part[0], part[1], part[2]))
+        return found
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         if not chunks:

@@ -121,15 +121,19 @@ class PostgresStore:
                 row = await cursor.fetchone()
         return None if row is None else row[0]
 
-    async def known_vectors(self, model: str, hashes: Sequence[bytes]) -> set[bytes]:
-        """Which of these embedded texts have a stored vector under ``model``."""
+    async def known_vectors(
+        self, model: str, hashes: Sequence[bytes], head: str = ""
+    ) -> set[bytes]:
+        """Which of these embedded texts have a stored vector (and tokens of ``head``)."""
         from penstock.stores.postgres import knowledge
 
         if not hashes:
             return set()
         with translated():
             async with self._pool.connection() as connection:
-                return await knowledge.known_vectors(connection, model, hashes, tenant=self._tenant)
+                return await knowledge.known_vectors(
+                    connection, model, hashes, head, tenant=self._tenant
+                )
 
     async def stored_metadata(
         self, source: str, keys: Sequence[str]
