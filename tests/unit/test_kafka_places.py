@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import UnavailableError
+from penstock.errors import FatalError, UnavailableError
 from penstock.log.kafka.client import Client, library
+from penstock.log.kafka.log import KafkaLog, KafkaSettings
 from penstock.log.kafka.places import Places
 from penstock.log.kafka.readers import Readers
+from penstock.records import Microseconds
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -31,3 +33,23 @@ async def test_an_end_that_is_not_known_is_no_end(
     with pytest.raises(UnavailableError, match="got no answer"):
         await Places(client, Readers(client)).bounds([("t", 0)])
     client.close()
+
+
+@pytest.mark.parametrize(("count", "error"), [(1, UnavailableError), (None, FatalError)])
+async def test_a_topic_that_is_out_of_sight_is_asked_for_before_it_is_called_gone(
+    monkeypatch: pytest.MonkeyPatch, count: int | None, error: type[Exception]
+) -> None:
+    """With a connection the library loses what it knew of topics; that is no reason to stop."""
+    log = KafkaLog(KafkaSettings("unused:9"), consumers=None)  # type: ignore[arg-type]
+
+    async def bounds(_: Any) -> dict[Any, Any]:
+        return {}
+
+    async def counted(_: str) -> int | None:
+        return count
+
+    monkeypatch.setattr(log._places, "bounds", bounds)
+    monkeypatch.setattr(log._topics, "count", counted)
+    with pytest.raises(error):
+        await log.seek("t", 0, Microseconds(0))
+    monkeypatch.undo()

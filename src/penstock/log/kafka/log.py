@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from penstock.errors import DamagedError, FatalError
+from penstock.errors import DamagedError, FatalError, UnavailableError
 from penstock.log.base import Consumers, PartitionInfo
 from penstock.log.codec import Codec
 from penstock.log.kafka.client import REQUEST_S, Client
@@ -279,6 +279,13 @@ class KafkaLog:
         self._check_open()
         found = await self._places.bounds([place])
         if place not in found:
+            # The library also says so of a topic that it has lost sight of with a connection: only
+            # brokers that were asked just now know that there is none.
+            self._topics.forget(place[0])
+            if (await self._topics.count(place[0]) or 0) > place[1]:
+                raise UnavailableError(
+                    f"expected Kafka to say where {place[0]!r} ends, it has lost sight of it"
+                )
             self._forget(place[0])
             raise no_topic(topic, place[1])
         return found[place]

@@ -90,8 +90,8 @@ class Places:
                         raise
                     continue
                 if offset < 0:
-                    # The library's mark of "not known", without an error: the connection broke. Taken
-                    # for an end, all positions would lie behind it.
+                    # The library's mark of "not known", without an error: the connection broke.
+                    # Taken for an end, all positions would lie behind it.
                     raise UnavailableError(
                         f"expected Kafka to say where partition {place.partition} of "
                         f"{place.topic!r} begins and ends, got no answer ({offset})"
