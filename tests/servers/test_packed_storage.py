@@ -29,16 +29,16 @@ DIMENSIONS = 384
 MANY = 1500
 
 
-def turned() -> Vectors:
+def spread() -> Vectors:
     """Some directions tell much and most tell little, as those of texts do."""
     rng = np.random.default_rng(2)
     turn = np.linalg.qr(rng.standard_normal((DIMENSIONS, DIMENSIONS)))[0]
-    spread: Vectors = (np.arange(1, DIMENSIONS + 1)[:, None] ** -0.6 * turn).astype(np.float32)
-    return spread
+    found: Vectors = (np.arange(1, DIMENSIONS + 1)[:, None] ** -0.6 * turn).astype(np.float32)
+    return found
 
 
 def near(rng: np.random.Generator, count: int) -> Vectors:
-    vectors = rng.standard_normal((count, DIMENSIONS)) @ turned()
+    vectors = rng.standard_normal((count, DIMENSIONS)) @ spread()
     unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return unit
 

@@ -32,8 +32,9 @@ _SIGN_TO_COSINE: Final = math.sqrt(math.pi / 2)
 """The mean of |x| of a normal variable is sqrt(2 / pi) of its spread: undone, the product with
 signs estimates the cosine."""
 
-OVERSAMPLE: Final[dict[Storage, int]] = {"halfvec": 1, "int8": 4, "binary": 4}
-"""So many times the limit are candidates by signs."""
+OVERSAMPLE: Final = 4
+FEWEST: Final = 200
+"""So many times the limit, and at least so many, are candidates by signs."""
 
 
 @lru_cache(maxsize=8)
