@@ -155,8 +155,9 @@ async def measure(dsn: str, chunks: int, dimensions: int, questions: int) -> lis
                 }
             )
             print(results[-1], flush=True)
+        other = await models.register("full#int8", dimensions)
         began = time.perf_counter()
-        assert await models.cut_over(2)
+        assert await models.cut_over(other)
         results.append({"cut_over_ms": round((time.perf_counter() - began) * 1000, 1)})
     finally:
         await pool.close()

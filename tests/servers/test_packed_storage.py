@@ -22,22 +22,23 @@ from penstock.stores.base import (
 )
 from penstock.stores.postgres import vector_index
 from penstock.stores.postgres.knowledge import replace_documents
+from penstock.stores.postgres.packed import turned
 from penstock.stores.postgres.search import PostgresSnapshotStore
 
 DIMENSIONS = 384
 MANY = 1500
 
 
-def turned() -> Vectors:
+def spread() -> Vectors:
     """Some directions tell much and most tell little, as those of texts do."""
     rng = np.random.default_rng(2)
     turn = np.linalg.qr(rng.standard_normal((DIMENSIONS, DIMENSIONS)))[0]
-    spread: Vectors = (np.arange(1, DIMENSIONS + 1)[:, None] ** -0.6 * turn).astype(np.float32)
-    return spread
+    found: Vectors = (np.arange(1, DIMENSIONS + 1)[:, None] ** -0.6 * turn).astype(np.float32)
+    return found
 
 
 def near(rng: np.random.Generator, count: int) -> Vectors:
-    vectors = rng.standard_normal((count, DIMENSIONS)) @ turned()
+    vectors = rng.standard_normal((count, DIMENSIONS)) @ spread()
     unit: Vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     return unit
 
@@ -114,3 +115,15 @@ async def test_recall_and_similarity(
         assert max(differences) < off
     finally:
         await pool.close()
+
+
+@pytest.mark.parametrize("dimensions", [384, 1536, 192, 50, 7])
+def test_turning_keeps_angles(dimensions: int) -> None:
+    """Cosines are what they were; vectors with a few large numbers have many middling ones."""
+    rng = np.random.default_rng(1)
+    vectors = (rng.standard_normal((20, dimensions)) / np.arange(1, dimensions + 1)).astype(
+        np.float32
+    )
+    found = turned(vectors)
+    assert np.allclose(found @ found.T, vectors @ vectors.T, atol=1e-4)
+    assert np.array_equal(found, turned(vectors))

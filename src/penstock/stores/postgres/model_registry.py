@@ -108,8 +108,10 @@ class PostgresModels:
         values = {"name": name, "dimensions": dimensions, "storage": storage_of(name)}
         with translated():
             async with self._pool.connection() as connection:
-                await connection.execute(_SQL["register"], values)
                 row = await (await connection.execute(_SQL["find"], values)).fetchone()
+                if row is None:  # an insertion that finds a conflict uses up a number
+                    await connection.execute(_SQL["register"], values)
+                    row = await (await connection.execute(_SQL["find"], values)).fetchone()
         if row is None or row[1] != dimensions:
             raise FatalError(
                 f"expected {name!r} to give {row[1] if row else 0} numbers a text, as its stored "

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from penstock.stores.base import Filter, Vectors
 from penstock.stores.postgres.candidates import Candidates, Model
-from penstock.stores.postgres.packed import OVERSAMPLE, sign_text, similarities
+from penstock.stores.postgres.packed import FEWEST, OVERSAMPLE, sign_text, similarities
 from penstock.stores.postgres.permissions import Permitted
 
 _UNINDEXED: Final = 20_000
@@ -68,7 +68,7 @@ class PackedCandidates(Candidates):
         assert vector is not None
         self._vector = vector
         self._storage = model.storage
-        self._coarse = limit * OVERSAMPLE[model.storage]
+        self._coarse = max(FEWEST, OVERSAMPLE * limit)
         # Sent as bytes: the length of a bit string is known, so only its bytes are wanted.
         stored = "v.bytes" if model.storage == "int8" else "substr(varbit_send(v.signs), 5)"
         self._parts["stored"] = sql.SQL(stored)
