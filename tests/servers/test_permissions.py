@@ -495,6 +495,17 @@ async def test_g7_the_database_refuses_without_our_condition(
     monkeypatch.setattr(PostgresSnapshot, "_may", all_lists)
     assert await world.seen("ada") == {"mine"}
     assert await world.seen() == set()
+    async with world.reader.snapshot(Principal("ada")) as snapshot:
+        hits = await snapshot.candidates(
+            vector_of("x"), "the river", limit=9, where=Filter(), model=MODEL
+        )
+        assert len(hits) == 1, "not even the number of what is theirs"
+        cursor = await snapshot._connection.execute("SELECT key FROM penstock.documents")
+        assert await cursor.fetchall() == [("mine",)]
+        cursor = await snapshot._connection.execute(
+            "SELECT chunk_id FROM penstock.passages('{1,2}')"
+        )
+        assert await cursor.fetchall() == [(hits[0].chunk,)]
 
 
 async def test_g7_our_condition_refuses_without_the_database(
@@ -512,6 +523,10 @@ async def test_g7_our_condition_refuses_without_the_database(
     async with world.reader.snapshot(Principal("ada")) as snapshot:
         cursor = await snapshot._connection.execute("SELECT key FROM penstock.documents ORDER BY 1")
         assert await cursor.fetchall() == [("mine",), ("theirs",)], "no policy binds this role"
+        hits = await snapshot.candidates(
+            vector_of("x"), "the river", limit=9, where=Filter(), model=MODEL
+        )
+        assert len(hits) == 1
     assert await world.seen("ada") == {"mine"}
     assert await world.seen() == set()
 
@@ -568,6 +583,36 @@ async def test_g7_a_snapshot_has_passages_and_permissions_of_one_moment(world: W
         assert await world.seen("ada") == set()
         assert await found(snapshot) == {"a"}
     assert await world.seen("bo") == {"a"}
+
+
+async def waits_or_is_done(world: World, task: asyncio.Task[None]) -> None:
+    """Until the task has ended, or the server says that somebody waits for a lock."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+    while not task.done() and await world.execute(waiting) == [(0,)]:
+        await asyncio.sleep(0)
+
+
+async def test_g7_a_document_and_its_list_in_two_open_transactions(world: World) -> None:
+    """Whichever is stored first: the other waits, and sees it."""
+    await world.declare()
+    await world.say("f", allow=["user:ada"])
+    async with world.writer.transaction() as transaction:
+        await transaction.apply(replacing(Doc("f/a", "the river of a")))
+        entry = asyncio.create_task(world.say("f", 2, allow=["user:bo"]))
+        await waits_or_is_done(world, entry)
+    await entry
+    assert await world.seen("ada") == set()
+    assert await world.seen("bo") == {"f/a"}
+    async with world.writer.transaction() as transaction:
+        change = PermissionEntry(
+            "docs", "f", "f.acl.yaml", Position(f"{3:016x}"), Microseconds(3), allow=["user:cy"]
+        )
+        await transaction.apply(SetPermissions([change]))
+        document = asyncio.create_task(world.add("f/b"))
+        await waits_or_is_done(world, document)
+    await document
+    assert await world.seen("bo") == set()
+    assert await world.seen("cy") == {"f/a", "f/b"}
 
 
 async def test_g7_lists_and_documents_written_at_once_never_miss_each_other(world: World) -> None:
