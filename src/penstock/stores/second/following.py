@@ -119,10 +119,18 @@ class Follower:
                     )
         return len(pending)
 
+    async def remake(self) -> None:
+        """Make the second store's index again if it is gone."""
+        with translated():
+            async with self._pool.connection() as connection:
+                self._prepared = False
+                await self._prepare(connection)
+
     async def again(self, chunks: Sequence[int], gone: Sequence[int]) -> None:
         """Note that the documents of these chunks are to be written again, and which to remove."""
         with translated():
             async with self._pool.connection() as connection, connection.transaction():
+                await connection.execute(SQL["outrun"])
                 if chunks:
                     await connection.execute(SQL["queue"], {**self._names, "chunks": list(chunks)})
                 if gone:

@@ -7,6 +7,12 @@ INSERT INTO penstock.second_store_work (tenant, store, document_id, gone)
 SELECT tenant, %(store)s, id, '{}' FROM penstock.documents
 WHERE tenant = %(tenant)s AND deleted_at IS NULL ORDER BY id
 
+-- name: outrun
+-- Numbers above all that were ever given: a database that was restored from a backup counts from
+-- where it was then, and the second store would take its repairs for old.
+SELECT setval('penstock.second_store_work_seq_seq', greatest(
+    nextval('penstock.second_store_work_seq_seq'), (extract(epoch FROM clock_timestamp()) * 1e6)::bigint))
+
 -- name: queue
 INSERT INTO penstock.second_store_work (tenant, store, document_id, gone)
 SELECT DISTINCT %(tenant)s, %(store)s, c.document_id, '{}'::bigint[] FROM penstock.chunks c
