@@ -13,6 +13,7 @@ from penstock.wiring.sources import row_views, source
 from penstock.wiring.stores import (
     consumers,
     embedded_postgres,
+    followers,
     log,
     log_prefix,
     publishing,
@@ -31,6 +32,7 @@ __all__ = [
     "declares_permissions",
     "embedded_postgres",
     "embedder",
+    "followers",
     "group",
     "log",
     "log_prefix",

@@ -61,7 +61,8 @@ class Searchable(NamedTuple):
 
 
 class Follower:
-    """Brings one second store, called ``name``, in step; ``model`` names whose vectors it has."""
+    """Brings one second store, called ``name``, in step; ``model`` names whose vectors it has (None:
+    the latest model's)."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Follower:
         index: ChunkIndex,
         *,
         name: str,
-        model: str,
+        model: str | None = None,
         tenant: str = DEFAULT_TENANT,
     ) -> None:
         self.name = name
@@ -149,7 +150,9 @@ class Follower:
     async def model(self, connection: Connection) -> tuple[int, int] | None:
         """Number and dimensions of the model, once it has a vector."""
         cursor = await connection.execute(
-            "SELECT id, dimensions FROM penstock.models WHERE name = %s", [self._model]
+            "SELECT id, dimensions FROM penstock.models WHERE name = %(name)s"
+            " OR %(name)s::text IS NULL ORDER BY id DESC LIMIT 1",
+            {"name": self._model},
         )
         return await cursor.fetchone()
 
