@@ -1,5 +1,5 @@
-"""The knowledge store at size: loading, indexing, querying, and recall after mass deletions, beside a
-bare pgvector table in the same run.
+"""The knowledge store at size: loading, indexing, querying, and recall after mass deletions, beside
+a bare pgvector table in the same run.
 
     python bench/knowledge_store.py [--chunks 200000] [--queries 100] [--output FILE]
 
@@ -177,9 +177,7 @@ class Bench:
             where = Filter(metadata={"group": number % 100}) if filtered else Filter()
             text = self.world.text(6) if hybrid else None
             async with self.snapshots.snapshot() as snapshot:
-                hits = await snapshot.candidates(
-                    question, text, limit=50, where=where, model=MODEL
-                )
+                hits = await snapshot.candidates(question, text, limit=50, where=where, model=MODEL)
             best = sorted(hits, key=lambda hit: -hit.similarity)
             return [hit.chunk for hit in best[:10]]
 

@@ -194,9 +194,7 @@ def why_not(folder: Path | None = None) -> str | None:
 class Node:
     """One OpenSearch server in a folder of its own, which can be killed and started again."""
 
-    def __init__(
-        self, folder: Path, *, port: int | None = None, jars: Path | None = None
-    ) -> None:
+    def __init__(self, folder: Path, *, port: int | None = None, jars: Path | None = None) -> None:
         self.folder = folder.resolve()
         self.port = port or free_port()
         self._jars = jars or jar_folder()

@@ -147,7 +147,8 @@ class Project:
     @property
     def snapshots(self) -> PostgresSnapshotStore | FollowedSnapshots:
         """The read side of the stores."""
-        return _opened(self._snapshots)
+        found: PostgresSnapshotStore | FollowedSnapshots = _opened(self._snapshots)
+        return found
 
     def embedder(self) -> ServingModels:
         """The model behind the vectors, whichever is searched; loaded when first needed."""

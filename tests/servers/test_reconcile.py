@@ -72,23 +72,21 @@ async def test_what_is_whole_is_left_alone(project: Project) -> None:
             "chunks_without_vector",
         ),
         (
-            "INSERT INTO penstock.vectors SELECT tenant, model, '\\x00'::bytea, embedding"
-            " FROM penstock.vectors LIMIT 1",
+            """INSERT INTO penstock.vectors SELECT tenant, model, '\\x00'::bytea, embedding
+               FROM penstock.vectors LIMIT 1""",
             "unused_vectors",
         ),
         ("DELETE FROM penstock.documents WHERE key = 'd3.md'", "loose_chunks"),
         ("TRUNCATE penstock.postings, penstock.fresh_postings", "unindexed_chunks"),
         (
-            "INSERT INTO penstock.fresh_postings (tenant, payload)"
-            " SELECT tenant, payload FROM penstock.fresh_postings LIMIT 1",
+            """INSERT INTO penstock.fresh_postings (tenant, payload)
+               SELECT tenant, payload FROM penstock.fresh_postings LIMIT 1""",
             "misindexed_chunks",
         ),
         ("UPDATE penstock.text_statistics SET chunks = chunks + 5", "miscounted_chunks"),
     ],
 )
-async def test_damage_is_found_and_repaired(
-    project: Project, statement: str, fault: str
-) -> None:
+async def test_damage_is_found_and_repaired(project: Project, statement: str, fault: str) -> None:
     await damage(project, statement)
     assert (await mended(project)).found[fault]
 

@@ -161,7 +161,9 @@ async def test_g7_what_a_second_store_proposes_is_checked(pool: Pool, index: Chu
     follower = follower_of(pool, index)
     await store(
         writer,
-        replacing(Doc("a", "secret"), Doc("b", "gone"), *(Doc(f"c{n}", f"t {n}") for n in range(9))),
+        replacing(
+            Doc("a", "secret"), Doc("b", "gone"), *(Doc(f"c{n}", f"t {n}") for n in range(9))
+        ),
     )
     await follower.attach()
     await follower.follow()
@@ -185,7 +187,8 @@ async def test_g6_ages_say_what_can_be_found(pool: Pool, index: ChunkIndex) -> N
     async def moved_to(as_of: int) -> None:
         async with pool.connection() as connection:
             await connection.execute(
-                "INSERT INTO penstock.log_topics (topic, partitions) VALUES ('docs', 1) ON CONFLICT DO NOTHING"
+                "INSERT INTO penstock.log_topics (topic, partitions) VALUES ('docs', 1)"
+                " ON CONFLICT DO NOTHING"
             )
             await connection.execute(
                 "INSERT INTO penstock.log_partitions (topic, partition) VALUES ('docs', 0)"

@@ -1,7 +1,7 @@
 """``penstock reconcile``: what was lost or added behind our back in the stores, found and repaired.
 
-Chunks that are not whole (no vector, wrong words) are taken away, and their documents are made again
-from the log: exactly the way by which they came. Second stores are compared with the result.
+Chunks that are not whole (no vector, wrong words) are taken away, and their documents are made
+again from the log: exactly the way by which they came. Second stores are compared with the result.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class ReconcileReport:
 async def reconcile(
     project: Project, *, repair: bool = False, progress: Callable[[str], None] = lambda _: None
 ) -> ReconcileReport:
-    """Look at everything; with ``repair``, put it right and look again. Repairing the knowledge base
-    needs the project for itself: `penstock run` is stopped meanwhile."""
+    """Look at everything; with ``repair``, put it right and look again. Repairing the knowledge
+    base needs the project for itself: `penstock run` is stopped meanwhile."""
     began = monotonic()
     tenant = project.settings.tenant
     faults = await knowledge.find_faults(project.pool, tenant=tenant, progress=progress)

@@ -1,7 +1,7 @@
 """What a second store of chunks promises: vectors with their filters, by chunk.
 
-PostgreSQL holds the truth. A second store finds nearest neighbours; texts, permissions and citations
-come from the PostgreSQL snapshot, so it holds none of them. Its suite is
+PostgreSQL holds the truth. A second store finds nearest neighbours; texts, permissions and
+citations come from the PostgreSQL snapshot, so it holds none of them. Its suite is
 `penstock.testing.chunk_indexes`.
 """
 
@@ -48,7 +48,7 @@ class Gone(NamedTuple):
 class Range(NamedTuple):
     """How many chunks there are in a range of ids, and the sum of their digests."""
 
-    count: int
+    chunks: int
     digests: int
 
 

@@ -98,9 +98,9 @@ class LanceDBIndex:
     async def close(self) -> None:
         """See `penstock.stores.chunk_index.ChunkIndex`."""
         if self._table is not None:
-            self._table.close()
+            self._table.close()  # type: ignore[no-untyped-call]
         if self._connection is not None:
-            self._connection.close()
+            self._connection.close()  # type: ignore[no-untyped-call]
         self._table = self._connection = None
 
     # ------------------------------------------------------------------ inside

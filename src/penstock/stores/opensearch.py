@@ -161,7 +161,9 @@ class OpenSearchIndex:
         """See `penstock.stores.chunk_index.ChunkIndex`."""
         answer = await self._send("POST", f"/{self._index}/_refresh")
         if answer["_shards"]["failed"]:
-            raise UnavailableError(f"expected all shards of {self._index!r} to refresh, some failed")
+            raise UnavailableError(
+                f"expected all shards of {self._index!r} to refresh, some failed"
+            )
 
     # ------------------------------------------------------------------ reading
 
@@ -176,9 +178,7 @@ class OpenSearchIndex:
         }
         if self._engine == "faiss":
             knn["method_parameters"] = {"ef_search": max(100, limit)}
-        answer = await self._search(
-            {"size": min(limit, _PAGES), "query": {"knn": {"vector": knn}}}
-        )
+        answer = await self._search({"size": min(limit, _PAGES), "query": {"knn": {"vector": knn}}})
         return [int(hit["_id"]) for hit in answer["hits"]["hits"]]
 
     async def ranges(self, tenant: str) -> Mapping[int, Range]:
@@ -270,7 +270,8 @@ class OpenSearchIndex:
             ) from error
 
     def _refusal(self, status: int, received: bytes) -> PenstockError:
-        said = f"OpenSearch at {self._url} answered {status}: {received[:_EXCERPT].decode(errors='replace')}"
+        excerpt = received[:_EXCERPT].decode(errors="replace")
+        said = f"OpenSearch at {self._url} answered {status}: {excerpt}"
         if status in _BUSY or status >= 500:
             return RetryableError(said)
         if status == _MISSING:

@@ -41,9 +41,7 @@ def row(
     """A chunk to write."""
     facts = facts_of(dict(metadata))
     vector = direction(chunk if at is None else at)
-    return ChunkRow(
-        chunk, version, digest, tenant, model, source, key, title, kind, facts, vector
-    )
+    return ChunkRow(chunk, version, digest, tenant, model, source, key, title, kind, facts, vector)
 
 
 async def find(

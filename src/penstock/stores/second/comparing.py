@@ -65,7 +65,7 @@ async def _compare(
                 return report, wrong, extra
             ours = await _ranges(connection, follower, found[0])
             theirs = await follower.index.ranges(follower.tenant)
-            report.chunks = sum(part.count for part in ours.values())
+            report.chunks = sum(part.chunks for part in ours.values())
             for span in sorted(ours.keys() | theirs.keys()):
                 if ours.get(span) == theirs.get(span):
                     continue

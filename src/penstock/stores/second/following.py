@@ -61,8 +61,8 @@ class Searchable(NamedTuple):
 
 
 class Follower:
-    """Brings one second store, called ``name``, in step; ``model`` names whose vectors it has (None:
-    the latest model's)."""
+    """Brings one second store, called ``name``, in step; ``model`` names whose vectors it has
+    (None: the latest model's)."""
 
     def __init__(
         self,
@@ -201,20 +201,7 @@ class Follower:
                 SQL["rows"], {**self._names, **wanted}, prepare=True, binary=True
             )
             found = await cursor.fetchall()
-        rows = [
-            ChunkRow(
-                chunk,
-                versions[document],
-                digest,
-                tenant,
-                of_model,
-                *texts,
-                facts_of(metadata),
-                np.frombuffer(vector, ">f2", offset=4).astype(np.float32),
-            )
-            for chunk, document, digest, tenant, of_model, *texts, metadata, vector in found
-            if document in versions
-        ]
+        rows = [_row(values, versions[values[1]]) for values in found if values[1] in versions]
         return rows, gone, versions
 
     async def _ask(
@@ -222,6 +209,24 @@ class Follower:
     ) -> list[tuple[Any, ...]]:
         cursor = await connection.execute(SQL[statement], {**self._names, **values})
         return await cursor.fetchall()
+
+
+def _row(values: tuple[Any, ...], version: int) -> ChunkRow:
+    chunk, _, digest, tenant, model, source, key, title, kind, metadata, vector = values
+    return ChunkRow(
+        chunk,
+        version,
+        digest,
+        tenant,
+        model,
+        source,
+        key,
+        title,
+        kind,
+        facts_of(metadata),
+        # pgvector's form of a halfvec: its length and two empty bytes, then big-endian numbers.
+        np.frombuffer(vector, ">f2", offset=4).astype(np.float32),
+    )
 
 
 def _portions(documents: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 import structlog
 
 from penstock.errors import FatalError, RetryableError
+from penstock.records import Microseconds
 from penstock.stores.base import (
     DEFAULT_TENANT,
     Filter,
@@ -109,7 +110,9 @@ class FollowedSnapshot:
         found = []
         for age in ages:
             then = searchable.ages.get(age.source)
-            as_of = None if then is None or age.as_of is None else min(then, age.as_of)
+            as_of = None
+            if then is not None and age.as_of is not None:
+                as_of = Microseconds(min(then, age.as_of))
             loading = age.loading or then is None
             found.append(replace(age, as_of=as_of, loading=loading))
         return found
