@@ -37,6 +37,7 @@ from penstock.stores.postgres import vector_index
 from penstock.stores.postgres.candidates import as_text
 from penstock.stores.postgres.knowledge import collect_garbage
 from penstock.stores.postgres.merging import MergeSettings, merge_postings
+from penstock.stores.postgres.reconcile import find_faults
 from penstock.stores.postgres.search import PostgresSnapshotStore
 from penstock.stores.postgres.store import PostgresStore
 
@@ -219,6 +220,10 @@ class Bench:
 
     async def all(self, connection: Any) -> None:
         await self.load()
+        start = time.perf_counter()
+        faults = await find_faults(self.pool)
+        self.note("reconcile: looking at everything", time.perf_counter() - start, "s")
+        self.note("reconcile: faults", faults.total, "faults")
         await self.bare(connection)
         await self.ask_bare(connection, "all there")
         for hybrid in (False, True):

@@ -28,7 +28,7 @@ from penstock.runtimes.base import patiently
 from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
 from penstock.sources.base import Source
-from penstock.stores.base import Filter
+from penstock.stores.base import Filter, SnapshotStore
 from penstock.stores.postgres.permissions import declare
 from penstock.telemetry import Meters
 
@@ -42,11 +42,9 @@ if TYPE_CHECKING:
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
     from penstock.stores.postgres.model_registry import PostgresModels
-    from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
     from penstock.stores.second.following import Follower
-    from penstock.stores.second.search import FollowedSnapshots
 
 T = TypeVar("T")
 
@@ -65,7 +63,7 @@ class Project:
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
         self._store: PostgresStore | None = None
-        self._snapshots: PostgresSnapshotStore | FollowedSnapshots | None = None
+        self._snapshots: SnapshotStore | None = None
         self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
         self._recent_vectors: Embedder | None = None
@@ -126,8 +124,11 @@ class Project:
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
-            if self.settings.knowledge.search != "postgres" and self._snapshots is not None:
-                stack.push_async_callback(self._snapshots.close)
+            if self.settings.knowledge.search != "postgres":
+                from penstock.stores.second.search import FollowedSnapshots
+
+                if isinstance(self._snapshots, FollowedSnapshots):
+                    stack.push_async_callback(self._snapshots.close)
 
     @property
     def pool(self) -> AsyncConnectionPool[Any]:
@@ -145,10 +146,9 @@ class Project:
         return _opened(self._store)
 
     @property
-    def snapshots(self) -> PostgresSnapshotStore | FollowedSnapshots:
+    def snapshots(self) -> SnapshotStore:
         """The read side of the stores."""
-        found: PostgresSnapshotStore | FollowedSnapshots = _opened(self._snapshots)
-        return found
+        return _opened(self._snapshots)
 
     def embedder(self) -> ServingModels:
         """The model behind the vectors, whichever is searched; loaded when first needed."""

@@ -121,9 +121,6 @@ class PostgresSnapshotStore:
                     await connection.close()
                     raise
 
-    async def close(self) -> None:
-        """The pool stays the caller's: nothing to do."""
-
 
 class PostgresSnapshot:
     """An open snapshot; it ends with the ``async with`` that opened it."""
