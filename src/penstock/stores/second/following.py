@@ -62,7 +62,7 @@ class Searchable(NamedTuple):
 
 class Follower:
     """Brings one second store, called ``name``, in step; ``model`` names whose vectors it has
-    (None: the latest model's)."""
+    (None: those that are served)."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Follower:
         self._pool = pool
         self._model = model
         self._names = {"tenant": tenant, "store": name}
-        self._prepared = False
+        self._prepared: tuple[int, int] | None = None
 
     async def attach(self) -> bool:
         """From now on changes are noted; what is there already is noted too. Whether it is new."""
@@ -124,7 +124,7 @@ class Follower:
         """Make the second store's index again if it is gone."""
         with translated():
             async with self._pool.connection() as connection:
-                self._prepared = False
+                self._prepared = None
                 await self._prepare(connection)
 
     async def again(self, chunks: Sequence[int], gone: Sequence[int]) -> None:
@@ -150,9 +150,7 @@ class Follower:
     async def model(self, connection: Connection) -> tuple[int, int] | None:
         """Number and dimensions of the model, once it has a vector."""
         cursor = await connection.execute(
-            "SELECT id, dimensions FROM penstock.models WHERE name = %(name)s"
-            " OR %(name)s::text IS NULL ORDER BY id DESC LIMIT 1",
-            {"name": self._model},
+            SQL["model"], {"model": self._model, "tenant": self.tenant}
         )
         return await cursor.fetchone()
 
@@ -166,9 +164,13 @@ class Follower:
         found = await self.model(connection)
         if found is None:
             return None
-        if not self._prepared:
+        if self._prepared != found:
             await self.index.prepare(found[1])
-            self._prepared = True
+            self._prepared = found
+        async with connection.transaction():
+            changed = await self._ask(connection, "change_model", model=found[0])
+            if changed:  # another model is served now: everything is written anew
+                await connection.execute(SQL["queue_all"], self._names)
         return found[0]
 
     async def _do(self, connection: Connection, documents: Sequence[int], model: int) -> None:

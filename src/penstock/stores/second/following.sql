@@ -2,6 +2,17 @@
 INSERT INTO penstock.second_stores (tenant, name) VALUES (%(tenant)s, %(store)s)
 ON CONFLICT DO NOTHING RETURNING name
 
+-- name: model
+-- Whose vectors are searched: the named model's, or those that this tenant is served.
+SELECT m.id, m.dimensions FROM penstock.models m
+WHERE m.name = %(model)s OR (%(model)s::text IS NULL AND m.id = (
+    SELECT s.model FROM penstock.serving_models s WHERE s.tenant = %(tenant)s))
+
+-- name: change_model
+UPDATE penstock.second_stores SET model = %(model)s
+WHERE tenant = %(tenant)s AND name = %(store)s AND model IS DISTINCT FROM %(model)s
+RETURNING name
+
 -- name: queue_all
 INSERT INTO penstock.second_store_work (tenant, store, document_id, gone)
 SELECT tenant, %(store)s, id, '{}' FROM penstock.documents
@@ -45,7 +56,7 @@ FROM penstock.documents d
 JOIN penstock.chunks c ON c.document_id = d.id
 JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = c.model AND v.hash = c.hash
 WHERE d.id = ANY(%(documents)s::bigint[]) AND d.tenant = %(tenant)s AND d.deleted_at IS NULL
-  AND v.model = %(model)s
+  AND v.model = %(model)s AND v.embedding IS NOT NULL
 
 -- name: gone
 SELECT g.chunk, max(w.seq) FROM penstock.second_store_work w
@@ -77,11 +88,12 @@ FROM penstock.second_stores s WHERE s.tenant = %(tenant)s AND s.name = %(store)s
 SELECT c.id / %(span)s, count(*), sum({digest})::bigint
 FROM penstock.documents d JOIN penstock.chunks c ON c.document_id = d.id
 JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = c.model AND v.hash = c.hash
-WHERE d.tenant = %(tenant)s AND d.deleted_at IS NULL AND c.model = %(model)s GROUP BY 1
+WHERE d.tenant = %(tenant)s AND d.deleted_at IS NULL AND c.model = %(model)s
+  AND v.embedding IS NOT NULL GROUP BY 1
 
 -- name: digests
 SELECT c.id, {digest}
 FROM penstock.documents d JOIN penstock.chunks c ON c.document_id = d.id
 JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = c.model AND v.hash = c.hash
 WHERE d.tenant = %(tenant)s AND d.deleted_at IS NULL AND c.model = %(model)s
-  AND c.id >= %(from)s AND c.id < %(to)s
+  AND v.embedding IS NOT NULL AND c.id >= %(from)s AND c.id < %(to)s

@@ -5,6 +5,7 @@ CREATE TABLE penstock.second_stores (
     tenant      text NOT NULL,
     name        text NOT NULL,
     attached_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    model       smallint,                 -- whose vectors it has
     searchable_at timestamptz,            -- all that was committed before can be found
     ages        jsonb NOT NULL DEFAULT '{}', -- source to as_of, in the snapshot of that moment
     PRIMARY KEY (tenant, name)
