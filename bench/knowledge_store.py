@@ -31,6 +31,7 @@ import psycopg
 from penstock.database.connect import open_pool
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.database.migrate import migrate
+from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.stores.base import ChunkText, DocumentVersion, Filter, ReplaceDocuments
 from penstock.stores.postgres import vector_index
@@ -45,6 +46,7 @@ DIMENSIONS = 384
 PER_DOCUMENT = 10
 WORDS = 40
 MODEL = "bench"
+EVERYBODY = Principal()
 DELETED = 0.75
 
 
@@ -177,7 +179,7 @@ class Bench:
         async def ask(question: Any, number: int) -> list[int]:
             where = Filter(metadata={"group": number % 100}) if filtered else Filter()
             text = self.world.text(6) if hybrid else None
-            async with self.snapshots.snapshot() as snapshot:
+            async with self.snapshots.snapshot(EVERYBODY) as snapshot:
                 hits = await snapshot.candidates(question, text, limit=50, where=where, model=MODEL)
             best = sorted(hits, key=lambda hit: -hit.similarity)
             return [hit.chunk for hit in best[:10]]

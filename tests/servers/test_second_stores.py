@@ -14,6 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import open_pool
 from penstock.errors import UnavailableError
+from penstock.principals import Principal
 from penstock.records import Position
 from penstock.stores.base import Filter, TruncateDocuments
 from penstock.stores.chunk_index import ChunkIndex, ChunkRow, Gone
@@ -87,7 +88,7 @@ async def equal(pool: Pool, index: ChunkIndex) -> bool:
 
 async def texts(snapshots: FollowedSnapshots, question: str, **options: Any) -> list[str]:
     where = options.pop("where", Filter())
-    async with snapshots.snapshot(**options) as snapshot:
+    async with snapshots.snapshot(Principal(options.pop("user", None))) as snapshot:
         hits = await snapshot.candidates(
             vector_of(question), None, limit=3, where=where, model=MODEL
         )
@@ -175,7 +176,7 @@ async def test_g7_what_a_second_store_proposes_is_checked(pool: Pool, index: Chu
         found = await texts(snapshots, question)
         assert question not in found
         assert len(found) == 3
-    assert (await texts(snapshots, "secret", principals=["user:ann"]))[0] == "secret"
+    assert (await texts(snapshots, "secret", user="ann"))[0] == "secret"
 
 
 async def test_g6_ages_say_what_can_be_found(pool: Pool, index: ChunkIndex) -> None:
@@ -202,7 +203,7 @@ async def test_g6_ages_say_what_can_be_found(pool: Pool, index: ChunkIndex) -> N
             )
 
     async def age() -> tuple[int | None, bool]:
-        async with snapshots.snapshot() as snapshot:
+        async with snapshots.snapshot(Principal()) as snapshot:
             [found] = await snapshot.ages()
             return found.as_of, found.loading
 

@@ -141,10 +141,9 @@ class Candidates:
         limit: int,
         where: Filter,
         permitted: Permitted,
-        near: Sequence[int] | None = None,
     ) -> None:
         self._connection = connection
-        self._near = near  # what a second store found: checked here, and used if it is enough
+        self._near: Sequence[int] | None = None
         self._limit = limit
         self._terms = Counter(terms)
         # No model in the database: nothing was embedded yet, and only words can be searched.
@@ -160,6 +159,10 @@ class Candidates:
                 dimensions=sql.Literal(self._model.dimensions)
             )
             self._values["vector"] = as_text(vector)
+
+    def propose(self, near: Sequence[int]) -> None:
+        """What a second store found nearest: checked here, and used if it is enough."""
+        self._near = near
 
     async def find(self) -> list[Hit]:
         """The union of both searches, at most the limit of each, with both scores."""

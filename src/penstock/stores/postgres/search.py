@@ -161,8 +161,9 @@ class PostgresSnapshot:
             limit=limit,
             where=where,
             permitted=await self._may(),
-            near=None if packed else near,
         )
+        if near is not None and not packed:
+            search.propose(near)
         return await search.find()
 
     async def _may(self) -> Permitted:

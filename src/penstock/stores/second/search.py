@@ -14,9 +14,9 @@ from dataclasses import replace
 import structlog
 
 from penstock.errors import FatalError, RetryableError
+from penstock.principals import Principal
 from penstock.records import Microseconds
 from penstock.stores.base import (
-    DEFAULT_TENANT,
     Filter,
     Hit,
     LiveRow,
@@ -41,12 +41,10 @@ class FollowedSnapshots:
         self._follower = follower
 
     @asynccontextmanager
-    async def snapshot(
-        self, *, tenant: str = DEFAULT_TENANT, principals: Sequence[str] = ()
-    ) -> AsyncIterator[FollowedSnapshot]:
+    async def snapshot(self, principal: Principal) -> AsyncIterator[FollowedSnapshot]:
         """See `penstock.stores.base.SnapshotStore`."""
-        async with self._snapshots.snapshot(tenant=tenant, principals=principals) as inner:
-            yield FollowedSnapshot(inner, self._follower, tenant)
+        async with self._snapshots.snapshot(principal) as inner:
+            yield FollowedSnapshot(inner, self._follower, principal.tenant)
 
     async def close(self) -> None:
         """Disconnect from the second store."""
@@ -92,6 +90,9 @@ class FollowedSnapshot:
             logger.warning("second_store.away", store=self._follower.name, reason=str(error))
             self._own = True  # for the rest of this snapshot
             return None
+
+    async def serving_model(self) -> str | None:
+        return await self._inner.serving_model()
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         return await self._inner.passages(chunks)
