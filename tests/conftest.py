@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -180,3 +181,34 @@ def mariadb_database(mariadb: MariaDBServer) -> Iterator[str]:
     mariadb.run(f"CREATE DATABASE {name}")
     yield name
     mariadb.run(f"DROP DATABASE IF EXISTS {name}")
+
+
+@pytest.fixture(scope="session")
+def opensearch_tool() -> ModuleType:
+    """`tools/opensearch.py`: ``opensearch_tool.Node(folder)`` for a server of one's own."""
+    path = Path(__file__).parents[1] / "tools" / "opensearch.py"
+    spec = importlib.util.spec_from_file_location("opensearch_tool", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def opensearch(opensearch_tool: ModuleType) -> Iterator[str]:
+    """The address of a real OpenSearch with k-NN, one for the session: name your own indexes."""
+    reason = opensearch_tool.why_not()
+    if reason is not None:
+        if os.environ.get("PENSTOCK_TEST_SERVERS") == "required":
+            pytest.fail(reason)
+        pytest.skip(f"OpenSearch as a second store was not verified: {reason}")
+    folder = Path(tempfile.mkdtemp(prefix="penstock-opensearch-", dir="/tmp"))
+    folder.chmod(0o755)
+    node = opensearch_tool.Node(folder)
+    try:
+        yield node.start().url
+    finally:
+        node.kill()
+        shutil.rmtree(folder, ignore_errors=True)

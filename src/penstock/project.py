@@ -28,7 +28,7 @@ from penstock.runtimes.base import patiently
 from penstock.serving.context import Context, ContextBuilder
 from penstock.settings import Settings
 from penstock.sources.base import Source
-from penstock.stores.base import Filter
+from penstock.stores.base import Filter, SnapshotStore
 from penstock.stores.postgres.permissions import declare
 from penstock.telemetry import Meters
 
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from penstock.serving.answer import Answer, Answerer
     from penstock.serving.reranking import Reranker
     from penstock.stores.postgres.model_registry import PostgresModels
-    from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
+    from penstock.stores.second.following import Follower
 
 T = TypeVar("T")
 
@@ -64,12 +64,13 @@ class Project:
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
         self._store: PostgresStore | None = None
-        self._snapshots: PostgresSnapshotStore | None = None
+        self._snapshots: SnapshotStore | None = None
         self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
         self._reranker: Reranker | None = None
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
+        self._followers: list[Follower] | None = None
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -122,9 +123,14 @@ class Project:
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
             parts = (self._pool, self._log, self._embedder, self._reranker, self._answerer)
-            for part in parts:
+            for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
+            if self.settings.knowledge.search != "postgres":
+                from penstock.stores.second.search import FollowedSnapshots
+
+                if isinstance(self._snapshots, FollowedSnapshots):
+                    stack.push_async_callback(self._snapshots.close)
 
     @property
     def pool(self) -> AsyncConnectionPool[Any]:
@@ -142,7 +148,7 @@ class Project:
         return _opened(self._store)
 
     @property
-    def snapshots(self) -> PostgresSnapshotStore:
+    def snapshots(self) -> SnapshotStore:
         """The read side of the stores."""
         return _opened(self._snapshots)
 
@@ -246,6 +252,14 @@ class Project:
         if self._upkeep is None:
             self._upkeep = wiring.upkeep(self.settings, self.pool, self.store)
         return self._upkeep
+
+    async def follow(self) -> None:
+        """Bring the second stores in step with the knowledge base."""
+        if self._followers is None:
+            self._followers = wiring.followers(self.settings, self.pool)
+        for follower in self._followers:
+            await follower.attach()
+            await follower.follow()
 
     def recent_vectors(self) -> Embedder:
         """The model for pipelines: texts in flight are computed once."""

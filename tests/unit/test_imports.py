@@ -22,6 +22,7 @@ BREACHES = {
     "database": ("database/connect.py", "import penstock.log.base"),
     "stages": ("log/embedded.py", "import penstock.stores.base"),
     "adapters": ("sources/postgres/decoder.py", "import penstock.sources.files"),
+    "stores": ("stores/opensearch.py", "import penstock.stores.postgres.store"),
     "pipelines": ("pipelines/tables.py", "import penstock.log.base"),
     "serving": ("serving/context.py", "import penstock.pipelines.base"),
     "runtimes": ("runtimes/ingest.py", "import penstock.log.embedded"),

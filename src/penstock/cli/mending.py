@@ -49,6 +49,54 @@ def verify(
 
 
 @app.command()
+def reconcile(
+    repair: Annotated[bool, typer.Option("--repair", help="Put right what is wrong.")] = False,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Find, and repair, what was lost or added in the stores behind our back.
+
+    Chunks without vectors, vectors and posting lists without chunks, documents whose chunks are
+    missing, and rows of second stores that are missing, stale or too many. Exits with 1 when
+    something is wrong and not repaired. Repairing needs `penstock run` to be stopped.
+
+    Example: penstock reconcile --repair
+    """
+
+    async def work() -> int:
+        from penstock.operate.reconcile import reconcile as look
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            with console.status("looking") as status:
+                report = await look(project, repair=repair, progress=status.update)
+        if json:
+            print_json(report.to_dict())
+            return report.wrong
+        for what, count in report.found.items():
+            left = "" if report.left is None else f", {report.left[what]:,} after the repair"
+            if count:
+                console.print(f"[red]{count:,}[/] {what.replace('_', ' ')}{left}")
+        for part in report.stores:
+            mark = "repaired" if part.repaired else "not repaired"
+            note = f", {mark}" if part.differences else ""
+            console.print(
+                f"second store {part.store}: {part.chunks:,} chunks, {part.missing:,} missing, "
+                f"{part.stale:,} stale, {part.superfluous:,} too many{note}"
+            )
+        for line in [*report.named, *(n for part in report.stores for n in part.named)]:
+            console.print(f"    {line}", markup=False)
+        if report.advice:
+            console.print(report.advice, markup=False)
+        verdict = "all of it fits together" if not report.wrong else f"{report.wrong:,} wrong"
+        console.print(f"{report.chunks:,} chunks looked at in {report.seconds:.1f} s: {verdict}")
+        return report.wrong
+
+    if run_async(work()):
+        raise typer.Exit(1)
+
+
+@app.command()
 def resync(
     source: Annotated[str, typer.Argument(help="The source, as the project file names it.")],
     table: Annotated[

@@ -190,6 +190,8 @@ class Running:
             Chore("vector index", 5.0, lambda: upkeep.index(self._project.embedder().name)),
             Chore("tombstones", 3600.0, upkeep.prune),
         ]
+        if self._project.settings.knowledge.stores:
+            chores.append(Chore("second stores", 0.5, self._project.follow, when_idle=True))
         if self._project.server is not None:
             chores.append(
                 Chore("database", 1.0, self._keep_database, when_idle=True, everywhere=True)

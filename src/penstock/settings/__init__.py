@@ -58,6 +58,7 @@ from penstock.settings.sources import (
     RowSourceSettings,
     TableSettings,
 )
+from penstock.settings.stores import LanceDBSettings, OpenSearchSettings, SecondStoreSettings
 from penstock.settings.topics import (
     KafkaSettings,
     MessageFormatSettings,
@@ -98,6 +99,7 @@ __all__ = [
     "KeyedEndpointSettings",
     "KinesisSettings",
     "KnowledgeSettings",
+    "LanceDBSettings",
     "LateInteractionSettings",
     "LogSettings",
     "MessageFormatSettings",
@@ -108,12 +110,14 @@ __all__ = [
     "ObjectsSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
+    "OpenSearchSettings",
     "PostgresSettings",
     "RedisSettings",
     "RegistrySettings",
     "RerankerSettings",
     "RowSourceSettings",
     "RunSettings",
+    "SecondStoreSettings",
     "Section",
     "ServerSettings",
     "Settings",
@@ -164,6 +168,19 @@ class KnowledgeSettings(Section):
     chunks: ChunkSettings = ChunkSettings()
     language: str = "english"
     """The language of the text index: a Snowball stemmer's name."""
+    stores: dict[Name, SecondStoreSettings] = Field(default_factory=dict)
+    """Second stores that follow the knowledge base, by name."""
+    search: str = "postgres"
+    """Where nearest neighbours are looked for: ``postgres``, or the name of a second store."""
+
+    @model_validator(mode="after")
+    def _search_is_known(self) -> KnowledgeSettings:
+        if self.search != "postgres" and self.search not in self.stores:
+            raise ValueError(
+                f"expected `search` to be 'postgres' or one of `stores` "
+                f"({', '.join(self.stores) or 'there are none'}), got {self.search!r}"
+            )
+        return self
 
 
 class AnswerSettings(Section):

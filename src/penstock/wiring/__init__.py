@@ -15,6 +15,7 @@ from penstock.wiring.sources import row_views, source
 from penstock.wiring.stores import (
     consumers,
     embedded_postgres,
+    followers,
     log,
     log_prefix,
     publishing,
@@ -33,6 +34,7 @@ __all__ = [
     "declares_permissions",
     "embedded_postgres",
     "embedder",
+    "followers",
     "group",
     "log",
     "log_prefix",

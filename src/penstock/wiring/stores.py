@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
-from penstock.settings import KafkaLogSettings, Settings
+from penstock.settings import KafkaLogSettings, OpenSearchSettings, Settings
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from penstock.database.embedded import EmbeddedPostgres
     from penstock.log.base import Consumers, Log
+    from penstock.stores.chunk_index import ChunkIndex
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
     from penstock.stores.publishing import PublishingStore
+    from penstock.stores.second.following import Follower
+    from penstock.stores.second.search import FollowedSnapshots
 
 
 def embedded_postgres(settings: Settings) -> EmbeddedPostgres:
@@ -70,11 +74,54 @@ def consumers(settings: Settings, pool: AsyncConnectionPool[Any]) -> Consumers:
     return PostgresConsumers(pool, tenant=settings.tenant)
 
 
-def snapshots(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresSnapshotStore:
+def snapshots(
+    settings: Settings, pool: AsyncConnectionPool[Any]
+) -> PostgresSnapshotStore | FollowedSnapshots:
     """The read side."""
     from penstock.stores.postgres.search import PostgresSnapshotStore
+    from penstock.stores.second.search import FollowedSnapshots
 
-    return PostgresSnapshotStore(pool, language=settings.knowledge.language)
+    own = PostgresSnapshotStore(pool, language=settings.knowledge.language)
+    if settings.knowledge.search == "postgres":
+        return own
+    return FollowedSnapshots(own, follower(settings, settings.knowledge.search, pool))
+
+
+def follower(settings: Settings, name: str, pool: AsyncConnectionPool[Any]) -> Follower:
+    """What brings a second store in step."""
+    from penstock.stores.second.following import Follower
+
+    return Follower(
+        pool,
+        _chunk_index(settings, name),
+        name=name,
+        tenant=settings.tenant,
+    )
+
+
+def followers(settings: Settings, pool: AsyncConnectionPool[Any]) -> list[Follower]:
+    """What brings the second stores in step, one for each."""
+    return [follower(settings, name, pool) for name in settings.knowledge.stores]
+
+
+def _chunk_index(settings: Settings, name: str) -> ChunkIndex:
+    chosen = settings.knowledge.stores[name]
+    if isinstance(chosen, OpenSearchSettings):
+        from penstock.stores.opensearch import OpenSearchIndex
+
+        return OpenSearchIndex(
+            chosen.url,
+            chosen.index or f"penstock-{settings.project}".lower(),
+            username=chosen.username,
+            password=chosen.password.get_secret_value(),
+            engine=chosen.engine,
+            shards=chosen.shards,
+            replicas=chosen.replicas,
+        )
+    from penstock.stores.lancedb import LanceDBIndex
+
+    uri = chosen.uri if "://" in chosen.uri else str(settings.path(Path(chosen.uri)))
+    return LanceDBIndex(uri, chosen.table)
 
 
 def upkeep(settings: Settings, pool: AsyncConnectionPool[Any], store: PostgresStore) -> Upkeep:

@@ -148,6 +148,7 @@ class Candidates:
         self.scores = Scores(np.empty(0, np.int64), np.empty(0, np.float64), {}, 1.0)
         """By words; filled by `find`."""
         self._connection = connection
+        self._near: Sequence[int] | None = None
         self._limit = limit
         self._terms = Counter(terms)
         # No model in the database: nothing was embedded yet, and only words can be searched.
@@ -164,6 +165,10 @@ class Candidates:
             )
             self._values["vector"] = as_text(vector)
 
+    def propose(self, near: Sequence[int]) -> None:
+        """What a second store found nearest: checked here, and used if it is enough."""
+        self._near = near
+
     async def find(self) -> list[Hit]:
         """The union of both searches, at most the limit of each, with both scores."""
         if self._nothing or self._limit < 1:
@@ -172,7 +177,8 @@ class Candidates:
         postings = await self._binary(_POSTINGS, [list(self._terms)]) if self._terms else None
         fresh = await self._binary(_FRESH, None) if self._terms else None
         statistics = await self._binary(_STATISTICS, None) if self._terms else None
-        nearest = await self._ask_nearest(self._model) if self._model else None
+        asked = self._model if self._near is None else None
+        nearest = await self._ask_nearest(asked) if asked else None
         if postings is not None and fresh is not None and statistics is not None:
             rows = await postings.fetchall()
             blocks = (payload for (payload,) in await fresh.fetchall())
@@ -183,6 +189,8 @@ class Candidates:
         similarities = await self._by_words(scores)
         if nearest is not None and self._model is not None:
             similarities.update(await self._read_nearest(self._model, *nearest))
+        elif self._near is not None and self._model is not None:
+            similarities.update(await self._checked_nearest(self._model, self._near))
         found = list(similarities)
         return [
             Hit(chunk, similarities[chunk], share)
@@ -214,6 +222,15 @@ class Candidates:
         cursor = await self._execute(statement, {"chunks": chunks})
         passed: dict[int, float] = dict(await cursor.fetchall())
         return {chunk: passed[chunk] for chunk in [c for c in chunks if c in passed][:most]}
+
+    async def _checked_nearest(
+        self, model: Model, near: Sequence[int]
+    ) -> Mapping[int, float] | list[tuple[int, float]]:
+        """Those of a second store that may be seen; where these are too few, our own."""
+        passed = await self._checked(np.asarray(near, np.int64), self._limit)
+        if len(passed) >= self._limit:
+            return passed
+        return await self._read_nearest(model, *await self._ask_nearest(model))
 
     async def _ask_nearest(
         self, model: Model

@@ -176,8 +176,11 @@ class PostgresSnapshot:
         limit: int,
         where: Filter,
         model: str | None = None,
+        near: Sequence[int] | None = None,
     ) -> list[Hit]:
-        found = None if vector is None else await self._model(model, vector.size)
+        """See `penstock.stores.base.Snapshot`. ``near`` is what a second store found nearest: it is
+        used in place of our own index, as far as it may be seen and is enough."""
+        found = None if vector is None else await self.model(model, vector.size)
         packed = found is not None and found.storage != "halfvec"
         search = (PackedCandidates if packed else Candidates)(
             self._connection,
@@ -188,6 +191,8 @@ class PostgresSnapshot:
             where=where,
             permitted=await self._may(),
         )
+        if near is not None and not packed:
+            search.propose(near)
         hits = await search.find()
         self._scored = None if text is None else (text, search.scores)
         return hits
@@ -234,7 +239,12 @@ class PostgresSnapshot:
         row = await (await self._connection.execute(_SERVING, prepare=True)).fetchone()
         return None if row is None else row[0]
 
-    async def _model(self, name: str | None, dimensions: int) -> Model | None:
+    @property
+    def connection(self) -> psycopg.AsyncConnection[Any]:
+        """Where this snapshot is open, for what is read beside it at the same moment."""
+        return self._connection
+
+    async def model(self, name: str | None, dimensions: int) -> Model | None:
         """The model in the database; None while it has no vector there."""
         if name is None:
             cursor = await self._connection.execute(_LATEST_MODEL, [dimensions], prepare=True)

@@ -1,0 +1,1 @@
+"""Second stores of chunks, which follow the knowledge base in PostgreSQL."""
