@@ -11,6 +11,10 @@ from penstock.sources.extract.base import Extracted, MetadataValue
 from penstock.sources.extract.sniff import Kind
 
 _TITLE: Final = re.compile(r"^(?:#{1,6}[ \t]+(\S.*?)[ \t]*#*|(\S.*)\n(?:=+|-{3,})[ \t]*)$", re.M)
+_UNDERLINED: Final = re.compile(
+    r"^(?:([=*#~^+-])\1{2,}[ \t]*\n[ \t]*(\S.*?)[ \t]*\n\1{3,}|(\S.*?)[ \t]*\n([=*#~^+-])\4{2,})[ \t]*$",
+    re.M,
+)
 _FRONT: Final = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 _FIELD: Final = re.compile(r"([A-Za-z_][\w .-]{0,63}):(?:[ \t]+(.*))?$")
 _LOOK: Final = 4096
@@ -54,6 +58,10 @@ def decode(data: bytes) -> str:
 def extract_text(kind: Kind, data: bytes) -> Extracted:
     """A text or Markdown file."""
     text = decode(data)
+    if kind is Kind.RST:
+        underlined = _UNDERLINED.search(text[:_LOOK])
+        title = (underlined[2] or underlined[3]) if underlined else None
+        return Extracted(text, title, kind.value, {})
     if kind is not Kind.MARKDOWN:
         return Extracted(text, None, kind.value, {})
     metadata: dict[str, MetadataValue] = {}
