@@ -26,7 +26,7 @@ from penstock.stores.postgres.arrays import array_literal, bytes_literal, number
 from penstock.stores.postgres.document_writer import FEW, SQL, DocumentWriter, run
 from penstock.stores.postgres.lexical import analyser
 from penstock.stores.postgres.permissions import lock, truncate_entries
-from penstock.stores.postgres.replacement import Replacement, Stored, compare, newest, number
+from penstock.stores.postgres.replacement import Kept, Replacement, Stored, compare, newest, number
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -155,7 +155,7 @@ class _Asking:
         self._tenant = tenant
         self._versions = versions
         self._documents: list[tuple[int, int, str, str, bool]] = []
-        self._chunks: dict[int, tuple[list[int], list[bytes], list[int]]] = {}
+        self._chunks: dict[int, tuple[list[int], list[bytes], list[int], list[bytes]]] = {}
         self._spare: tuple[list[int], list[int]] = ([], [])
 
     async def ask(self, effect: ReplaceDocuments) -> int:
@@ -223,11 +223,12 @@ class _Asking:
         """What is stored, by source and key; chunks of other models than this one are apart."""
         found = {}
         for place, id_, position, content_hash, deleted in self._documents:
-            own: dict[bytes, int] = {}
+            own: dict[bytes, Kept] = {}
             others: list[int] = []
-            for chunk, hash_, of_model in zip(*self._chunks.get(id_, ((), (), ())), strict=True):
+            columns = self._chunks.get(id_, ((), (), (), ()))
+            for chunk, hash_, of_model, shown in zip(*columns, strict=True):
                 if of_model == model:
-                    own[bytes(hash_)] = chunk
+                    own[bytes(hash_)] = Kept(chunk, bytes(shown))
                 else:
                     others.append(chunk)
             version = self._versions[place - 1]

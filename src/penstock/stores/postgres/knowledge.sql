@@ -35,7 +35,8 @@ SELECT c.document_id, array_agg(c.id), array_agg(c.hash),
        array_agg(CASE WHEN c.model = m.id OR EXISTS (
            SELECT FROM penstock.vectors v
            WHERE v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash) THEN m.id
-           ELSE c.model END)
+           ELSE c.model END),
+       array_agg(sha256(convert_to(c.heading || chr(10) || c.text, 'UTF8')))
 FROM unnest(%(sources)s::text[], %(keys)s::text[]) w (source, key)
 JOIN penstock.documents d ON d.tenant = %(tenant)s AND d.source = w.source AND d.key = w.key
 JOIN penstock.chunks c ON c.document_id = d.id
