@@ -109,9 +109,9 @@ def edits(
     console.print(table(["what is embedded again", "characters", "share"], rows))
     equal = "equal to" if report["equal_to_final_state"] else "DIFFERENT from"
     console.print(
-        f"{report['events']:,} events, {report['edits']:,} of them edits; {report['seconds']:.1f} s; "
-        f"{report['documents']:,} documents in chunks of {report['mean_chunk_characters']:.0f} "
-        f"characters on average; the result is {equal} an index of the last state"
+        f"{report['events']:,} events, {report['edits']:,} of them edits, in "
+        f"{report['seconds']:.1f} s; {report['documents']:,} documents in chunks of "
+        f"{report['mean_chunk_characters']:.0f} characters on average; the result is {equal} an index of the last state"
     )
 
 

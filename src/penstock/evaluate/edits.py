@@ -179,7 +179,7 @@ class _Replay:
             tally.first += characters
 
     async def _apply(self, source: str, event: Event) -> bool:
-        """One event in one transaction, as a live change has it; False: the document has no text."""
+        """One event in one transaction, as a live change has it; False: it has no text."""
         self._number += 1
         change = await self._change(source, event)
         tools = Tools(self._embedder, self._project.store, "live")
@@ -265,5 +265,3 @@ def _report(
         "unreadable": tally.rejected,
         "equal_to_final_state": replayed == rebuilt,
     }
-
-

@@ -146,7 +146,9 @@ class KnowledgeSettings(Section):
     another one is taken into use by ``penstock models migrate``."""
     chunks: ChunkSettings = ChunkSettings()
     language: str = "english"
-    """The language of the text index: a Snowball stemmer's name."""
+    """The language of the text index: a Snowball stemmer's name, or ``auto`` (extra ``languages``):
+    each document's language is found, kept in its metadata, and its words are stemmed in it. What
+    is indexed already stays as it is until it is replayed."""
 
 
 class AnswerSettings(Section):

@@ -31,9 +31,10 @@ class ChunkSettings:
 
     ``size`` is the most that a chunk's own text may have, in ``unit``; None is as much as the model
     reads, and the model's limit holds in any case. Pieces smaller than ``join_below`` of the size
-    are joined with a neighbour, to at most ``join_to`` of it: short chunks answer a question more to
-    the point, and cost less when they are edited. ``overlap`` repeats so much of the text before a chunk at its
-    beginning. With ``context`` the model reads title, headings and table header before the text.
+    are joined with a neighbour, to at most ``join_to`` of it: short chunks answer more to the
+    point, and cost less when they are edited. ``overlap`` repeats so much of the text before a
+    chunk at its beginning. With ``context`` the model reads title, headings and table header
+    before the text.
     """
 
     size: int | None = None

@@ -34,8 +34,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a chunk may hold: both limits count. Pieces below ``join_below`` of it are small, and are
-    joined to at most ``join_to`` of it."""
+    """What a chunk may hold: both limits count. Pieces below ``join_below`` of it are small, and
+    are joined to at most ``join_to`` of it."""
 
     tokens: int
     characters: int | None

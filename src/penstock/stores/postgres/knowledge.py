@@ -24,7 +24,6 @@ from penstock.stores.base import (
 )
 from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.document_writer import FEW, SQL, DocumentWriter, run
-from penstock.stores.postgres.lexical import analyser
 from penstock.stores.postgres.permissions import lock, truncate_entries
 from penstock.stores.postgres.replacement import Kept, Replacement, Stored, compare, newest, number
 
@@ -60,7 +59,7 @@ async def replace_documents(
     if not plan.accepted:
         return
     added, changed, chunks = number(plan, *await asking.ids(plan))
-    writer_ = DocumentWriter(connection, tenant, model, analyser(language), writer)
+    writer_ = DocumentWriter(connection, tenant, model, language, writer)
     try:
         await writer_.write(effect, chunks, plan.gone, added, changed)
     except pg.UniqueViolation as error:

@@ -101,6 +101,11 @@ INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(post
 -- name: add_postings
 INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(postings)s)
 
+-- name: add_languages
+INSERT INTO penstock.languages (tenant, language)
+SELECT %(tenant)s, language FROM unnest(%(languages)s::text[]) language ORDER BY language
+ON CONFLICT (tenant, language) DO NOTHING
+
 -- name: add_documents
 INSERT INTO penstock.documents
     (id, tenant, source, key, stream, row_key, title, media_type, content_hash, metadata, list_id,

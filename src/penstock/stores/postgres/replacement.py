@@ -50,6 +50,7 @@ class NewChunk(NamedTuple):
     id: int
     document: int
     text: ChunkText
+    language: str = ""
 
 
 def what_is_read(chunk: ChunkText) -> tuple[str, int]:
@@ -174,11 +175,12 @@ def number(
         id_ = next(next_document) if before is None else before.id
         known = {} if before is None else _staying(version, before)
         placed = Placed(id_, version, [], [], [])
+        language = str(version.metadata.get("language", ""))
         for chunk in version.chunks or ():
             chunk_id = known.get(chunk.hash)
             if chunk_id is None:
                 chunk_id = known[chunk.hash] = next(next_chunk)
-                chunks.append(NewChunk(chunk_id, id_, chunk))
+                chunks.append(NewChunk(chunk_id, id_, chunk, language))
             placed.layout.append(chunk_id)
             placed.starts.append(chunk.start)
             placed.ends.append(chunk.end)

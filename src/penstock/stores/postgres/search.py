@@ -28,7 +28,7 @@ from penstock.stores.base import (
     Vectors,
 )
 from penstock.stores.postgres.candidates import Candidates, Model
-from penstock.stores.postgres.lexical import analyse
+from penstock.stores.postgres.lexical import AUTO, analyse, analyse_question
 from penstock.stores.postgres.live_rows import read_rows
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
@@ -44,6 +44,7 @@ SELECT set_config('penstock.tenant', %(tenant)s, true),
        set_config('hnsw.ef_search', %(ef_search)s, true), set_config('jit', 'off', true),
        set_config('role', 'penstock_reader', true)
 """
+_LANGUAGES = "SELECT language FROM penstock.languages ORDER BY language"
 _READABLE = "SELECT ARRAY(SELECT penstock.readable_lists())"
 _MODEL = "SELECT id, dimensions, storage FROM penstock.models WHERE name = %s"
 _LATEST_MODEL = """
@@ -148,7 +149,7 @@ class PostgresSnapshot:
         model: str | None = None,
     ) -> list[Hit]:
         found = None if vector is None else await self._model(model, vector.size)
-        terms = analyse(text, self._language) if text else ()
+        terms = await self._terms(text) if text else ()
         packed = found is not None and found.storage != "halfvec"
         search = (PackedCandidates if packed else Candidates)(
             self._connection,
@@ -172,6 +173,12 @@ class PostgresSnapshot:
         """The name of the model whose vectors are searched; None while there is none."""
         row = await (await self._connection.execute(_SERVING, prepare=True)).fetchone()
         return None if row is None else row[0]
+
+    async def _terms(self, text: str) -> list[str]:
+        if self._language != AUTO:
+            return analyse(text, self._language)
+        cursor = await self._connection.execute(_LANGUAGES, prepare=True)
+        return analyse_question(text, [row[0] for row in await cursor.fetchall()])
 
     async def _model(self, name: str | None, dimensions: int) -> Model | None:
         """The model in the database; None while it has no vector there."""
