@@ -26,6 +26,7 @@ SETTINGS = st.builds(
     unit=st.sampled_from(["tokens", "characters"]),
     context=st.booleans(),
     join_below=st.sampled_from([0.0, 0.25, 1.0]),
+    join_to=st.sampled_from([0.0, 0.4, 1.0]),
 )
 
 

@@ -189,6 +189,25 @@ async def test_g5_an_equal_version_rewrites_no_chunk(connection: Connection) -> 
     assert await rows(connection, "SELECT position FROM penstock.documents") == [("000002",)]
 
 
+async def test_g5_a_heading_written_differently_is_shown_and_not_embedded_again(
+    connection: Connection,
+) -> None:
+    """What the model reads is the same: the vector stays, what is shown is the new version's."""
+
+    def version(position: int, shown: str) -> DocumentVersion:
+        chunk = ChunkText(shown, "Bags\nOne bag.", b"h" * 16, 0, len(shown), "Bags", 4)
+        return DocumentVersion("docs", "a", Position(f"{position:016x}"), Microseconds(1), [chunk])
+
+    matrix = np.eye(1, 4, dtype=np.float32)
+    first = ReplaceDocuments([version(1, "Bags\n====\n\nOne bag.")], "m", {b"h" * 16: 0}, matrix)
+    again = ReplaceDocuments([version(2, "# Bags\n\nOne bag.")], "m", {}, matrix[:0])
+    for effect in (first, again):
+        async with connection.transaction():
+            await replace_documents(connection, effect)
+    cursor = await connection.execute("SELECT text FROM penstock.chunks")
+    assert await cursor.fetchall() == [("# Bags\n\nOne bag.",)]
+
+
 async def test_g1_an_older_version_is_ignored(connection: Connection) -> None:
     """In another call or in the same one, and the same position again as well."""
     await apply(connection, replacing(version("a", 5, ["new"])))

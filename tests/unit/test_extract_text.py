@@ -102,6 +102,7 @@ def test_front_matter_becomes_metadata_and_title() -> None:
     ("text", "title"),
     [
         ("intro\n\n## Second ##\n", "Second"),
+        ("## 1.2\n\nnew\n\n## 1.1\n\nold", None),
         ("Big\n===\n", "Big"),
         ("```\n# comment\n```\n# Real\n", None),
         ("no heading", None),

@@ -79,6 +79,62 @@ def retrieval(
         console.print(f"{name}: {value}")
 
 
+@evaluate.command("edits")
+def edits(
+    history: Annotated[
+        Path,
+        typer.Option(
+            help="JSON lines (.jsonl or .jsonl.xz): op (create, update, delete), path, text.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    embedder: Annotated[
+        Literal["minilm", "constant"],
+        typer.Option(help="Which embedder; characters are counted with either."),
+    ] = "constant",
+    json: JsonOption = False,
+) -> None:
+    """Replay an edit history and count what is embedded again, beside what others would embed.
+
+    Counted are the edits: the first version of a document costs the same whichever way.
+
+    Example: penstock eval edits --history ./history.jsonl.xz --json
+    """
+
+    async def work() -> dict[str, Any]:
+        from penstock.evaluate.edits import evaluate_edits
+
+        def tell(text: str) -> None:
+            if not json:
+                console.print(text, style="dim", markup=False)
+
+        return await evaluate_edits(history, embedder=embedder, tell=tell)
+
+    report = run_async(work())
+    if json:
+        print_json(report)
+        return
+    whole = report["characters_whole_document"]
+    names = {
+        "edited chunks only": "characters_embedded",
+        "1,000-character windows": "characters_fixed_size",
+        "whole documents": "characters_whole_document",
+    }
+    rows = [
+        [what, f"{report[name]:,}", f"{report[name] / max(1, whole):.3f}"]
+        for what, name in names.items()
+    ]
+    console.print(table(["what is embedded again", "characters", "share"], rows))
+    equal = "equal to" if report["equal_to_final_state"] else "DIFFERENT from"
+    console.print(
+        f"{report['events']:,} events, {report['edits']:,} of them edits, in "
+        f"{report['seconds']:.1f} s; {report['documents']:,} documents in chunks of "
+        f"{report['mean_chunk_characters']:.0f} characters on average; the result is "
+        f"{equal} an index of the last state"
+    )
+
+
 @app.command()
 def bench(
     name: Annotated[

@@ -167,7 +167,9 @@ class KnowledgeSettings(Section):
     ``minilm``, which gives the vectors of tokens; ``none`` with others."""
     chunks: ChunkSettings = ChunkSettings()
     language: str = "english"
-    """The language of the text index: a Snowball stemmer's name."""
+    """The language of the text index: a Snowball stemmer's name, or ``auto`` (extra ``languages``):
+    each document's language is found, kept in its metadata, and its words are stemmed in it. What
+    is indexed already stays as it is until it is replayed."""
     stores: dict[Name, SecondStoreSettings] = Field(default_factory=dict)
     """Second stores that follow the knowledge base, by name."""
     search: str = "postgres"

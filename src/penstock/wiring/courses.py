@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from penstock.errors import MissingExtraError
 from penstock.runtimes.base import bulk_topic
 from penstock.settings import (
     ColumnPermissions,
@@ -32,16 +34,20 @@ class Course:
 def courses(settings: Settings) -> list[Course]:
     """Which pipelines carry which sources."""
     from penstock.pipelines.knowledge.chunker import ChunkSettings
+    from penstock.pipelines.knowledge.languages import AUTO
     from penstock.pipelines.knowledge.pipeline import KnowledgePipeline
     from penstock.pipelines.tables import TablesPipeline
 
     chunks = ChunkSettings(**settings.knowledge.chunks.model_dump())
+    detects = settings.knowledge.language == AUTO
+    if detects and find_spec("py3langid") is None:
+        raise MissingExtraError("knowledge.language: auto", "languages")
     found: list[Course] = []
     for name, chosen in settings.sources.items():
         if isinstance(chosen, DocumentSourceSettings):
             topics = (name, bulk_topic(name))
             sidecars = isinstance(chosen.permissions, SidecarPermissions)
-            pipeline = KnowledgePipeline("knowledge", topics, chunks, {}, sidecars)
+            pipeline = KnowledgePipeline("knowledge", topics, chunks, {}, sidecars, detects)
             found.append(Course(pipeline, name, topics))
             continue
         found.append(Course(TablesPipeline("tables", (name,)), name, (name,)))

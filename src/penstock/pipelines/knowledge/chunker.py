@@ -31,8 +31,10 @@ class ChunkSettings:
 
     ``size`` is the most that a chunk's own text may have, in ``unit``; None is as much as the model
     reads, and the model's limit holds in any case. Pieces smaller than ``join_below`` of the size
-    are joined with a neighbour. ``overlap`` repeats so much of the text before a chunk at its
-    beginning. With ``context`` the model reads title, headings and table header before the text.
+    are joined with a neighbour, to at most ``join_to`` of it: short chunks answer more to the
+    point, and cost less when they are edited. ``overlap`` repeats so much of the text before a
+    chunk at its beginning. With ``context`` the model reads title, headings and table header
+    before the text.
     """
 
     size: int | None = None
@@ -40,6 +42,7 @@ class ChunkSettings:
     unit: Literal["tokens", "characters"] = "tokens"
     context: bool = True
     join_below: float = 0.25
+    join_to: float = 0.4
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < _FEWEST_TOKENS:
@@ -52,10 +55,9 @@ class ChunkSettings:
                 "the overlap of chunks is expected between 0 and half their size, "
                 f"not {self.overlap!r}: make it smaller"
             )
-        if not 0 <= self.join_below <= 1:
-            raise ConfigError(
-                f"join_below is expected to be a share from 0 to 1, not {self.join_below!r}"
-            )
+        for name, share in (("join_below", self.join_below), ("join_to", self.join_to)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} is expected to be a share from 0 to 1, not {share!r}")
 
 
 class Titled(NamedTuple):
@@ -76,7 +78,7 @@ class _Part:
     pieces: list[Piece]
     whole: bool = False  # so short that it is one chunk and need not be counted
     context_tokens: int = 0
-    room: Room = field(default=Room(0, None, 0))
+    room: Room = field(default=Room(0, None, 0, 0))
     repeated: dict[int, int] = field(default_factory=dict)  # piece -> where its overlap begins
 
 
@@ -185,7 +187,7 @@ class Chunker:
             room = min(room, settings.size or room) - settings.overlap
         else:
             characters = (settings.size or room) - settings.overlap
-        part.room = Room(room, characters, settings.join_below)
+        part.room = Room(room, characters, settings.join_below, settings.join_to)
 
     def _refine(self, parts: Sequence[_Part]) -> list[_Part]:
         """Cut every piece that is too long one step finer; returns the parts to look at again."""

@@ -9,6 +9,8 @@ from zlib import crc32
 from penstock.pipelines.knowledge.structure import Kind, Strength
 
 _ANCHOR_CHARACTERS: Final = 48
+_TINY: Final = 0.06
+"""A piece below this share of the room says nothing alone: it may make a chunk longer."""
 
 
 @dataclass(slots=True)
@@ -32,11 +34,13 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a chunk may hold: both limits count. Pieces below ``join_below`` of it are small."""
+    """What a chunk may hold: both limits count. Pieces below ``join_below`` of it are small, and
+    are joined to at most ``join_to`` of it."""
 
     tokens: int
     characters: int | None
     join_below: float
+    join_to: float
 
     def fits(self, first: Piece, tokens: int, end: int) -> bool:
         """Whether the text from a piece's start to ``end``, of so many tokens, is one chunk."""
@@ -51,11 +55,19 @@ class Room:
             return False
         return self.characters is None or (len(lead) + 1) * 4 <= self.characters
 
-    def small(self, tokens: int, characters: int) -> bool:
-        """Whether so much text should not stand alone."""
+    def joins(self, left: Piece, right: Piece, tokens: int) -> bool:
+        """Whether two neighbours that fit should be one chunk: one of them is small, and the two
+        are not long together, or one says nothing alone."""
+        smaller = min(self._share(piece.tokens, piece.end - piece.start) for piece in (left, right))
+        if smaller < min(_TINY, self.join_below):
+            return True
+        together = self._share(tokens, right.end - left.start)
+        return smaller < self.join_below and together <= self.join_to
+
+    def _share(self, tokens: int, characters: int) -> float:
         if self.characters is None:
-            return tokens < self.join_below * self.tokens
-        return characters < self.join_below * self.characters
+            return tokens / self.tokens
+        return characters / self.characters
 
 
 def join(text: str, pieces: list[Piece], room: Room) -> list[Piece]:
@@ -84,12 +96,7 @@ def join(text: str, pieces: list[Piece], room: Room) -> list[Piece]:
         begin = first[number - 1]
         left, right = joined[begin], joined[number]
         tokens = left.tokens + right.tokens + 1  # a token more, should the two not add up exactly
-        if not room.fits(left, tokens, right.end):
-            continue
-        if not (
-            room.small(left.tokens, left.end - left.start)
-            or room.small(right.tokens, right.end - right.start)
-        ):
+        if not (room.fits(left, tokens, right.end) and room.joins(left, right, tokens)):
             continue
         joined[begin] = Piece(
             left.start,

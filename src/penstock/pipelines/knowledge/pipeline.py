@@ -19,6 +19,7 @@ from penstock.errors import BadRecordError
 from penstock.models.base import Embedded, Embedder, serving, token_embedder
 from penstock.pipelines.base import Outcome, Rejected, Tools
 from penstock.pipelines.knowledge.chunker import Chunker, ChunkSettings, Titled
+from penstock.pipelines.knowledge.languages import LANGUAGE, declared, detect, prepare
 from penstock.pipelines.knowledge.rows import (
     SearchedRow,
     document_key,
@@ -73,6 +74,7 @@ class KnowledgePipeline:
     settings: ChunkSettings
     rows: Mapping[str, SearchedRow] = field(default_factory=dict)
     sidecars: bool = False
+    detects_language: bool = False
     """Whether files such as ``hr.acl.yaml`` say who may see the documents."""
     _counts: TokenCounts = field(default_factory=TokenCounts, init=False, repr=False, compare=False)
 
@@ -84,6 +86,8 @@ class KnowledgePipeline:
     async def compute(self, changes: Sequence[Change], tools: Tools) -> Outcome:
         """Document versions of these changes, with the vectors that were not stored yet."""
         tools = replace(tools, embedder=await serving(tools.embedder))
+        if self.detects_language:
+            await asyncio.to_thread(prepare)
         drafts, first, rejected = self._draft(changes)
         bases = await self._complete(drafts, tools)
         chunks = await self._cut([self._titled(draft) for draft in drafts], tools.embedder)
@@ -255,9 +259,23 @@ class KnowledgePipeline:
                 media_type=media_type,
                 content_hash=content_hash,
                 text=text,
-                metadata=_metadata(metadata),
+                metadata=self._with_language(_metadata(metadata), text),
                 **common,
             )
+        return self._row_version(draft, chunks, common)
+
+    def _with_language(self, metadata: dict[str, Any], text: str) -> dict[str, Any]:
+        """With the language that the document declares or is found to be in, if wanted."""
+        if not self.detects_language:
+            return metadata
+        language = declared(metadata.get(LANGUAGE)) or detect(text)
+        return {**metadata, LANGUAGE: language} if language else metadata
+
+    def _row_version(
+        self, draft: _Draft, chunks: Sequence[ChunkText], common: dict[str, Any]
+    ) -> DocumentVersion:
+        change = draft.change
+        schema = change.schema
         key: Key = change.key
         if draft.deleted and change.old_key is not None:
             key = change.old_key

@@ -53,8 +53,11 @@ class Section:
 
 _ITEM: Final = re.compile(r"[ \t]*(?:[-*+•]|\d{1,9}[.)])[ \t]")
 _HEADING: Final = re.compile(r"(#{1,6})[ \t]+(\S.*)")
+_LABELS: Final = re.compile(r"(?:\s*(?:\.\. _[^\n]{1,200}:|<a [^<>\n]{1,200}></a>)[ \t]*)+")
+_CODE_INDENT: Final = ("    ", "\t")
 _TABLE_RULE: Final = re.compile(r"\|?[ \t]*:?-[-:| \t]*")
 _UNDERLINES: Final = {"=": 1, "-": 2, "~": 3, "^": 4, '"': 5}
+_OVERLINES: Final = frozenset('=-~^"*+#')
 _MARKS: Final = frozenset('#-*+•|`~=^"')
 
 
@@ -129,7 +132,8 @@ class _Reader:
 
     def _special(self, line: str, stripped: str, start: int, end: int) -> bool:
         """A line that begins with a mark; False when the mark is only text."""
-        if stripped[0] in _UNDERLINES and self._underlines(stripped, end):
+        indented = line.startswith(_CODE_INDENT)  # a comment in code is no heading
+        if stripped[0] in _OVERLINES and not indented and self._underlines(stripped, end):
             return True
         if stripped.startswith(("```", "~~~")):
             self._start(start, "code")
@@ -138,7 +142,7 @@ class _Reader:
         if stripped[0] == "|":
             self._table_line(stripped, start, end)
             return True
-        if stripped[0] == "#" and len(stripped) <= LONGEST_HEADING:
+        if stripped[0] == "#" and not indented and len(stripped) <= LONGEST_HEADING:
             match = _HEADING.match(stripped)
             if match:
                 self._close(start)
@@ -161,20 +165,34 @@ class _Reader:
         self._lines += 1
 
     def _underlines(self, stripped: str, end: int) -> bool:
-        """Whether this line makes a heading of the one before."""
-        if self._open is None or self._open[1] != "paragraph" or self._lines != 1:
+        """Whether this line makes a heading of the one before: the same mark all along, and
+        perhaps the same line above it too."""
+        mark = stripped[0]
+        if self._open is None or self._open[1] != "paragraph" or stripped.strip(mark):
             return False
-        above = self._text[self._open[0] : end].partition("\n")[0].strip()
-        if stripped.strip(stripped[0]) or len(stripped) < max(3, min(len(above), 8)):
+        start = self._open[0]
+        if self._lines == 1 and mark in _UNDERLINES:
+            level, title = _UNDERLINES[mark], self._text[start:end].partition("\n")[0]
+        elif self._lines == 2 and self._text.startswith(mark * 3, start):
+            level = 0
+            over, title = self._text[start:end].split("\n")[:2]
+            if over.strip().strip(mark):
+                return False
+        else:
             return False
-        if len(above) > LONGEST_HEADING:
+        if title.startswith(_CODE_INDENT) or len(title) > LONGEST_HEADING:
             return False
-        heading_start = self._open[0]
+        title = title.strip()
+        if len(stripped) < max(3, min(len(title), 8)):
+            return False
         self._open = None
-        self._heading(_UNDERLINES[stripped[0]], above, heading_start, end)
+        self._heading(level, title, start, end)
         return True
 
     def _heading(self, level: int, title: str, start: int, end: int) -> None:
+        blocks = self._section.blocks
+        while blocks and _LABELS.fullmatch(self._text, blocks[-1].start, blocks[-1].end):
+            start = blocks.pop().start  # a place to link to is the heading's, not what went before
         while self._levels and self._levels[-1][0] >= level:
             self._levels.pop()
         bare = not self._section.blocks and self._has_heading

@@ -13,6 +13,7 @@ class Kind(StrEnum):
 
     TEXT = "text/plain"
     MARKDOWN = "text/markdown"
+    RST = "text/x-rst"
     HTML = "text/html"
     PDF = "application/pdf"
     DOCX = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
@@ -23,13 +24,13 @@ class Kind(StrEnum):
     PARQUET = "application/vnd.apache.parquet"
 
 
-PLAIN: Final = frozenset({Kind.TEXT, Kind.MARKDOWN})
+PLAIN: Final = frozenset({Kind.TEXT, Kind.MARKDOWN, Kind.RST})
 
 _BY_SUFFIX: Final = {
     "txt": Kind.TEXT,
     "text": Kind.TEXT,
     "log": Kind.TEXT,
-    "rst": Kind.TEXT,
+    "rst": Kind.RST,
     "adoc": Kind.TEXT,
     "md": Kind.MARKDOWN,
     "markdown": Kind.MARKDOWN,

@@ -11,6 +11,11 @@ from penstock.sources.extract.base import Extracted, MetadataValue
 from penstock.sources.extract.sniff import Kind
 
 _TITLE: Final = re.compile(r"^(?:#{1,6}[ \t]+(\S.*?)[ \t]*#*|(\S.*)\n(?:=+|-{3,})[ \t]*)$", re.M)
+_UNDERLINED: Final = re.compile(
+    r"^(?:([=*#~^+-])\1{2,}[ \t]*\n[ \t]*(\S.*?)[ \t]*\n\1{3,}"
+    r"|(\S.*?)[ \t]*\n([=*#~^+-])\4{2,})[ \t]*$",
+    re.M,
+)
 _FRONT: Final = re.compile(r"---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 _FIELD: Final = re.compile(r"([A-Za-z_][\w .-]{0,63}):(?:[ \t]+(.*))?$")
 _LOOK: Final = 4096
@@ -54,6 +59,10 @@ def decode(data: bytes) -> str:
 def extract_text(kind: Kind, data: bytes) -> Extracted:
     """A text or Markdown file."""
     text = decode(data)
+    if kind is Kind.RST:
+        underlined = _UNDERLINED.search(text[:_LOOK])
+        title = (underlined[2] or underlined[3]) if underlined else None
+        return Extracted(text, title, kind.value, {})
     if kind is not Kind.MARKDOWN:
         return Extracted(text, None, kind.value, {})
     metadata: dict[str, MetadataValue] = {}
@@ -70,13 +79,26 @@ def extract_text(kind: Kind, data: bytes) -> Extracted:
 def _title(text: str) -> str | None:
     head = text[:_LOOK]
     marked = "#" in head or "\n=" in head or "\n---" in head
-    match = _TITLE.search(head) if marked else None
+    matches = _TITLE.finditer(head) if marked else iter(())
+    match = next(matches, None)
     if match is None:
         return None
     before = head[: match.start()]
     if "```" in before or "~~~" in before:
         return None
+    # The first of several sections is no title: a list of changes would have another every time,
+    # and all of it would be embedded anew.
+    level = _level(match)
+    if level > 1 and any(_level(other) <= level for other in matches):
+        return None
     return match[1] or match[2]
+
+
+def _level(heading: re.Match[str]) -> int:
+    line = heading[0]
+    if line.startswith("#"):
+        return len(line) - len(line.lstrip("#"))
+    return 1 if line.rstrip().endswith("=") else 2
 
 
 def front_matter(block: str) -> dict[str, MetadataValue]:

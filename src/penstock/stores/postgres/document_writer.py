@@ -20,7 +20,7 @@ from penstock.errors import BadRecordError, FatalError
 from penstock.stores.base import ReplaceDocuments, Storage, Vectors, storage_of
 from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.binary_rows import HEADER, TRAILER, chunk_rows, vector_rows
-from penstock.stores.postgres.lexical import Analyser, Inverted, invert, pack_block
+from penstock.stores.postgres.lexical import ALGORITHMS, AUTO, Inverted, analyse, invert, pack_block
 from penstock.stores.postgres.packed import bytes_of, packed_rows, sign_text
 from penstock.stores.postgres.replacement import NewChunk, Placed, what_is_read
 
@@ -142,12 +142,12 @@ class DocumentWriter:
     """The writes of one call, in the caller's transaction."""
 
     def __init__(
-        self, connection: Connection, tenant: str, model: int, analyser: Analyser, writer: str
+        self, connection: Connection, tenant: str, model: int, language: str, writer: str
     ) -> None:
         self._connection = connection
         self._tenant = tenant
         self._model = model
-        self._analyser = analyser
+        self._language = language
         self._writer = writer
 
     async def write(
@@ -169,6 +169,7 @@ class DocumentWriter:
             offered = None
             if len(chunks) <= FEW:
                 offered = await self._write_few(effect, given, chunks, gone)
+            await self._note_languages(chunks)
             await self._documents("add_documents", added)
             await self._documents("change_documents", changed)
         if offered is not None and offered.rowcount < len(given):
@@ -290,10 +291,25 @@ class DocumentWriter:
         await refresh_tokens(self._connection, self._tenant, self._model, hashes, tokens)
 
     def _index(self, chunks: Sequence[NewChunk]) -> Inverted:
-        terms = self._analyser.terms
+        auto = self._language == AUTO
         return invert(
-            [chunk.id for chunk in chunks], [terms(chunk.text.embedded) for chunk in chunks]
+            [chunk.id for chunk in chunks],
+            [
+                analyse(chunk.text.embedded, chunk.language if auto else self._language)
+                for chunk in chunks
+            ],
         )
+
+    async def _note_languages(self, chunks: Sequence[NewChunk]) -> None:
+        """Questions are read in every language that there is."""
+        found = sorted({chunk.language for chunk in chunks if chunk.language in ALGORITHMS})
+        if found and self._language == AUTO:
+            await run(
+                self._connection,
+                "add_languages",
+                tenant=self._tenant,
+                languages=array_literal(found),
+            )
 
     async def _remove(self, gone: Sequence[int], index: Inverted) -> None:
         """Take chunks away, and keep count. Before new ones come: those may have equal texts."""

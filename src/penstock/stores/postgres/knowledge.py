@@ -24,9 +24,8 @@ from penstock.stores.base import (
 )
 from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.document_writer import FEW, SQL, DocumentWriter, run
-from penstock.stores.postgres.lexical import analyser
 from penstock.stores.postgres.permissions import lock, truncate_entries
-from penstock.stores.postgres.replacement import Replacement, Stored, compare, newest, number
+from penstock.stores.postgres.replacement import Kept, Replacement, Stored, compare, newest, number
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -58,7 +57,7 @@ async def replace_documents(
     model = await asking.ask(effect)
     plan = compare(versions, asking.stored(model))
     added, changed, chunks = number(plan, *await asking.ids(plan))
-    writer_ = DocumentWriter(connection, tenant, model, analyser(language), writer)
+    writer_ = DocumentWriter(connection, tenant, model, language, writer)
     # Their chunks stand, but their tokens were missing, or of another head.
     kept = effect.vectors.keys() - {chunk.text.hash for chunk in chunks}
     await writer_.refresh_tokens(effect, sorted(kept))
@@ -165,7 +164,7 @@ class _Asking:
         self._tenant = tenant
         self._versions = versions
         self._documents: list[tuple[int, int, str, str, bool]] = []
-        self._chunks: dict[int, tuple[list[int], list[bytes], list[int]]] = {}
+        self._chunks: dict[int, tuple[list[int], list[bytes], list[int], list[bytes]]] = {}
         self._spare: tuple[list[int], list[int]] = ([], [])
 
     async def ask(self, effect: ReplaceDocuments) -> int:
@@ -233,11 +232,12 @@ class _Asking:
         """What is stored, by source and key; chunks of other models than this one are apart."""
         found = {}
         for place, id_, position, content_hash, deleted in self._documents:
-            own: dict[bytes, int] = {}
+            own: dict[bytes, Kept] = {}
             others: list[int] = []
-            for chunk, hash_, of_model in zip(*self._chunks.get(id_, ((), (), ())), strict=True):
+            columns = self._chunks.get(id_, ((), (), (), ()))
+            for chunk, hash_, of_model, shown in zip(*columns, strict=True):
                 if of_model == model:
-                    own[bytes(hash_)] = chunk
+                    own[bytes(hash_)] = Kept(chunk, bytes(shown))
                 else:
                     others.append(chunk)
             version = self._versions[place - 1]

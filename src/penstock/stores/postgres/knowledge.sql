@@ -35,7 +35,8 @@ SELECT c.document_id, array_agg(c.id), array_agg(c.hash),
        array_agg(CASE WHEN c.model = m.id OR EXISTS (
            SELECT FROM penstock.vectors v
            WHERE v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash) THEN m.id
-           ELSE c.model END)
+           ELSE c.model END),
+       array_agg(sha256(convert_to(c.heading || chr(10) || c.text, 'UTF8')))
 FROM unnest(%(sources)s::text[], %(keys)s::text[]) w (source, key)
 JOIN penstock.documents d ON d.tenant = %(tenant)s AND d.source = w.source AND d.key = w.key
 JOIN penstock.chunks c ON c.document_id = d.id
@@ -111,6 +112,11 @@ INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(post
 
 -- name: add_postings
 INSERT INTO penstock.fresh_postings (tenant, payload) VALUES (%(tenant)s, %(postings)s)
+
+-- name: add_languages
+INSERT INTO penstock.languages (tenant, language)
+SELECT %(tenant)s, language FROM unnest(%(languages)s::text[]) language ORDER BY language
+ON CONFLICT (tenant, language) DO NOTHING
 
 -- name: add_documents
 INSERT INTO penstock.documents

@@ -39,6 +39,12 @@ re s same she should so some such t than that the their theirs them themselves t
 these they this those through to too under until up upon ve very was we were what when where
 which while who whom whose why will with would you your yours yourself yourselves
 """
+AUTO: Final = "auto"
+"""Instead of a language: each document has its own, and a question is read in all of them."""
+
+DEFAULT: Final = "english"
+"""The language of a text of which nothing is known."""
+
 _STOP_WORDS: Final = {"english": frozenset(_ENGLISH.split())}
 
 # In UTF-8: ASCII letters become small, what is ASCII but no letter or digit a space, and the bytes
@@ -57,6 +63,8 @@ _UNSPACED: Final = re.compile(
     r"\U00020000-\U0003ffff]+"
 )
 _ACCENTS: Final = re.compile("[\u0300-\u036f]+")
+
+ALGORITHMS: Final = frozenset(Stemmer.algorithms())
 
 Ids = NDArray[np.int64]
 Counts = NDArray[np.uint16]
@@ -147,7 +155,19 @@ def analyser(language: str = "english") -> Analyser:
 
 def analyse(text: str, language: str = "english") -> list[str]:
     """The terms of a text in reading order: lower case, without stop words, stemmed."""
-    return analyser(language).terms(text)
+    known = language in ALGORITHMS
+    return analyser(language if known else DEFAULT).terms(text)
+
+
+def analyse_question(text: str, languages: Iterable[str]) -> list[str]:
+    """The terms of a question in each of these languages. A word has one weight in each: stems that
+    an earlier language has too are asked for once."""
+    terms: list[str] = []
+    asked: set[str] = set()
+    for language in languages:
+        terms.extend(term for term in analyse(text, language) if term not in asked)
+        asked.update(terms)
+    return terms
 
 
 # --------------------------------------------------------------------------- posting lists

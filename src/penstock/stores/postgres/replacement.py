@@ -7,21 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import NamedTuple
 
 from penstock.errors import RetryableError
 from penstock.stores.base import ChunkText, DocumentVersion
 
 
+class Kept(NamedTuple):
+    """A stored chunk: its id, and the digest of what is shown of it. The same text may have been
+    embedded under a heading that was written differently: the vector stays, the chunk is new."""
+
+    id: int
+    shown: bytes
+
+
 class Stored(NamedTuple):
-    """A document as it is stored; ``chunks`` maps hash to id, of the model that is written now;
+    """A document as it is stored; ``chunks`` maps hash to chunk, of the model that is written now;
     ``others`` are ids of chunks of other models."""
 
     id: int
     position: str
     content_hash: str
     deleted: bool
-    chunks: Mapping[bytes, int]
+    chunks: Mapping[bytes, Kept]
     others: Sequence[int]
 
 
@@ -41,6 +50,7 @@ class NewChunk(NamedTuple):
     id: int
     document: int
     text: ChunkText
+    language: str = ""
 
 
 def what_is_read(chunk: ChunkText) -> tuple[str, int]:
@@ -92,15 +102,34 @@ def compare(
             continue
         _expect_base(version, stored)
         plan.accepted.append((version, before))
-        wanted = {chunk.hash for chunk in version.chunks or ()}
         if before is None:
             plan.new_documents += 1
-            plan.new_chunks += len(wanted)
+            plan.new_chunks += len({chunk.hash for chunk in version.chunks or ()})
             continue
-        plan.new_chunks += len(wanted - before.chunks.keys())
-        plan.gone.extend(id_ for hash_, id_ in before.chunks.items() if hash_ not in wanted)
+        staying = _staying(version, before)
+        wanted = {chunk.hash for chunk in version.chunks or ()}
+        plan.new_chunks += len(wanted - staying.keys())
+        plan.gone.extend(kept.id for hash_, kept in before.chunks.items() if hash_ not in staying)
         plan.gone.extend(before.others)
     return plan
+
+
+def shown(chunk: ChunkText) -> bytes:
+    """The digest of what is shown of a chunk, as the database computes it."""
+    return sha256(f"{chunk.heading}\n{chunk.text}".encode()).digest()
+
+
+def _staying(version: DocumentVersion, before: Stored) -> dict[bytes, int]:
+    """The stored chunks that the version has too, by hash. Of chunks that are embedded alike, the
+    first in reading order is the one that is shown."""
+    staying: dict[bytes, int] = {}
+    seen: set[bytes] = set()
+    for chunk in version.chunks or ():
+        kept = before.chunks.get(chunk.hash)
+        if kept is not None and chunk.hash not in seen and kept.shown == shown(chunk):
+            staying[chunk.hash] = kept.id
+        seen.add(chunk.hash)
+    return staying
 
 
 def _is_newer(version: DocumentVersion, before: Stored | None) -> bool:
@@ -113,8 +142,13 @@ def _is_newer(version: DocumentVersion, before: Stored | None) -> bool:
         and version.chunks is not None
         and version.content_hash != ""
         and version.content_hash == before.content_hash
-        and {chunk.hash for chunk in version.chunks} != before.chunks.keys()
+        and _is_cut_differently(version, before)
     )
+
+
+def _is_cut_differently(version: DocumentVersion, before: Stored) -> bool:
+    wanted = {chunk.hash for chunk in version.chunks or ()}
+    return not wanted == before.chunks.keys() == _staying(version, before).keys()
 
 
 def _expect_base(version: DocumentVersion, stored: Mapping[tuple[str, str], Stored]) -> None:
@@ -139,13 +173,14 @@ def number(
     next_chunk = iter(chunk_ids)
     for version, before in plan.accepted:
         id_ = next(next_document) if before is None else before.id
-        known = {} if before is None else dict(before.chunks)
+        known = {} if before is None else _staying(version, before)
         placed = Placed(id_, version, [], [], [])
+        language = str(version.metadata.get("language", ""))
         for chunk in version.chunks or ():
             chunk_id = known.get(chunk.hash)
             if chunk_id is None:
                 chunk_id = known[chunk.hash] = next(next_chunk)
-                chunks.append(NewChunk(chunk_id, id_, chunk))
+                chunks.append(NewChunk(chunk_id, id_, chunk, language))
             placed.layout.append(chunk_id)
             placed.starts.append(chunk.start)
             placed.ends.append(chunk.end)

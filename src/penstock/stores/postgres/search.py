@@ -31,7 +31,7 @@ from penstock.stores.base import (
     Vectors,
 )
 from penstock.stores.postgres.candidates import Candidates, Model, Scores
-from penstock.stores.postgres.lexical import analyser
+from penstock.stores.postgres.lexical import AUTO, DEFAULT, analyse_question, analyser
 from penstock.stores.postgres.live_rows import read_rows
 from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
@@ -48,6 +48,7 @@ SELECT set_config('penstock.tenant', %(tenant)s, true),
        set_config('hnsw.ef_search', %(ef_search)s, true), set_config('jit', 'off', true),
        set_config('role', 'penstock_reader', true)
 """
+_LANGUAGES = "SELECT language FROM penstock.languages ORDER BY language"
 _READABLE = "SELECT ARRAY(SELECT penstock.readable_lists())"
 _MODEL = "SELECT id, dimensions, storage FROM penstock.models WHERE name = %s"
 _LATEST_MODEL = """
@@ -165,7 +166,8 @@ class PostgresSnapshot:
         self._readable = readable
         self._permitted: Permitted | None = None
         self._models = models  # shared by all snapshots of the store: a model's number stays
-        self._analyser = analyser(language)
+        self._language = language
+        self._languages: Sequence[str] | None = None
         self._scored: tuple[str, Scores] | None = None  # the last text, and what came of its words
 
     async def candidates(
@@ -181,12 +183,13 @@ class PostgresSnapshot:
         """See `penstock.stores.base.Snapshot`. ``near`` is what a second store found nearest: it is
         used in place of our own index, as far as it may be seen and is enough."""
         found = None if vector is None else await self.model(model, vector.size)
+        terms = analyse_question(text, await self._read_as()) if text else ()
         packed = found is not None and found.storage != "halfvec"
         search = (PackedCandidates if packed else Candidates)(
             self._connection,
             found,
             vector=vector,
-            terms=self._analyser.terms(text) if text else (),
+            terms=terms,
             limit=limit,
             where=where,
             permitted=await self._may(),
@@ -202,13 +205,12 @@ class PostgresSnapshot:
             await self.candidates(None, text, limit=1, where=Filter())
         assert self._scored is not None
         known, most = self._scored[1].rarities, self._scored[1].most
-        return Rarities(
-            [
-                Rarity(start, end, max(known.get(term, most) for term in terms))
-                for start, end, terms in self._analyser.places(text)
-            ],
-            most,
-        )
+        least: dict[tuple[int, int], float] = {}
+        for language in await self._read_as():
+            for start, end, terms in analyser(language).places(text):
+                told = max(known.get(term, most) for term in terms)
+                least[start, end] = min(told, least.get((start, end), told))
+        return Rarities([Rarity(*place, told) for place, told in sorted(least.items())], most)
 
     async def vectors(
         self, chunks: Sequence[int], *, model: str, head: str
@@ -243,6 +245,16 @@ class PostgresSnapshot:
     def connection(self) -> psycopg.AsyncConnection[Any]:
         """Where this snapshot is open, for what is read beside it at the same moment."""
         return self._connection
+
+    async def _read_as(self) -> Sequence[str]:
+        """The languages that a question may be in."""
+        if self._language != AUTO:
+            return (self._language,)
+        if self._languages is None:
+            cursor = await self._connection.execute(_LANGUAGES, prepare=True)
+            found = [language for (language,) in await cursor.fetchall()]
+            self._languages = list(dict.fromkeys([DEFAULT, *found]))
+        return self._languages
 
     async def model(self, name: str | None, dimensions: int) -> Model | None:
         """The model in the database; None while it has no vector there."""
