@@ -58,8 +58,10 @@ def test_pptx_keeps_slides() -> None:
     assert found.text.split("\f") == [
         "## Line 1\n\n- every ten minutes\n  - from the harbour",
         "",
-        "## Line 3\n\n- every ten minutes\n  - from the harbour\n\n"
-        "| stop | time |\n|---|---|\n| Quay\\|1 | 9:30 |\n\nNotes: Mention the ferry.",
+        (
+            "## Line 3\n\n- every ten minutes\n  - from the harbour\n\n"
+            "| stop | time |\n|---|---|\n| Quay\\|1 | 9:30 |\n\nNotes: Mention the ferry."
+        ),
     ]
     assert found.title == "Line 1"
     assert found.metadata["slides"] == 3
@@ -72,7 +74,7 @@ def workbook() -> bytes:
     prices.append(["Winter prices"])
     prices.append([])
     prices.append(["name", None, "from", "price", "sold", "share"])
-    when = datetime.datetime(2026, 1, 2, 12, 30)
+    when = datetime.datetime.fromisoformat("2026-01-02 12:30")
     prices.append(["ferry|a", None, when.date(), 0.1 + 0.2, True, "=1+1"])
     prices.append(["tram", None, when, 1234567890123, False, "#REF!"])
     made.create_sheet("Secret").append(["hidden"])
@@ -85,10 +87,12 @@ def test_xlsx_keeps_sheets() -> None:
     """Values as people read them; empty columns and hidden sheets left out, numbers kept."""
     found = read("a.xlsx", workbook())
     assert found.text.split("\f") == [
-        "## Prices\n\nWinter prices\n\n| name | from | price | sold | share |\n"
-        "|---|---|---|---|---|\n"
-        "| ferry\\|a | 2026-01-02 | 0.3 | true |  |\n"
-        "| tram | 2026-01-02 12:30:00 | 1234567890123 | false | #REF! |",
+        (
+            "## Prices\n\nWinter prices\n\n| name | from | price | sold | share |\n"
+            "|---|---|---|---|---|\n"
+            "| ferry\\|a | 2026-01-02 | 0.3 | true |  |\n"
+            "| tram | 2026-01-02 12:30:00 | 1234567890123 | false | #REF! |"
+        ),
         "",
         "## Far\n\nfar away",
     ]

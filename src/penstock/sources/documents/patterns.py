@@ -32,9 +32,12 @@ HIDDEN_AND_TEMPORARY: Final = (
 
 class Patterns:
     """What a folder source reads. A folder that is excluded is not entered; files whose name says
-    that they hold no text (images, archives, programs) are passed over."""
+    that they hold no text (archives, programs; images, unless ``images``) are passed over."""
 
-    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(
+        self, include: Sequence[str], exclude: Sequence[str], *, images: bool = False
+    ) -> None:
+        self._images = images
         everything = tuple(include) == EVERYTHING
         self._include = None if everything else _compile(include)
         anywhere = [pattern[3:] for pattern in exclude if _is_name(pattern)]
@@ -51,7 +54,7 @@ class Patterns:
     def included(self, path: str) -> bool:
         """Is a file, not excluded, included?"""
         return (self._include is None or self._include.match(path) is not None) and (
-            not without_text(path)
+            not without_text(path, images=self._images)
         )
 
     def wanted(self, path: str) -> bool:

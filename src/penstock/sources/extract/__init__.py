@@ -2,15 +2,17 @@
 
 from penstock.sources.extract.base import VERSION, Extracted, Extractor, Limits
 from penstock.sources.extract.pool import ChildExtractor
-from penstock.sources.extract.sniff import Kind, needs_child, without_text
+from penstock.sources.extract.sniff import EXTRAS, Kind, extra_of, needs_child, without_text
 
 __all__ = [
+    "EXTRAS",
     "VERSION",
     "ChildExtractor",
     "Extracted",
     "Extractor",
     "Kind",
     "Limits",
+    "extra_of",
     "needs_child",
     "without_text",
 ]

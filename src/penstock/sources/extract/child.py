@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from penstock.errors import BadRecordError, MissingExtraError
+from penstock.places import PLACES, places
 from penstock.sources.extract.base import Extracted, Limits, MetadataValue, NeedsOcrError
 from penstock.sources.extract.sniff import ARCHIVES, PLAIN, Kind, sniff
 
@@ -30,6 +31,14 @@ _CLONE_NEWUSER: Final = 0x10000000
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SIGKILL: Final = 9
+_UNITS: Final = {
+    Kind.PPTX.value: "slide",
+    Kind.ODP.value: "slide",
+    Kind.XLSX.value: "sheet",
+    Kind.ODS.value: "sheet",
+    Kind.EPUB.value: "chapter",
+    Kind.MAIL.value: "part",
+}
 _SPENT: Final = {"spent": True}
 """Said with an answer after which the process is better replaced."""
 
@@ -99,7 +108,7 @@ def answer(name: str, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
     """The header and body of the answer to one document; nothing it contains can raise."""
     try:
         found = parse(name, data, limits)
-        text = clean(found.text).encode()
+        text = clean(found.text)
     except NeedsOcrError:
         return {"ocr": True}, b""
     except BadRecordError as error:
@@ -121,15 +130,15 @@ def answer(name: str, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
             "error": f"expected a document that can be read, its parser failed: {reason}",
             **_SPENT,
         }, b""
-    if len(text) > limits.output_bytes:
+    if len(text.encode()) > limits.output_bytes:
         return {"error": f"expected at most {limits.output_bytes:,} bytes of text: split it"}, b""
     title = clean(found.title).strip() if found.title else None
-    header = {
-        "title": title or None,
-        "media_type": found.media_type,
-        "metadata": {clean(name): clean_value(value) for name, value in found.metadata.items()},
-    }
-    return header, text
+    metadata = {clean(name): clean_value(value) for name, value in found.metadata.items()}
+    where = places(text, _UNITS.get(found.media_type, "page"))
+    if where is not None:
+        metadata[PLACES] = where
+    header = {"title": title or None, "media_type": found.media_type, "metadata": metadata}
+    return header, text.encode()
 
 
 def clean_value(value: MetadataValue) -> MetadataValue:

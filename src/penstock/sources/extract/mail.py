@@ -118,7 +118,8 @@ def _decoration(part: EmailMessage) -> bool:
 def _content(part: EmailMessage) -> bytes:
     if part.get_content_type() == "message/rfc822":
         inner = part.get_payload()
-        return inner[0].as_bytes() if isinstance(inner, list) and inner else b""
+        first = inner[0] if isinstance(inner, list) and inner else None
+        return first.as_bytes() if isinstance(first, EmailMessage) else b""
     try:
         content = part.get_payload(decode=True)
     except (binascii.Error, ValueError) as error:

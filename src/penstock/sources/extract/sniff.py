@@ -43,6 +43,20 @@ ARCHIVES: Final = frozenset(
     {Kind.DOCX, Kind.PPTX, Kind.XLSX, Kind.ODT, Kind.ODS, Kind.ODP, Kind.EPUB}
 )
 
+EXTRAS: Final = {
+    "parquet": "polars",
+    "avro": "fastavro",
+    "documents": "kreuzberg",
+    "ocr": "rapidocr",
+}
+"""The module by which it is seen that an extra is installed."""
+_EXTRA_OF: Final = {
+    Kind.PARQUET: "parquet",
+    Kind.AVRO: "avro",
+    Kind.OLE: "documents",
+    Kind.IMAGE: "ocr",
+}
+
 _BY_SUFFIX: Final = {
     "txt": Kind.TEXT,
     "text": Kind.TEXT,
@@ -137,6 +151,12 @@ def without_text(name: str, *, images: bool = False) -> bool:
     unless the text on them is wanted."""
     end = suffix(name)
     return end in _WITHOUT_TEXT and not (images and end in IMAGES)
+
+
+def extra_of(name: str) -> str | None:
+    """The extra that a document of this name needs, if it needs one."""
+    kind = _BY_SUFFIX.get(suffix(name))
+    return None if kind is None else _EXTRA_OF.get(kind)
 
 
 def needs_child(name: str) -> bool:

@@ -45,6 +45,7 @@ class ObjectsSource:
         include: Sequence[str] = EVERYTHING,
         exclude: Sequence[str] = HIDDEN_AND_TEMPORARY,
         max_bytes: int = MAX_BYTES,
+        images: bool = False,
         relist_s: float = 60.0,
         clock: Clock | None = None,
         extractor: Extractor | None = None,
@@ -54,7 +55,7 @@ class ObjectsSource:
         self._place = place
         self._access = access or AmazonAccess()
         self._queue = queue
-        self._patterns = Patterns(include, exclude)
+        self._patterns = Patterns(include, exclude, images=images)
         self._max_bytes = max_bytes
         self._relist_s = relist_s
         self._clock = clock or SystemClock()
