@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import io
 from email.message import EmailMessage
 from typing import Any
@@ -74,7 +74,7 @@ def workbook() -> bytes:
     prices.append(["Winter prices"])
     prices.append([])
     prices.append(["name", None, "from", "price", "sold", "share"])
-    when = datetime.datetime.fromisoformat("2026-01-02 12:30")
+    when = dt.datetime.fromisoformat("2026-01-02 12:30")
     prices.append(["ferry|a", None, when.date(), 0.1 + 0.2, True, "=1+1"])
     prices.append(["tram", None, when, 1234567890123, False, "#REF!"])
     made.create_sheet("Secret").append(["hidden"])

@@ -25,13 +25,15 @@ def extract_image(data: bytes, limits: Limits) -> Extracted:
     if not limits.ocr:
         raise NeedsOcrError
     _engine()
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     Image.MAX_IMAGE_PIXELS = None  # our own limit says more
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             pages = [recognised(frame) for frame in _frames(image, limits)]
             media_type = f"image/{(image.format or '').lower()}"
+    except UnidentifiedImageError as error:
+        raise BadRecordError("expected an image, found a broken or an unknown one") from error
     except (OSError, ValueError, SyntaxError, EOFError) as error:
         raise BadRecordError(f"expected an image, found a broken one: {error}") from error
     return Extracted("\f".join(pages), None, media_type, {"pages": len(pages), "ocr": True})
