@@ -95,7 +95,7 @@ def folder() -> dict[str, tuple[str, str | None, bytes]]:
         "v.png": ("vulture", None, picture("PNG", "vulture")),
         "w.jpg": ("walrus", None, picture("JPEG", "walrus")),
         "x.tiff": ("xenops", None, picture("TIFF", "xenops")),
-        "y.pdf": ("yak", None, picture("PDF", "yak")),
+        "y.pdf": ("yellowhammer", None, picture("PDF", "yellowhammer")),
     }
 
 
