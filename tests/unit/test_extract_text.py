@@ -43,9 +43,11 @@ def test_first_bytes_decide_and_the_name_fills_in(name: str, data: bytes, kind: 
         ("a.txt", b"abc\x00def", "expected text, found NUL bytes at offset 3"),
         ("a.txt", b"\x89PNG\r\n\x1a\n....", "expected text, found a PNG image"),
         ("a.pdf", b"just text", "expected a PDF, found b'just text'"),
-        ("a.doc", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old or encrypted Office file"),
+        ("a.doc", b"not one", "expected an old Office file, found b'not one'"),
+        ("a.pptx", b"slides", "expected a presentation (.pptx), found b'slides'"),
         ("a.docx", b"word", "expected a Word document"),
-        ("x.rtf", b"{\\rtf1", "RTF"),
+        ("x.rtf", b"{rtf1", "expected an RTF document"),
+        ("x.png", b"image", "expected an image"),
     ],
 )
 def test_what_is_no_document_is_named(name: str, data: bytes, reason: str) -> None:

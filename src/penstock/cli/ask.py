@@ -65,8 +65,9 @@ def ask(
                 return
             console.print(Panel(Text(answer.text), title=Text(question), title_align="left"))
             for citation in answer.citations:
+                place = f", {citation.place}" if citation.place else ""
                 console.print(
-                    f"[{citation.number}] {citation.source}: {citation.key}   "
+                    f"[{citation.number}] {citation.source}: {citation.key}{place}   "
                     f"as of {age(citation.age_ms)} ago",
                     markup=False,
                 )

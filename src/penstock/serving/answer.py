@@ -11,6 +11,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.models.base import Embedder, Generator
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
+from penstock.places import place_at
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.context import Asking, Context, ContextBuilder, ContextRow, Item
@@ -30,6 +31,7 @@ class Citation:
 
     ``start`` and ``end`` are character offsets into the document (of a row: None). ``quote`` is the
     text there; of a row, what was cited of it. ``age_ms`` is the age of the source's part.
+    ``place`` is where that is in a document with pages: ``page 3``, ``slide 2``, ``sheet 1``.
     """
 
     number: int
@@ -44,6 +46,7 @@ class Citation:
     version: Position
     committed_at: Microseconds
     age_ms: float | None
+    place: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON shows it."""
@@ -208,7 +211,7 @@ def extracted(context: Context, reading: Reading) -> tuple[str, tuple[Citation, 
 
 
 def _citation(number: int, context: Context, item: Item, found: Found) -> Citation:
-    passage = isinstance(item, Passage)
+    passage = item if isinstance(item, Passage) else None
     return Citation(
         number=number,
         kind="passage" if passage else "row",
@@ -216,12 +219,13 @@ def _citation(number: int, context: Context, item: Item, found: Found) -> Citati
         key=item.key,
         title=item.title,
         quote=found.text,
-        start=item.start + found.start if isinstance(item, Passage) else None,
-        end=item.start + found.end if isinstance(item, Passage) else None,
+        start=passage.start + found.start if passage else None,
+        end=passage.start + found.end if passage else None,
         columns=found.columns,
         version=item.version,
         committed_at=item.committed_at,
         age_ms=context.age_ms(item.source),
+        place=place_at(passage.metadata, passage.start + found.start) if passage else None,
     )
 
 

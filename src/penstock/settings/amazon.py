@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from penstock.settings.base import Duration, Section, named_tables
 from penstock.settings.declared import DeclaredRowsSettings, column_type
-from penstock.settings.sources import DocumentSourceSettings, RowSourceSettings, TableSettings
+from penstock.settings.sources import FileDocumentSettings, RowSourceSettings, TableSettings
 
 
 class AmazonSettings(Section):
@@ -27,7 +27,7 @@ class AmazonSettings(Section):
     """For keys that were lent for a while."""
 
 
-class ObjectsSettings(DocumentSourceSettings, AmazonSettings):
+class ObjectsSettings(FileDocumentSettings, AmazonSettings):
     """Documents in a bucket behind the S3 interface."""
 
     type: Literal["objects"]

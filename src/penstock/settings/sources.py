@@ -126,7 +126,17 @@ class MySQLSettings(RowSourceSettings):
         return f"{database}.{table}" if database else table
 
 
-class FilesSettings(DocumentSourceSettings):
+class FileDocumentSettings(DocumentSourceSettings):
+    """Documents that are files of many formats."""
+
+    images: bool = False
+    """Read the text on images (png, jpg, tiff, bmp, webp) too. Needs the extra ``ocr``, as scanned
+    pages of a PDF do, which are read wherever the extra is installed."""
+    ocr_limit: Duration = Field(default=300.0, gt=0)
+    """How long the images or scanned pages of one document may take; recognising text is slow."""
+
+
+class FilesSettings(FileDocumentSettings):
     """A folder of documents."""
 
     type: Literal["files"]

@@ -89,6 +89,7 @@ def _mysql(settings: Settings, name: str, chosen: MySQLSettings, clock: Clock) -
 
 def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -> FilesSource:
     from penstock.sources.documents.patterns import HIDDEN_AND_TEMPORARY
+    from penstock.sources.extract import ChildExtractor, Limits
     from penstock.sources.files.source import FilesSource
 
     return FilesSource(
@@ -98,6 +99,8 @@ def _files(settings: Settings, name: str, chosen: FilesSettings, clock: Clock) -
         exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
         sidecars=isinstance(chosen.permissions, SidecarPermissions),
         max_bytes=chosen.max_size,
+        images=chosen.images,
+        extractor=ChildExtractor(Limits(ocr_s=chosen.ocr_limit)),
         clock=clock,
         heartbeat_s=chosen.heartbeat,
         rescan_s=chosen.rescan,
@@ -119,6 +122,7 @@ def _access(chosen: AmazonSettings) -> AmazonAccess:
 
 def _objects(settings: Settings, name: str, chosen: ObjectsSettings, clock: Clock) -> ObjectsSource:
     from penstock.sources.documents.patterns import HIDDEN_AND_TEMPORARY
+    from penstock.sources.extract import ChildExtractor, Limits
     from penstock.sources.objects import ObjectsSource, Place
 
     del settings
@@ -131,6 +135,8 @@ def _objects(settings: Settings, name: str, chosen: ObjectsSettings, clock: Cloc
         exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
         sidecars=isinstance(chosen.permissions, SidecarPermissions),
         max_bytes=chosen.max_size,
+        images=chosen.images,
+        extractor=ChildExtractor(Limits(ocr_s=chosen.ocr_limit)),
         relist_s=chosen.relist,
         clock=clock,
     )

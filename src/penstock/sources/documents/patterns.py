@@ -33,13 +33,19 @@ HIDDEN_AND_TEMPORARY: Final = (
 
 class Patterns:
     """What a folder source reads. A folder that is excluded is not entered; files whose name says
-    that they hold no text (images, archives, programs) are passed over. ``sidecars``: files
-    that say who may see others are read whatever the patterns say of files."""
+    that they hold no text (archives, programs; images, unless ``images``) are passed over.
+    ``sidecars``: files that say who may see others are read whatever the patterns say of files."""
 
     def __init__(
-        self, include: Sequence[str], exclude: Sequence[str], *, sidecars: bool = False
+        self,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        *,
+        sidecars: bool = False,
+        images: bool = False,
     ) -> None:
         self.sidecars = sidecars
+        self._images = images
         everything = tuple(include) == EVERYTHING
         self._include = None if everything else _compile(include)
         anywhere = [pattern[3:] for pattern in exclude if _is_name(pattern)]
@@ -60,7 +66,7 @@ class Patterns:
         if self.sidecars and sidecar_place(path) is not None:
             return True
         return (self._include is None or self._include.match(path) is not None) and (
-            not without_text(path)
+            not without_text(path, images=self._images)
         )
 
     def wanted(self, path: str) -> bool:

@@ -2,10 +2,11 @@
 
 from penstock.sources.extract.base import VERSION, Extracted, Extractor, Limits
 from penstock.sources.extract.pool import ChildExtractor
-from penstock.sources.extract.sniff import Kind, needs_child, without_text
+from penstock.sources.extract.sniff import EXTRAS, Kind, extra_of, needs_child, without_text
 from penstock.sources.extract.text import decode
 
 __all__ = [
+    "EXTRAS",
     "VERSION",
     "ChildExtractor",
     "Extracted",
@@ -13,6 +14,7 @@ __all__ = [
     "Kind",
     "Limits",
     "decode",
+    "extra_of",
     "needs_child",
     "without_text",
 ]

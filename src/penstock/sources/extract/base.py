@@ -8,13 +8,13 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 MetadataValue: TypeAlias = str | int | bool | Sequence[str]
 
-VERSION = "1"
+VERSION = "2"
 """Raised when a document that could not be read before may be readable now."""
 
 
 class Extracted(NamedTuple):
-    """The text of a document with its structure written as Markdown; pages are separated by a
-    form feed."""
+    """The text of a document with its structure written as Markdown; pages, slides,
+    sheets and chapters are separated by a form feed."""
 
     text: str
     title: str | None
@@ -35,6 +35,17 @@ class Limits:
     archive_entries: int = 10_000
     archive_ratio: int = 200
     """A part of an archive may unpack to this many times its packed size (small parts: any)."""
+    ocr: bool = False
+    """May text on images be recognised now? A child says first that it must be."""
+    ocr_s: float = 300.0
+    """Seconds, by the clock and of processor time, for a document with such images."""
+    ocr_pages: int = 200
+    ocr_memory_bytes: int = 2 << 30
+    pixels: int = 100_000_000
+
+
+class NeedsOcrError(Exception):
+    """Said within the child: this document has to be read with the limits of recognition."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ import resource
 import struct
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from penstock.errors import BadRecordError, MissingExtraError
-from penstock.sources.extract.base import Extracted, Limits, MetadataValue
-from penstock.sources.extract.sniff import PLAIN, Kind, sniff
+from penstock.places import PLACES, places
+from penstock.sources.extract.base import Extracted, Limits, MetadataValue, NeedsOcrError
+from penstock.sources.extract.sniff import ARCHIVES, PLAIN, Kind, sniff
 
 FRAME: Final = struct.Struct("!II")
 _FILES: Final = 256
@@ -29,6 +31,14 @@ _CLONE_NEWUSER: Final = 0x10000000
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _SIGKILL: Final = 9
+_UNITS: Final = {
+    Kind.PPTX.value: "slide",
+    Kind.ODP.value: "slide",
+    Kind.XLSX.value: "sheet",
+    Kind.ODS.value: "sheet",
+    Kind.EPUB.value: "chapter",
+    Kind.MAIL.value: "part",
+}
 _SPENT: Final = {"spent": True}
 """Said with an answer after which the process is better replaced."""
 
@@ -48,14 +58,47 @@ def parse(name: str, data: bytes, limits: Limits) -> Extracted:
         from penstock.sources.extract.pdf import extract_pdf
 
         return extract_pdf(data, limits)
-    if kind is Kind.DOCX:
-        from penstock.sources.extract.docx import extract_docx
+    if kind in ARCHIVES:
+        return _parse_archive(data, limits)
+    return _parse_other(kind, data, limits)
 
-        return extract_docx(data, limits)
-    from penstock.sources.extract import tables
 
+def _parse_archive(data: bytes, limits: Limits) -> Extracted:
+    """A zip archive is what its main part makes it, whatever the file is called."""
+    from penstock.sources.extract import epub, opendocument, sheets, slides
+    from penstock.sources.extract.docx import extract_docx
+    from penstock.sources.extract.zipped import unpacked
+
+    with unpacked(data, limits, "a document") as archive:
+        names = archive.names
+    if slides.MAIN in names:
+        return slides.extract_pptx(data, limits)
+    if sheets.MAIN in names:
+        return sheets.extract_xlsx(data, limits)
+    if epub.MAIN in names:
+        return epub.extract_epub(data, limits)
+    if opendocument.MAIN in names and "mimetype" in names:
+        return opendocument.extract_opendocument(data, limits)
+    return extract_docx(data, limits)
+
+
+def _parse_other(kind: Kind, data: bytes, limits: Limits) -> Extracted:
+    from penstock.sources.extract import legacy, mail, ocr, rtf, svg, tables
+
+    if kind is Kind.MAIL:
+        return mail.extract_mail(data, limits, parse)
+    if kind is Kind.RTF:
+        return rtf.extract_rtf(data, limits)
+    if kind is Kind.SVG:
+        return svg.extract_svg(data, limits)
+    if kind is Kind.IMAGE:
+        return ocr.extract_image(data, limits)
+    if kind is Kind.OLE:
+        return legacy.extract_legacy(data, limits)
     if kind is Kind.PARQUET:
         return tables.extract_parquet(data, limits)
+    if kind is Kind.AVRO:
+        return tables.extract_avro(data, limits)
     if kind in {Kind.CSV, Kind.TSV}:
         return tables.extract_csv(kind, data, limits)
     return tables.extract_json(kind, data, limits)
@@ -65,13 +108,16 @@ def answer(name: str, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
     """The header and body of the answer to one document; nothing it contains can raise."""
     try:
         found = parse(name, data, limits)
-        text = clean(found.text).encode()
+        text = clean(found.text)
+    except NeedsOcrError:
+        return {"ocr": True}, b""
     except BadRecordError as error:
         return {"error": error.reason}, b""
     except MissingExtraError as error:
-        return {"error": str(error), "extra": error.facts["extra"]}, b""
+        what = str(error).partition(" needs the extra ")[0]
+        return {"error": str(error), "what": what, "extra": error.facts["extra"]}, b""
     except MemoryError:
-        limit = limits.memory_bytes >> 20
+        limit = (limits.ocr_memory_bytes if limits.ocr else limits.memory_bytes) >> 20
         return {
             "error": f"expected to need at most {limit:,} MB of memory, needed more",
             **_SPENT,
@@ -84,15 +130,15 @@ def answer(name: str, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
             "error": f"expected a document that can be read, its parser failed: {reason}",
             **_SPENT,
         }, b""
-    if len(text) > limits.output_bytes:
+    if len(text.encode()) > limits.output_bytes:
         return {"error": f"expected at most {limits.output_bytes:,} bytes of text: split it"}, b""
     title = clean(found.title).strip() if found.title else None
-    header = {
-        "title": title or None,
-        "media_type": found.media_type,
-        "metadata": {clean(name): clean_value(value) for name, value in found.metadata.items()},
-    }
-    return header, text
+    metadata = {clean(name): clean_value(value) for name, value in found.metadata.items()}
+    where = places(text, _UNITS.get(found.media_type, "page"))
+    if where is not None:
+        metadata[PLACES] = where
+    header = {"title": title or None, "media_type": found.media_type, "metadata": metadata}
+    return header, text.encode()
 
 
 def clean_value(value: MetadataValue) -> MetadataValue:
@@ -121,10 +167,17 @@ def confine(limits: Limits) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, _FILES),
-        (resource.RLIMIT_AS, limits.memory_bytes),
     ):
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(what, (limit, limit))
+    most = max(limits.memory_bytes, limits.ocr_memory_bytes)
+    allow_memory(limits.memory_bytes, most)
+
+
+def allow_memory(limit: int, most: int) -> None:
+    """Let the process have this much memory; never again more than ``most``."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
 def _isolate() -> None:
@@ -173,8 +226,14 @@ def serve(requests: BinaryIO, answers: BinaryIO, confine: Callable[[Limits], Non
     answers.writelines(frame({"ready": True}, b""))
     answers.flush()
     while (message := read_frame(requests)) is not None:
-        allow_cpu(limits.cpu_s)
-        header, body = answer(message[0]["name"], message[1], limits)
+        chosen = limits
+        if message[0].get("ocr"):
+            # The models stay loaded, so what is read after this has the larger limit as well.
+            most = max(limits.memory_bytes, limits.ocr_memory_bytes)
+            chosen = replace(limits, ocr=True, cpu_s=int(limits.ocr_s))
+            allow_memory(most, most)
+        allow_cpu(chosen.cpu_s)
+        header, body = answer(message[0]["name"], message[1], chosen)
         del message
         answers.writelines(frame(header, body))
         answers.flush()

@@ -2,106 +2,36 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-from collections.abc import Callable
 from typing import Final
-from xml.parsers import expat
 
 from penstock.errors import BadRecordError
 from penstock.sources.extract.base import Extracted, Limits, MetadataValue, Writer
 from penstock.sources.extract.sniff import Kind
-from penstock.sources.extract.tables import markdown_row
+from penstock.sources.extract.tables import markdown_table
+from penstock.sources.extract.zipped import Attributes, Facts, parse_xml, unpacked
 
-_ENTRY: Final = b"PK\x01\x02"
-_FREE_BYTES: Final = 1_000_000  # parts smaller than this may be packed as tightly as they like
 _HEADING: Final = re.compile(r"heading\s*([1-6])$", re.I)
-_OTHER: Final = (
-    ("xl/workbook.xml", "a spreadsheet (.xlsx): save it as .csv"),
-    ("ppt/presentation.xml", "a presentation (.pptx), which is not supported: save it as .pdf"),
-    ("META-INF/MANIFEST.MF", "a Java archive"),
-    ("mimetype", "an OpenDocument or EPUB file, which is not supported: save it as .docx"),
-)
-Attributes = dict[str, str]
+_OTHER: Final = (("META-INF/MANIFEST.MF", "a Java archive"),)
 
 
 def extract_docx(data: bytes, limits: Limits) -> Extracted:
     """Headings by style, paragraphs, lists and tables; deleted and hidden text left out."""
-    entries = data.count(_ENTRY)
-    if entries > limits.archive_entries:
-        msg = f"expected at most {limits.archive_entries:,} parts, found {entries:,}"
-        raise BadRecordError(msg)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = set(archive.namelist())
-            if "word/document.xml" not in names:
-                found = (what for name, what in _OTHER if name in names)
-                msg = f"expected a document, found {next(found, 'a zip archive')}"
-                raise BadRecordError(msg)
-            headings = _Styles()
-            if "word/styles.xml" in names:
-                _parse(_part(archive, "word/styles.xml", limits), headings.start, None, None)
-            body = _Body(headings.levels, Writer(limits.output_bytes))
-            document = _part(archive, "word/document.xml", limits)
-            _parse(document, body.start, body.end, body.characters)
-            facts = _Facts()
-            if "docProps/core.xml" in names:
-                core = _part(archive, "docProps/core.xml", limits)
-                _parse(core, facts.start, facts.end, facts.characters)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        raise BadRecordError(
-            f"expected a Word document, found a broken archive: {error}"
-        ) from error
+    with unpacked(data, limits, "a Word document") as archive:
+        if "word/document.xml" not in archive.names:
+            found = (what for name, what in _OTHER if name in archive.names)
+            msg = f"expected a document, found {next(found, 'a zip archive')}"
+            raise BadRecordError(msg)
+        headings = _Styles()
+        if "word/styles.xml" in archive.names:
+            parse_xml(archive.part("word/styles.xml"), headings.start)
+        body = _Body(headings.levels, Writer(limits.output_bytes))
+        parse_xml(archive.part("word/document.xml"), body.start, body.end, body.characters)
+        facts = Facts()
+        facts.read(archive, "docProps/core.xml")
     title = facts.found.pop("title", None) or body.first_heading
     metadata: dict[str, MetadataValue] = dict(facts.found)
     return Extracted(body.writer.text(), title, Kind.DOCX.value, metadata)
-
-
-def _part(archive: zipfile.ZipFile, name: str, limits: Limits) -> bytes:
-    """One part, refused before it is unpacked when it claims too much, and while it is unpacked
-    when the claim was a lie."""
-    info = archive.getinfo(name)
-    if info.flag_bits & 1:
-        raise BadRecordError("expected a document without a password, found an encrypted one")
-    allowed = min(limits.output_bytes, max(_FREE_BYTES, info.compress_size * limits.archive_ratio))
-    too_much = f"expected {name} to unpack to at most {allowed:,} bytes, found more: a zip bomb?"
-    if info.file_size > allowed:
-        raise BadRecordError(too_much)
-    import zlib
-
-    try:
-        with archive.open(info) as part:
-            content = part.read(allowed + 1)
-    except zlib.error as error:
-        raise BadRecordError(f"expected a Word document, {name} is broken: {error}") from error
-    if len(content) > allowed:
-        raise BadRecordError(too_much)
-    return content
-
-
-def _parse(
-    data: bytes,
-    start: Callable[[str, Attributes], None],
-    end: Callable[[str], None] | None,
-    characters: Callable[[str], None] | None,
-) -> None:
-    """Run handlers over XML. A document type is refused: it could define entities that grow."""
-    parser = expat.ParserCreate()
-
-    def refuse(*_: object) -> None:
-        raise BadRecordError("expected plain XML in the document, found a document type (DTD)")
-
-    parser.StartDoctypeDeclHandler = refuse
-    parser.EntityDeclHandler = refuse
-    parser.StartElementHandler = start
-    parser.EndElementHandler = end
-    parser.CharacterDataHandler = characters
-    parser.buffer_text = True
-    try:
-        parser.Parse(data, True)  # noqa: FBT003 - expat takes no keywords
-    except expat.ExpatError as error:
-        raise BadRecordError(f"expected XML in the document, found an error: {error}") from error
 
 
 class _Styles:
@@ -123,26 +53,6 @@ class _Styles:
             level = attributes.get("w:val", "")
             if level.isdecimal() and int(level[:2]) < 6:
                 self.levels.setdefault(self._style, int(level) + 1)
-
-
-class _Facts:
-    """Title and author of the document."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, str] = {}
-        self._name: str | None = None
-
-    def start(self, tag: str, _attributes: Attributes) -> None:
-        name = tag.rpartition(":")[2]
-        wanted = {"title": "title", "creator": "author", "subject": "subject"}
-        self._name = wanted.get(name)
-
-    def end(self, _tag: str) -> None:
-        self._name = None
-
-    def characters(self, data: str) -> None:
-        if self._name is not None and data.strip():
-            self.found[self._name] = f"{self.found.get(self._name, '')}{data}".strip()[:1000]
 
 
 class _Body:
@@ -240,9 +150,6 @@ class _Body:
             self._items = []
 
     def _end_table(self) -> None:
-        rows = [row for row in self._rows if any(row)]
-        self._rows = []
-        if rows:
-            rule = f"|{'---|' * len(rows[0])}"
-            lines = [markdown_row(rows[0]), rule, *(markdown_row(row) for row in rows[1:])]
-            self.writer.block("\n".join(lines))
+        rows, self._rows = self._rows, []
+        if any(any(row) for row in rows):
+            self.writer.block(markdown_table(rows))

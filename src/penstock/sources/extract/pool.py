@@ -62,7 +62,9 @@ class ChildExtractor:
             child = self._idle.pop() if self._idle else await _Child.start(self._limits)
             healthy = False
             try:
-                header, text = await child.ask(name, data)
+                header, text = await child.ask(name, data, ocr=False)
+                if "ocr" in header:
+                    header, text = await child.ask(name, data, ocr=True)
                 healthy = child.documents < self._documents_per_child and "spent" not in header
             finally:
                 if healthy:
@@ -71,7 +73,7 @@ class ChildExtractor:
                     await asyncio.shield(child.end())
                 self._end_when_idle()
         if "extra" in header:
-            raise MissingExtraError("reading this file", header["extra"])
+            raise MissingExtraError(header["what"], header["extra"])
         if "error" in header:
             raise BadRecordError(header["error"])
         return Extracted(text, header["title"], header["media_type"], header["metadata"])
@@ -145,21 +147,24 @@ class _Child:
             raise
         return child
 
-    async def ask(self, name: str, data: bytes) -> tuple[dict[str, Any], str]:
-        """The child's answer; a death or a limit becomes an answer too."""
+    async def ask(self, name: str, data: bytes, *, ocr: bool) -> tuple[dict[str, Any], str]:
+        """The child's answer; a death or a limit becomes an answer too. Text on images is
+        recognised only with ``ocr``, which has its own limits."""
         self.documents += 1
+        limit = self._limits.ocr_s if ocr else self._limits.wall_s
         try:
-            async with asyncio.timeout(self._limits.wall_s):
-                await self._send({"name": name}, data)
+            async with asyncio.timeout(limit):
+                await self._send({"name": name, "ocr": ocr}, data)
                 header, body = await self._receive()
         except TimeoutError:
             return {
-                "error": f"expected to be read in {self._limits.wall_s:g} s, took longer",
+                "error": f"expected to be read in {limit:g} s, took longer",
                 "spent": True,
             }, ""
         except (OSError, EOFError):
             await self._died()
-            return {"error": self._ending(), "spent": True}, ""
+            cpu_s = int(self._limits.ocr_s) if ocr else self._limits.cpu_s
+            return {"error": self._ending(cpu_s), "spent": True}, ""
         return header, body.decode()
 
     async def _send(self, header: dict[str, Any], body: bytes) -> None:
@@ -178,10 +183,10 @@ class _Child:
         header = json.loads(await self._process.stdout.readexactly(header_size))
         return header, await self._process.stdout.readexactly(body_size)
 
-    def _ending(self) -> str:
+    def _ending(self, cpu_s: int = 0) -> str:
         code = self._process.returncode
         if code == -signal.SIGXCPU:
-            return f"expected to need at most {self._limits.cpu_s} s of processor time, needed more"
+            return f"expected to need at most {cpu_s} s of processor time, needed more"
         if code is not None and code < 0:
             return f"expected a document that can be read, its parser died of signal {-code}"
         return f"expected a document that can be read, its parser ended with {code}"
@@ -222,4 +227,6 @@ def _environment() -> dict[str, str]:
         "PYTHONUTF8": "1",
         "POLARS_MAX_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "RAYON_NUM_THREADS": "1",
     }

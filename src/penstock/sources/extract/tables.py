@@ -1,10 +1,11 @@
-"""CSV, TSV, JSON, JSON Lines and Parquet as Markdown tables or lines of fields. Pure."""
+"""CSV, TSV, JSON, JSON Lines, Parquet and Avro as Markdown tables or lines of fields. Pure."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -47,6 +48,10 @@ def extract_json(kind: Kind, data: bytes, limits: Limits) -> Extracted:
         whole = _parse(text, None)
         records = whole if isinstance(whole, list) else [whole]
     _check_rows(len(records), limits)
+    return _records(kind, records, limits)
+
+
+def _records(kind: Kind, records: Sequence[Any], limits: Limits) -> Extracted:
     columns = _columns(records)
     if columns is not None and len(records) > 1:
         rows = ([_cell(record.get(name)) for name in columns] for record in records)
@@ -75,10 +80,35 @@ def extract_parquet(data: bytes, limits: Limits) -> Extracted:
     return _table(Kind.PARQUET, table.columns, rows, limits)
 
 
+def extract_avro(data: bytes, limits: Limits) -> Extracted:
+    """An Avro object container file: a table if its records are flat, else lines of fields."""
+    try:
+        import fastavro
+    except ImportError as error:
+        raise MissingExtraError("reading Avro files", "avro") from error
+    records: list[Any] = []
+    try:
+        for record in fastavro.reader(io.BytesIO(data)):
+            records.append(record)
+            _check_rows(len(records), limits)
+    except (ValueError, EOFError, LookupError, TypeError, OverflowError, zlib.error) as error:
+        raise BadRecordError(f"expected an Avro file, found a broken one: {error}") from error
+    return _records(Kind.AVRO, records, limits)
+
+
 def markdown_row(cells: Iterable[str]) -> str:
     """One line of a Markdown table."""
     clean = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
     return f"| {' | '.join(clean)} |"
+
+
+def markdown_table(rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose first row that is not empty is the header; empty rows left out."""
+    full = [row for row in rows if any(row)]
+    if not full:
+        return ""
+    rule = f"|{'---|' * len(full[0])}"
+    return "\n".join([markdown_row(full[0]), rule, *(markdown_row(row) for row in full[1:])])
 
 
 def _table(

@@ -17,7 +17,7 @@ from penstock.sources.documents.found import Found
 from penstock.sources.documents.patterns import EVERYTHING, HIDDEN_AND_TEMPORARY, Patterns
 from penstock.sources.documents.rows import document_of, extracted_document
 from penstock.sources.documents.sidecars import SidecarExtractor
-from penstock.sources.extract import ChildExtractor, Extractor
+from penstock.sources.extract import EXTRAS, ChildExtractor, Extractor, extra_of
 from penstock.sources.files.folder import Folder, Scan, key_of
 from penstock.sources.files.reading import Reading
 from penstock.sources.files.watching import Watcher, open_watcher
@@ -48,6 +48,7 @@ class FilesSource:
         exclude: Sequence[str] = HIDDEN_AND_TEMPORARY,
         sidecars: bool = False,
         max_bytes: int = MAX_BYTES,
+        images: bool = False,
         clock: Clock | None = None,
         heartbeat_s: float = 5.0,
         rescan_s: float = 600.0,
@@ -56,7 +57,7 @@ class FilesSource:
     ) -> None:
         self.name = name
         self._path = path
-        self._patterns = Patterns(include, exclude, sidecars=sidecars)
+        self._patterns = Patterns(include, exclude, sidecars=sidecars, images=images)
         self._max_bytes = max_bytes
         self._clock = clock or SystemClock()
         self._heartbeat_s = heartbeat_s
@@ -139,11 +140,12 @@ class FilesSource:
         if foreign:
             message = f"{_some(foreign)} with a name that is not UTF-8"
             findings.append(Finding(self.name, "warning", message, "rename"))
-        parquet = [path for path, _ in scan.changed if path.lower().endswith(".parquet")]
-        if parquet and importlib.util.find_spec("polars") is None:
-            message = f"{_some(parquet)} in Parquet, and the extra is not installed"
-            mend = "run `uv add 'penstock[parquet]'`"
-            findings.append(Finding(self.name, "warning", message, mend))
+        for extra, module in EXTRAS.items():
+            waiting = [path for path, _ in scan.changed if extra_of(path) == extra]
+            if waiting and importlib.util.find_spec(module) is None:
+                message = f"{_some(waiting)} that need the extra {extra!r}, which is not installed"
+                mend = f"run `uv add 'penstock[{extra}]'`"
+                findings.append(Finding(self.name, "warning", message, mend))
         if _WATCHES.exists() and folders > int(_WATCHES.read_text()) * 0.8:
             message = f"{folders:,} folders, nearly as many as the system lets us watch"
             mend = "raise fs.inotify.max_user_watches with sysctl"

@@ -47,6 +47,7 @@ class ObjectsSource:
         exclude: Sequence[str] = HIDDEN_AND_TEMPORARY,
         sidecars: bool = False,
         max_bytes: int = MAX_BYTES,
+        images: bool = False,
         relist_s: float = 60.0,
         clock: Clock | None = None,
         extractor: Extractor | None = None,
@@ -56,7 +57,7 @@ class ObjectsSource:
         self._place = place
         self._access = access or AmazonAccess()
         self._queue = queue
-        self._patterns = Patterns(include, exclude, sidecars=sidecars)
+        self._patterns = Patterns(include, exclude, sidecars=sidecars, images=images)
         self._max_bytes = max_bytes
         self._relist_s = relist_s
         self._clock = clock or SystemClock()
