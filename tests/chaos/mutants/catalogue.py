@@ -355,7 +355,7 @@ MUTANTS: Sequence[Mutant] = (
         "the chunks of a document's former version are not removed",
         _one(
             "stores/postgres/replacement.py",
-            "        plan.gone.extend(id_ for hash_, id_ in before.chunks.items() if hash_ not in wanted)\n",
+            "        plan.gone.extend(kept.id for hash_, kept in before.chunks.items() if hash_ not in staying)\n",
             "",
         ),
         _CHANGES,
