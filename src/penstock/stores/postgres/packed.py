@@ -135,7 +135,8 @@ def unpacked(halfvec: bytes | None, numbers: bytes | None, signs: bytes | None) 
         count = int.from_bytes((signs or bytes(4))[:4], "big")
         bits = np.unpackbits(np.frombuffer((signs or bytes(4))[4:], np.uint8), count=count)
         vector = bits.astype(np.float32) * 2 - 1
-    return turned_back(vector / max(float(np.linalg.norm(vector)), 1e-12))[0]
+    unit: Vectors = turned_back(vector / max(float(np.linalg.norm(vector)), 1e-12))[0]
+    return unit
 
 
 def packed_rows(
