@@ -37,7 +37,7 @@ from penstock.stores.base import (
     storage_of,
 )
 from penstock.stores.postgres import vector_index
-from penstock.stores.postgres.document_writer import copy_vectors
+from penstock.stores.postgres.document_writer import NO_TOKENS, copy_vectors
 from penstock.stores.postgres.knowledge import replace_documents
 from penstock.stores.postgres.model_registry import PostgresModels
 from penstock.stores.postgres.packed import stored_bytes
@@ -135,7 +135,8 @@ async def measure(dsn: str, chunks: int, dimensions: int, questions: int) -> lis
                 if name != "full":
                     order = sorted(range(chunks), key=lambda n: hashes[n])
                     keys, rows = [hashes[n] for n in order], stored[order]
-                    await copy_vectors(connection, "default", id_, keys, rows, storage_of(name))
+                    storage = storage_of(name)
+                    await copy_vectors(connection, "default", id_, keys, rows, storage, NO_TOKENS)
                 await connection.execute("ANALYZE")
                 began = time.perf_counter()
                 await vector_index.maintain(connection)

@@ -22,7 +22,13 @@ from penstock.stores.base import (
 )
 from penstock.stores.postgres import vector_index
 from penstock.stores.postgres.knowledge import replace_documents
-from penstock.stores.postgres.packed import turned
+from penstock.stores.postgres.packed import (
+    bytes_of,
+    signs_of,
+    turned,
+    turned_back,
+    unpacked,
+)
 from penstock.stores.postgres.search import PostgresSnapshotStore
 
 DIMENSIONS = 384
@@ -127,3 +133,12 @@ def test_turning_keeps_angles(dimensions: int) -> None:
     found = turned(vectors)
     assert np.allclose(found @ found.T, vectors @ vectors.T, atol=1e-4)
     assert np.array_equal(found, turned(vectors))
+    assert np.allclose(turned_back(found), vectors, atol=1e-5)
+
+
+def test_what_is_read_back_compares_with_questions() -> None:
+    """A reranker compares stored vectors with the question's, which nobody has turned."""
+    vector = near(np.random.default_rng(5), 1)
+    length = DIMENSIONS.to_bytes(4, "big")
+    assert (unpacked(None, bytes_of(vector)[0], None) @ vector[0]) > 0.999
+    assert (unpacked(None, None, length + signs_of(vector)[0]) @ vector[0]) > 0.75

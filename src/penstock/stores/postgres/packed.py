@@ -32,6 +32,7 @@ _SIGN_TO_COSINE: Final = math.sqrt(math.pi / 2)
 """The mean of |x| of a normal variable is sqrt(2 / pi) of its spread: undone, the product with
 signs estimates the cosine."""
 
+_TURNS: Final = 2
 OVERSAMPLE: Final = 4
 FEWEST: Final = 200
 """So many times the limit, and at least so many, are candidates by signs."""
@@ -49,20 +50,36 @@ def _lot(dimensions: int, turn: int) -> tuple[NDArray[np.intp], NDArray[np.float
 def turned(matrix: Vectors) -> Vectors:
     """The vectors, turned; rows keep their lengths and their angles to each other."""
     rows = np.atleast_2d(matrix).astype(np.float32)
-    dimensions = rows.shape[1]
-    block = dimensions & -dimensions  # the largest power of two in it
-    for turn in range(2):
-        order, flips = _lot(dimensions, turn)
-        rows = (rows * flips)[:, order].reshape(-1, block)
-        half = 1
-        while half < block:
-            pairs = rows.reshape(-1, block // (2 * half), 2, half)
-            rows = np.stack(
-                [pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2
-            ).reshape(-1, block)
-            half *= 2
-        rows = (rows / np.float32(math.sqrt(block))).reshape(-1, dimensions)
+    for turn in range(_TURNS):
+        order, flips = _lot(rows.shape[1], turn)
+        rows = _mixed((rows * flips)[:, order])
     return rows
+
+
+def turned_back(matrix: Vectors) -> Vectors:
+    """What was turned, as it was: fit to be compared with vectors that are not."""
+    rows = np.atleast_2d(matrix).astype(np.float32)
+    for turn in reversed(range(_TURNS)):
+        order, flips = _lot(rows.shape[1], turn)
+        before = np.empty_like(rows)
+        before[:, order] = _mixed(rows)  # mixing twice is as not mixing
+        rows = before * flips
+    return rows
+
+
+def _mixed(rows: Vectors) -> Vectors:
+    """A Hadamard transform of each part that is as long as the largest power of two in a row."""
+    dimensions = rows.shape[1]
+    block = dimensions & -dimensions
+    mixed = rows.reshape(-1, block)
+    half = 1
+    while half < block:
+        pairs = mixed.reshape(-1, block // (2 * half), 2, half)
+        sums, differences = pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]
+        mixed = np.stack([sums, differences], axis=2).reshape(-1, block)
+        half *= 2
+    found: Vectors = (mixed / np.float32(math.sqrt(block))).reshape(-1, dimensions)
+    return found
 
 
 def signs_of(matrix: Vectors) -> list[bytes]:
@@ -118,8 +135,8 @@ def unpacked(halfvec: bytes | None, numbers: bytes | None, signs: bytes | None) 
         count = int.from_bytes((signs or bytes(4))[:4], "big")
         bits = np.unpackbits(np.frombuffer((signs or bytes(4))[4:], np.uint8), count=count)
         vector = bits.astype(np.float32) * 2 - 1
-    found: Vectors = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return found
+    unit: Vectors = turned_back(vector / max(float(np.linalg.norm(vector)), 1e-12))[0]
+    return unit
 
 
 def packed_rows(
