@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import Any
@@ -627,3 +627,23 @@ async def test_the_chunks_around_are_read_in_their_order(world: World) -> None:
     async with world.reader.snapshot(Principal()) as snapshot:
         assert await snapshot.around([chunks["gate"]], 1) == {}
         assert await snapshot.around([], 1) == {}
+
+
+@pytest.mark.parametrize("storage", ["int8", "binary"])
+async def test_packed_vectors_are_read_with_their_tokens(world: World, storage: str) -> None:
+    """As nearly as they are stored, at length 1; few come as parameters, many by COPY."""
+    name = f"{MODEL}#{storage}"
+    few = [Doc("a", "river gate")]
+    many = [Doc("b", "\n\n".join(f"river number {i}" for i in range(80)))]
+    for docs in (few, many):
+        await store(world.writer, replace(replacing(*docs, head="head-1"), model=name))
+    async with world.reader.snapshot(Principal()) as snapshot:
+        hits = await snapshot.candidates(None, "river", limit=100, where=Filter())
+        passages = await snapshot.passages([hit.chunk for hit in hits])
+        found = await snapshot.vectors([p.chunk for p in passages], model=name, head="head-1")
+    assert len(found) == len(passages) == 81
+    for passage in passages:
+        vector, tokens = found[passage.chunk]
+        assert tokens == passage.text.encode()[:8]
+        assert np.linalg.norm(vector) == pytest.approx(1)
+        assert vector @ vector_of(passage.text) > (0.999 if storage == "int8" else 0.5)
