@@ -136,7 +136,11 @@ def answer(name: str, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
     where = places(text, _UNITS.get(found.media_type, "page"))
     if where is not None:
         metadata[PLACES] = where
-    header = {"title": title or None, "media_type": found.media_type, "metadata": metadata}
+    header: dict[str, Any] = {
+        "title": title or None,
+        "media_type": found.media_type,
+        "metadata": metadata,
+    }
     if "kreuzberg" in sys.modules:  # it takes most of the address space that others may need
         header |= _SPENT
     return header, text.encode()
