@@ -114,14 +114,14 @@ async def test_every_format_is_found_and_cited(home: Home, database_url: str) ->
     (home.documents / "bomb.docx").write_bytes(bomb)
     ended = home.run("run", "--once", limit_s=200)
     assert ended.code == 0, ended.errors
+    letters = home.run("dead-letters", "list", "--json").output
     async with open_project(home.file) as project:
         for name, (word, place, _) in everything.items():
             answer = await project.answer(f"From where does the {word} leave?")
             cited = {c.key: (c.place, c.quote.lower()) for c in answer.citations}
-            assert name in cited, (name, answer.text, cited)
+            assert name in cited, (name, answer.text, letters)
             assert cited[name][0] == place, name
             assert word in cited[name][1], (name, cited)
-    letters = home.run("dead-letters", "list", "--json").output
     assert "a zip bomb?" in letters
     assert "bomb.docx" in letters
     for word, shown in (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, TypeAlias
 
 MetadataValue: TypeAlias = str | int | bool | Sequence[str]
@@ -36,12 +37,22 @@ class Limits:
     archive_ratio: int = 200
     """A part of an archive may unpack to this many times its packed size (small parts: any)."""
     ocr: bool = False
-    """May text on images be recognised now? A child says first that it must be."""
+    """May text on images be recognised? If not, a child says when it must be."""
     ocr_s: float = 300.0
     """Seconds, by the clock and of processor time, for a document with such images."""
     ocr_pages: int = 200
     ocr_memory_bytes: int = 2 << 30
     pixels: int = 100_000_000
+
+    def for_ocr(self) -> Limits:
+        """Those of a process that recognises text."""
+        return replace(
+            self,
+            ocr=True,
+            wall_s=self.ocr_s,
+            cpu_s=math.ceil(self.ocr_s),
+            memory_bytes=self.ocr_memory_bytes,
+        )
 
 
 class NeedsOcrError(Exception):

@@ -16,7 +16,6 @@ import resource
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any, BinaryIO, Final
 
 from penstock.errors import BadRecordError, MissingExtraError
@@ -117,7 +116,7 @@ def answer(name: str, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
         what = str(error).partition(" needs the extra ")[0]
         return {"error": str(error), "what": what, "extra": error.facts["extra"]}, b""
     except MemoryError:
-        limit = (limits.ocr_memory_bytes if limits.ocr else limits.memory_bytes) >> 20
+        limit = limits.memory_bytes >> 20
         return {
             "error": f"expected to need at most {limit:,} MB of memory, needed more",
             **_SPENT,
@@ -137,7 +136,13 @@ def answer(name: str, data: bytes, limits: Limits) -> tuple[dict[str, Any], byte
     where = places(text, _UNITS.get(found.media_type, "page"))
     if where is not None:
         metadata[PLACES] = where
-    header = {"title": title or None, "media_type": found.media_type, "metadata": metadata}
+    header: dict[str, Any] = {
+        "title": title or None,
+        "media_type": found.media_type,
+        "metadata": metadata,
+    }
+    if "kreuzberg" in sys.modules:  # it takes most of the address space that others may need
+        header |= _SPENT
     return header, text.encode()
 
 
@@ -167,17 +172,10 @@ def confine(limits: Limits) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, _FILES),
+        (resource.RLIMIT_AS, limits.memory_bytes),
     ):
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(what, (limit, limit))
-    most = max(limits.memory_bytes, limits.ocr_memory_bytes)
-    allow_memory(limits.memory_bytes, most)
-
-
-def allow_memory(limit: int, most: int) -> None:
-    """Let the process have this much memory; never again more than ``most``."""
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
 
 
 def _isolate() -> None:
@@ -226,14 +224,8 @@ def serve(requests: BinaryIO, answers: BinaryIO, confine: Callable[[Limits], Non
     answers.writelines(frame({"ready": True}, b""))
     answers.flush()
     while (message := read_frame(requests)) is not None:
-        chosen = limits
-        if message[0].get("ocr"):
-            # The models stay loaded, so what is read after this has the larger limit as well.
-            most = max(limits.memory_bytes, limits.ocr_memory_bytes)
-            chosen = replace(limits, ocr=True, cpu_s=int(limits.ocr_s))
-            allow_memory(most, most)
-        allow_cpu(chosen.cpu_s)
-        header, body = answer(message[0]["name"], message[1], chosen)
+        allow_cpu(limits.cpu_s)
+        header, body = answer(message[0]["name"], message[1], limits)
         del message
         answers.writelines(frame(header, body))
         answers.flush()

@@ -41,6 +41,9 @@ class ChildExtractor:
         self._limits = limits or Limits()
         self._free = asyncio.Semaphore(children)
         self._idle: list[_Child] = []
+        # Models of recognition need more memory than a parser may have: processes of their own.
+        self._ocr_limits = self._limits.for_ocr()
+        self._idle_ocr: list[_Child] = []
         self._idle_s = idle_s
         self._documents_per_child = documents_per_child
         self._timer: asyncio.TimerHandle | None = None
@@ -59,24 +62,31 @@ class ChildExtractor:
         if plain is not None:
             return plain
         async with self._free:
-            child = self._idle.pop() if self._idle else await _Child.start(self._limits)
-            healthy = False
-            try:
-                header, text = await child.ask(name, data, ocr=False)
-                if "ocr" in header:
-                    header, text = await child.ask(name, data, ocr=True)
-                healthy = child.documents < self._documents_per_child and "spent" not in header
-            finally:
-                if healthy:
-                    self._idle.append(child)
-                else:
-                    await asyncio.shield(child.end())
-                self._end_when_idle()
+            header, text = await self._ask(self._idle, self._limits, name, data)
+            if "ocr" in header:
+                header, text = await self._ask(self._idle_ocr, self._ocr_limits, name, data)
         if "extra" in header:
             raise MissingExtraError(header["what"], header["extra"])
         if "error" in header:
             raise BadRecordError(header["error"])
         return Extracted(text, header["title"], header["media_type"], header["metadata"])
+
+    async def _ask(
+        self, idle: list[_Child], limits: Limits, name: str, data: bytes
+    ) -> tuple[dict[str, Any], str]:
+        """Ask a child, which is kept if it is still good."""
+        child = idle.pop() if idle else await _Child.start(limits)
+        healthy = False
+        try:
+            header, text = await child.ask(name, data)
+            healthy = child.documents < self._documents_per_child and "spent" not in header
+        finally:
+            if healthy:
+                idle.append(child)
+            else:
+                await asyncio.shield(child.end())
+            self._end_when_idle()
+        return header, text
 
     def _end_when_idle(self) -> None:
         if self._timer is not None:
@@ -85,8 +95,11 @@ class ChildExtractor:
 
     def _end_idle(self) -> None:
         self._timer = None
-        while self._idle:
-            task = asyncio.ensure_future(self._idle.pop().end())
+        ending = [*self._idle, *self._idle_ocr]
+        self._idle.clear()
+        self._idle_ocr.clear()
+        for child in ending:
+            task = asyncio.ensure_future(child.end())
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
@@ -147,14 +160,13 @@ class _Child:
             raise
         return child
 
-    async def ask(self, name: str, data: bytes, *, ocr: bool) -> tuple[dict[str, Any], str]:
-        """The child's answer; a death or a limit becomes an answer too. Text on images is
-        recognised only with ``ocr``, which has its own limits."""
+    async def ask(self, name: str, data: bytes) -> tuple[dict[str, Any], str]:
+        """The child's answer; a death or a limit becomes an answer too."""
         self.documents += 1
-        limit = self._limits.ocr_s if ocr else self._limits.wall_s
+        limit = self._limits.wall_s
         try:
             async with asyncio.timeout(limit):
-                await self._send({"name": name, "ocr": ocr}, data)
+                await self._send({"name": name}, data)
                 header, body = await self._receive()
         except TimeoutError:
             return {
@@ -163,8 +175,7 @@ class _Child:
             }, ""
         except (OSError, EOFError):
             await self._died()
-            cpu_s = int(self._limits.ocr_s) if ocr else self._limits.cpu_s
-            return {"error": self._ending(cpu_s), "spent": True}, ""
+            return {"error": self._ending(), "spent": True}, ""
         return header, body.decode()
 
     async def _send(self, header: dict[str, Any], body: bytes) -> None:
@@ -183,10 +194,10 @@ class _Child:
         header = json.loads(await self._process.stdout.readexactly(header_size))
         return header, await self._process.stdout.readexactly(body_size)
 
-    def _ending(self, cpu_s: int = 0) -> str:
+    def _ending(self) -> str:
         code = self._process.returncode
         if code == -signal.SIGXCPU:
-            return f"expected to need at most {cpu_s} s of processor time, needed more"
+            return f"expected to need at most {self._limits.cpu_s} s of processor time, needed more"
         if code is not None and code < 0:
             return f"expected a document that can be read, its parser died of signal {-code}"
         return f"expected a document that can be read, its parser ended with {code}"
