@@ -1,8 +1,8 @@
 """What real edits cost, beside whole documents and fixed windows, for several sizes of chunks.
 
-`python bench/edits.py DATA` wants the folder `doc_history` with its three histories. Each goes through
-`penstock eval edits` at the default size; the other sizes are counted by the chunker alone. Prints
-JSON: `python bench/edits.py DATA > bench/results/edits.json`.
+`python bench/edits.py DATA` wants the folder `doc_history` with its three histories. Each goes
+through `penstock eval edits` at the default size; the other sizes are counted by the chunker alone.
+Prints JSON: `python bench/edits.py DATA > bench/results/edits.json`.
 """
 
 from __future__ import annotations
