@@ -31,8 +31,8 @@ class ChunkSettings:
 
     ``size`` is the most that a chunk's own text may have, in ``unit``; None is as much as the model
     reads, and the model's limit holds in any case. Pieces smaller than ``join_below`` of the size
-    are joined with a neighbour, to at most ``join_to`` of it: short chunks answer more to the
-    point, and cost less when they are edited. ``overlap`` repeats so much of the text before a
+    are joined with a neighbour, paragraphs and items to at most ``join_to`` of it: short chunks
+    cost less when they are edited. ``overlap`` repeats so much of the text before a
     chunk at its beginning. With ``context`` the model reads title, headings and table header
     before the text.
     """
@@ -42,7 +42,7 @@ class ChunkSettings:
     unit: Literal["tokens", "characters"] = "tokens"
     context: bool = True
     join_below: float = 0.25
-    join_to: float = 0.4
+    join_to: float = 0.36
 
     def __post_init__(self) -> None:
         if self.size is not None and self.size < _FEWEST_TOKENS:

@@ -34,8 +34,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a chunk may hold: both limits count. Pieces below ``join_below`` of it are small, and
-    are joined to at most ``join_to`` of it."""
+    """What a chunk may hold: both limits count. Pieces below ``join_below`` of it are small;
+    blocks are joined to at most ``join_to`` of it."""
 
     tokens: int
     characters: int | None
@@ -56,13 +56,14 @@ class Room:
         return self.characters is None or (len(lead) + 1) * 4 <= self.characters
 
     def joins(self, left: Piece, right: Piece, tokens: int) -> bool:
-        """Whether two neighbours that fit should be one chunk: one of them is small, and the two
-        are not long together, or one says nothing alone."""
+        """Whether two neighbours that fit should be one chunk: one of them is small, and they
+        belong to one block, or are not long together, or one says nothing alone."""
         smaller = min(self._share(piece.tokens, piece.end - piece.start) for piece in (left, right))
         if smaller < min(_TINY, self.join_below):
             return True
         together = self._share(tokens, right.end - left.start)
-        return smaller < self.join_below and together <= self.join_to
+        belongs = right.strength < Strength.ITEM
+        return smaller < self.join_below and (belongs or together <= self.join_to)
 
     def _share(self, tokens: int, characters: int) -> float:
         if self.characters is None:
