@@ -212,3 +212,12 @@ def opensearch(opensearch_tool: ModuleType) -> Iterator[str]:
     finally:
         node.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """``@pytest.mark.package("name")``: skip where a large package is not installed."""
+    for mark in item.iter_markers("package"):
+        if importlib.util.find_spec(mark.args[0]) is None:
+            if os.environ.get("PENSTOCK_TEST_SERVERS") == "required":
+                pytest.fail(f"{mark.args[0]} is required here: uv sync --group large")
+            pytest.skip(f"not verified with {mark.args[0]}: uv run --group large pytest")

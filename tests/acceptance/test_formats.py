@@ -18,6 +18,8 @@ from penstock.testing import documents, office
 if TYPE_CHECKING:
     from tests.acceptance.conftest import Home
 
+pytestmark = [pytest.mark.package("kreuzberg"), pytest.mark.package("rapidocr")]
+
 SENTENCE = "The {} leaves from platform nine."
 
 

@@ -16,6 +16,8 @@ from penstock.sources.extract.child import parse
 from penstock.sources.extract.ocr import arranged
 from penstock.testing import documents
 
+pytestmark = pytest.mark.package("rapidocr")
+
 
 def picture(*lines: str) -> Image.Image:
     image = Image.new("RGB", (900, 120 + 90 * len(lines)), "white")

@@ -15,6 +15,7 @@ from penstock.stores.opensearch import OpenSearchIndex
 from penstock.testing.chunk_indexes import ChunkIndexSuite, row
 
 
+@pytest.mark.package("lancedb")
 class TestLanceDB(ChunkIndexSuite):
     @pytest.fixture
     async def index(self, tmp_path: Path) -> AsyncIterator[ChunkIndex]:

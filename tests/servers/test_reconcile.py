@@ -11,6 +11,8 @@ from penstock.errors import ConfigError
 from penstock.operate.reconcile import ReconcileReport, reconcile
 from penstock.project import Project, open_project
 
+pytestmark = pytest.mark.package("lancedb")
+
 FILE = """
 project: mending
 database: {dsn}

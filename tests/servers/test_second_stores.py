@@ -38,7 +38,12 @@ async def pool(database_url: str) -> AsyncIterator[Pool]:
     await opened.close()
 
 
-@pytest.fixture(params=["lancedb", pytest.param("opensearch", marks=pytest.mark.servers)])
+@pytest.fixture(
+    params=[
+        pytest.param("lancedb", marks=pytest.mark.package("lancedb")),
+        pytest.param("opensearch", marks=pytest.mark.servers),
+    ]
+)
 async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ChunkIndex]:
     made: ChunkIndex
     if request.param == "lancedb":

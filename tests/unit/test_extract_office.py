@@ -261,6 +261,7 @@ def test_avro_is_a_table() -> None:
         read("a.avro", out.getvalue()[:-5])
 
 
+@pytest.mark.package("kreuzberg")
 def test_old_office_files() -> None:
     """Read by kreuzberg; one with a password is refused before."""
     made = xlwt.Workbook()
