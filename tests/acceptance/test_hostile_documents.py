@@ -196,6 +196,7 @@ async def said(extractor: ChildExtractor, name: str, data: bytes) -> str | BadRe
     return found
 
 
+@pytest.mark.package("rapidocr")
 @pytest.mark.timeout(300)
 async def test_g13_bombs_and_traps_are_refused_with_a_sentence(extractor: ChildExtractor) -> None:
     """None is read, takes long, costs the parent memory, or has a secret in its answer."""
