@@ -159,7 +159,8 @@ def test_broken_source_beside_a_good_one(home: Home, database_url: str, shop: st
 
 def test_database_of_the_project_unreachable(home: Home) -> None:
     """Every command says which server it could not reach, and what to do."""
-    home.project(f"postgresql://me:secret@127.0.0.1:{free_port()}/penstock")
+    unreachable = f"postgresql://me:secret@127.0.0.1:{free_port()}/penstock"
+    home.project(unreachable, more="run: {patience: 0s}\n")
     for command in (["run"], ["status"], ["ask", "anything"]):
         said = home.run(*command).sentence()
         assert "expected" in said

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -21,6 +21,9 @@ logger = structlog.get_logger("penstock.runtime")
 def bulk_topic(source: str) -> str:
     """The topic of a source's first load, which live changes overtake."""
     return f"{source}.bulk"
+
+
+_SAID_EVERY_S: Final = 10.0
 
 
 class Backoff:
@@ -46,9 +49,11 @@ class Backoff:
 async def patiently(
     work: Callable[[], Awaitable[T]], *, limit_s: float, clock: Clock, what: str
 ) -> T:
-    """Do this, again and again while something cannot be reached, for so long at most."""
+    """Do this, again and again while something cannot be reached, for so long at most. Says so at
+    once and then every ten seconds."""
     backoff = Backoff(clock, most_s=2.0)
     until = clock.monotonic() + limit_s
+    said_at = -math.inf
     while True:
         try:
             return await work()
@@ -56,8 +61,10 @@ async def patiently(
             left = until - clock.monotonic()
             if left <= 0:
                 raise
-            said = "ever" if left == math.inf else f"{left:.0f} s"
-            logger.warning("start.waiting", what=what, limit=said, reason=str(error))
+            if clock.monotonic() - said_at >= _SAID_EVERY_S:
+                said_at = clock.monotonic()
+                said = "ever" if left == math.inf else f"{left:.0f} s"
+                logger.warning("start.waiting", what=what, limit=said, reason=str(error))
         await backoff.wait()
 
 

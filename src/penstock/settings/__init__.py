@@ -215,7 +215,7 @@ class RunSettings(Section):
     lease: Duration = Field(default=10.0, ge=1.0)
     """What a worker had is taken over by others when it has not been heard of for so long. A worker
     that was killed is noticed within a second or two in any case."""
-    patience: Duration = 60.0
+    patience: Duration = 30.0
     """How long ``penstock run`` and ``penstock worker`` wait, when they start, for a database or a
     log that cannot be reached. Once they run they wait for ever."""
 
