@@ -38,7 +38,7 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(
     home.project(server.dsn("project"))
     asyncio.run(server.stop())
     program = home.start(role)
-    program.wait_for("start.waiting what=database limit=60 s")
+    program.wait_for("start.waiting what=database limit=30 s")
     asyncio.run(server.start())
     assert server.dsn("postgres") == dsn
     program.wait_for("is running" if role == "run" else "worker ")
