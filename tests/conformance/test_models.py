@@ -101,6 +101,7 @@ class TestBedrockEmbedder(EmbedderSuite):
             await embedder.close()
 
 
+@pytest.mark.timeout(240)
 class TestFolderOfWeights(EmbedderSuite):
     """The published folder of all-MiniLM-L6-v2, which has weights and no graph."""
 
