@@ -11,7 +11,11 @@ LONGEST: Final = 600
 
 # After a stop (and closing quotes or brackets), white space and something that begins a sentence.
 _STOP = re.compile(r"[.!?…。！？][\"'”’»)\]]*(?=\s+[\"'“‘«(\[]*[^\sa-zß-öø-ÿ]|\s*$)|[。！？]")
-_BREAK = re.compile(r"\n\s*\n|\f|\n(?=\s*(?:[-*+•]|\d+[.)]|#{1,6}|\||>)\s)|(?<=\|)\n")
+# A heading ends with its line, also where the next one follows at once.
+_BREAK = re.compile(
+    r"^[ \t]*#{1,6}[ \t][^\n]*\n|\n\s*\n|\f|\n(?=\s*(?:[-*+•]|\d+[.)]|#{1,6}|\||>)\s)|(?<=\|)\n",
+    re.MULTILINE,
+)
 _ABBREVIATIONS: Final = """
 mr mrs ms dr prof st sr jr vs etc e.g i.e cf no nos vol pp p fig figs eq approx dept est inc ltd co
 corp u.s u.k u.n a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec gen col capt lt rev hon
