@@ -130,7 +130,7 @@ async def target(project: Project, named: str | None) -> Target:
     chosen = declared.get(name)
     if chosen is None:
         raise ConfigError(
-            f"expected one of the project file's models ({', '.join(project.settings.models)}), "
+            f"expected one of the project file's models ({', '.join(project.settings.models) or 'there are none'}), "
             f"got {name!r}: name it in `models`"
         )
     made = wiring.embedder(project.settings, project.pool, chosen=chosen, clock=project.clock)
