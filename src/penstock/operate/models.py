@@ -129,9 +129,10 @@ async def target(project: Project, named: str | None) -> Target:
     name = named or "knowledge.embedder"
     chosen = declared.get(name)
     if chosen is None:
+        known = ", ".join(project.settings.models) or "there are none"
         raise ConfigError(
-            f"expected one of the project file's models ({', '.join(project.settings.models) or 'there are none'}), "
-            f"got {name!r}: name it in `models`"
+            f"expected one of the project file's models ({known}), got {name!r}: "
+            "name it in `models`"
         )
     made = wiring.embedder(project.settings, project.pool, chosen=chosen, clock=project.clock)
     return await _target(project, name, chosen, project.embedder().keep(made))
