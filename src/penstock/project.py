@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import secrets
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from penstock import DEFAULT_FILE, wiring
 from penstock.clock import Clock, SystemClock
 from penstock.config import read_settings
-from penstock.database.connect import open_pool
+from penstock.database.connect import open_pool, session_name
 from penstock.database.migrate import migrate
 from penstock.errors import ConfigError, FatalError, UnavailableError
 from penstock.models.base import Embedder
@@ -59,7 +62,7 @@ class Project:
         self.meters = Meters()
         self.file: Path | None = None
         self.dsn = ""
-        self.worker = ""
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.server: EmbeddedPostgres | None = None
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
@@ -95,7 +98,12 @@ class Project:
                 f"expected to reach the project's database, got {str(error)!r}: start it, mend "
                 "`database`, or set `database: embedded`"
             ) from error
-        self._pool = await open_pool(self.dsn, max_size=12, idle_timeout_s=self.settings.run.lease)
+        self._pool = await open_pool(
+            self.dsn,
+            max_size=12,
+            application_name=session_name(self.worker),
+            idle_timeout_s=self.settings.run.lease,
+        )
         await declare(
             self._pool, wiring.declared_permissions(self.settings), tenant=self.settings.tenant
         )

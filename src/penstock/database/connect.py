@@ -23,6 +23,9 @@ from penstock.errors import (
 
 APPLICATION_NAME: Final = "penstock"
 
+_NAME_BYTES: Final = 63
+"""PostgreSQL cuts an application's name here."""
+
 _DEFAULTS: Final = {
     "application_name": APPLICATION_NAME,
     "connect_timeout": "10",
@@ -66,6 +69,12 @@ _REFUSALS: Final = (
     "certificate verify failed",
 )
 _STALE_PLAN: Final = "cached plan must not change result type"
+
+
+def session_name(worker: str) -> str:
+    """What the sessions of one process are called in ``pg_stat_activity``: when it is given up,
+    whoever takes over ends them by this name. What tells processes apart stands at the end."""
+    return f"{APPLICATION_NAME} {worker.encode('ascii', 'replace').decode()}"[-_NAME_BYTES:]
 
 
 def connection_parameters(

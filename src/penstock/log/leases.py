@@ -2,7 +2,8 @@
 
 Every worker says each second that it lives, and takes what is free up to an equal share; who has
 more gives the rest back. What a worker had is free as soon as its session is gone (kill -9 is seen
-within a second), or when it has not been heard of for the length of a lease (stopped, or cut off).
+within a second), or when it has not been heard of for the length of a lease (stopped, or cut off);
+then its sessions in the database are ended, so that no lock of theirs stops whoever takes over.
 Only the database's clock counts.
 
 All that has a connection of its own: were it the one that pipelines share, those that wait (for a
@@ -21,7 +22,7 @@ import psycopg
 import structlog
 from psycopg_pool import AsyncConnectionPool
 
-from penstock.database.connect import open_pool, translated
+from penstock.database.connect import open_pool, session_name, translated
 from penstock.database.project_lock import (
     ProjectLock,
     hold_project_lock,
@@ -107,6 +108,9 @@ class LeaseGroup:
             async with self._connection() as connection, connection.transaction():
                 await connection.execute(self._sql["turn"], values)
                 gone = await (await connection.execute(self._sql["bury"], values)).fetchall()
+                if gone:
+                    sessions = [session_name(worker) for (worker,) in gone]
+                    await connection.execute(self._sql["end_sessions"], {"sessions": sessions})
                 await connection.execute(self._sql["live"], values)
                 rows = await (await connection.execute(self._sql["leases"])).fetchall()
                 cursor = await connection.execute(self._sql["count_workers"])

@@ -17,6 +17,13 @@ WHERE w.worker <> %(worker)s AND (
             AND (l.classid::bigint << 32) | l.objid::bigint = w.session_key))
 RETURNING w.worker;
 
+-- name: end_sessions
+-- One that stands still in the middle of a COPY is not idle: no timeout of the server ends it, and
+-- its locks would stop whoever takes over.
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = ANY(%(sessions)s) AND usename = current_user
+    AND datname = current_database();
+
 -- name: live
 INSERT INTO penstock.workers (worker, session_key, expires_at)
 VALUES (%(worker)s, %(session_key)s, clock_timestamp() + %(lease_s)s * interval '1 second')

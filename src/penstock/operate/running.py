@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -117,7 +114,6 @@ class Running:
 
     def _runtime(self) -> EmbeddedRuntime:
         project, settings = self._project, self._project.settings
-        self._project.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         runtime = EmbeddedRuntime(
             log=project.log,
             store=self._publishing,

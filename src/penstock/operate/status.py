@@ -105,9 +105,7 @@ async def store_report(project: Project) -> None:
     models = await usable_models(project)
     report = orjson.dumps({**meters_report(project.meters), "models": models}).decode()
     async with project.pool.connection() as connection:
-        await connection.execute(
-            _STORE_REPORT, [project.worker or project.settings.project, report]
-        )
+        await connection.execute(_STORE_REPORT, [project.worker, report])
 
 
 async def usable_models(project: Project) -> list[str]:

@@ -95,7 +95,13 @@ class Campaign:
         self._tell = tell
         self._report = Report(wanted.seed, wanted.command(), wanted.setting)
         self._pace = Pace()
-        self._faults = Faults(world, self._report, self._pace, changed=self._check_acknowledged)
+        self._faults = Faults(
+            world,
+            self._report,
+            self._pace,
+            changed=self._check_acknowledged,
+            goes_on=self._goes_on,
+        )
         self._judges: list[list[Judge]] = []
         self._begin_anew()
         self._beat = 0
@@ -234,6 +240,10 @@ class Campaign:
         if what is not None:
             named = "together" if what.also else what.fault
             self._report.recovered(named, time.monotonic() - since)
+
+    async def _goes_on(self) -> None:
+        """As it is, with one of several that stands still."""
+        await self._beats(time.monotonic(), None)
 
     async def _write_beat(self, until: float) -> None:
         while True:

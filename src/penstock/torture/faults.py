@@ -15,7 +15,7 @@ from typing import Final
 from penstock.boundaries import Boundary, Point
 from penstock.torture.breaking import ServerFaults
 from penstock.torture.kinds import LASTING, Fault
-from penstock.torture.lives import LEASE_S, Life
+from penstock.torture.lives import Life
 from penstock.torture.plan import Round
 from penstock.torture.report import Report
 from penstock.torture.shop import connect
@@ -44,12 +44,14 @@ class Faults:
         pace: Pace,
         *,
         changed: Callable[[], Awaitable[None]],
+        goes_on: Callable[[], Awaitable[None]],
     ) -> None:
         self.begun_anew = False
         self._world = world
         self._report = report
         self._pace = pace
         self._changed = changed
+        self._goes_on = goes_on
         servers = ServerFaults(world, report, kill=self._kill_one, changed=changed)
         self._ways: Mapping[Fault, Way] = {
             **servers.ways(),
@@ -220,9 +222,11 @@ class Faults:
         return one
 
     async def _sleep_past_lease(self, first: Life) -> float:
-        """The others have what it had; it joins them again, and lives on."""
-        await asyncio.sleep(LEASE_S + 1.5)
-        first.signal(signal.SIGCONT)
+        """The others take what it had and go on without it; it joins them again, and lives on."""
+        try:
+            await self._goes_on()
+        finally:
+            first.signal(signal.SIGCONT)
         moment = time.monotonic()
         await first.ended(1.0)
         return moment

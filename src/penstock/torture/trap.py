@@ -63,8 +63,13 @@ class Trap:
         self._left -= 1
         if self._left > 0:
             return
-        self._file.unlink(missing_ok=True)
         self._text = ""
+        taken = self._file.with_suffix(f".{os.getpid()}")
+        try:
+            self._file.rename(taken)  # of several processes that are here at once, one obeys
+        except FileNotFoundError:
+            return
+        taken.unlink()
         os.kill(os.getpid(), signal.SIGKILL if order.action == "kill" else signal.SIGSTOP)
 
 
