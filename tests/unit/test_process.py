@@ -183,6 +183,36 @@ async def test_g2_a_second_process_is_refused() -> None:
             await task
 
 
+class Deaf(MemoryLog):
+    """Who waits here and is cancelled hears nothing, as at a pool that had a connection then."""
+
+    waits = 0
+    deaf = 0
+
+    async def wait(self, topic: str, partition: int, after: LogPosition) -> None:
+        self.waits += 1
+        try:
+            await super().wait(topic, partition, after)
+        except asyncio.CancelledError:
+            self.deaf += 1
+
+
+async def test_a_swallowed_cancellation_still_ends_the_loop() -> None:
+    """Else a worker that lost its share waits for it for ever, and others for the worker."""
+    scene = Scene()
+    scene.log = log = Deaf(scene.clock)
+    scene.processor = scene.another()
+    await scene.append(item(1, "a", "1"))
+    async with scene.running() as task:
+        await until(lambda: log.waits == 1)
+        await asyncio.sleep(0)
+        task.cancel()
+        async with asyncio.timeout(5):
+            await asyncio.wait([task])
+        assert task.cancelled()
+        assert log.deaf == 1
+
+
 async def test_g2_what_was_begun_is_finished_when_stopped() -> None:
     """Cancelled in the middle of a commit, the loop lets it end."""
     scene = Scene()

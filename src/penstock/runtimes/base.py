@@ -26,6 +26,18 @@ def bulk_topic(source: str) -> str:
 _SAID_EVERY_S: Final = 10.0
 
 
+def heed_cancellation() -> None:
+    """End here if this task was cancelled and something below it swallowed that, as a pool that
+    had a connection in the same moment does, and ``asyncio.wait_for`` before Python 3.12. Loops
+    that run for ever ask this each time round: whoever stops them would wait for ever.
+
+    Raises `asyncio.CancelledError`.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 class Backoff:
     """Pauses that double up to a limit, with jitter so that many do not return at once."""
 
@@ -41,6 +53,7 @@ class Backoff:
 
     async def wait(self, asked_s: float | None = None) -> None:
         """Pause; ``asked_s`` is what the other side asked for and is kept when it is longer."""
+        heed_cancellation()
         pause = self._next_s * (0.5 + random.random() / 2)
         self._next_s = min(self._next_s * 2, self._most_s)
         await self._clock.sleep(max(pause, asked_s or 0.0))

@@ -21,7 +21,7 @@ from penstock.clock import Clock
 from penstock.errors import FatalError, FencedError, RetryableError
 from penstock.log.base import Group, Item, Log
 from penstock.pipelines.base import Tools
-from penstock.runtimes.base import ended, patiently
+from penstock.runtimes.base import ended, heed_cancellation, patiently
 from penstock.runtimes.ingest import IngestSettings, ingest
 from penstock.runtimes.process import Assignment, Processor, ProcessSettings
 from penstock.sources.base import Application, ReceivingSource, Source
@@ -124,6 +124,7 @@ class EmbeddedRuntime:
         try:
             await self._until_reached(lambda: self._group.join(self._all_items()))
             while True:
+                heed_cancellation()
                 await self._follow_share()
                 await self._until_beat()
         finally:
@@ -280,6 +281,7 @@ class EmbeddedRuntime:
     async def _repeat(self, chore: Chore) -> None:
         done_at = -1
         while True:
+            heed_cancellation()
             await self._clock.sleep(chore.every_s)
             processed = sum(meter.changes for meter in self._meters.pipelines.values())
             if processed == done_at and not chore.when_idle:

@@ -22,7 +22,7 @@ from penstock.clock import Clock
 from penstock.errors import FatalError, FencedError, RetryableError
 from penstock.log.base import Log, Producer
 from penstock.records import Op
-from penstock.runtimes.base import Backoff, bulk_topic, ended
+from penstock.runtimes.base import Backoff, bulk_topic, ended, heed_cancellation
 from penstock.sources.base import CopyingSource, Source, SourceBatch
 from penstock.telemetry import SourceMeter
 
@@ -97,8 +97,7 @@ async def ingest(
                 meter.state = "running"
                 await _carry(source, producer, meter, settings)
             except FencedError:
-                meter.state = "failed"
-                raise
+                raise  # another process goes on with it: nothing has failed
             except RetryableError as error:
                 meter.state, meter.last_error = "waiting", str(error)
                 meter.errors += 1
@@ -126,6 +125,7 @@ async def _carry(
         batches = source.read(producer.state)
         try:
             async for batch in batches:
+                heed_cancellation()
                 reach(Boundary.RECEIVE, "before")
                 await waiting.put(batch)
                 reach(Boundary.RECEIVE, "after")
@@ -137,6 +137,7 @@ async def _carry(
     reading = asyncio.create_task(read(), name=f"read {source.name}")
     try:
         while batches := await waiting.take(settings.append_changes):
+            heed_cancellation()
             await _append(source, producer, batches, meter)
         await reading  # raises what ended it
     finally:

@@ -25,11 +25,17 @@ import structlog
 
 from penstock.boundaries import Boundary, reach
 from penstock.clock import Clock
-from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
+from penstock.errors import (
+    BadRecordError,
+    FatalError,
+    FencedError,
+    PenstockError,
+    RetryableError,
+)
 from penstock.log.base import Log
 from penstock.pipelines.base import Outcome, Pipeline, Rejected, Tools
 from penstock.records import Batch, Change, LogPosition, Microseconds, Op, Position
-from penstock.runtimes.base import Backoff, ended
+from penstock.runtimes.base import Backoff, ended, heed_cancellation
 from penstock.runtimes.moves import Awaited, parts
 from penstock.stores.base import DeadLetter, Move, Store
 from penstock.telemetry import PipelineMeter
@@ -141,6 +147,8 @@ class Processor:
                         backoff.reset()
                     logger.warning("pipeline.waiting", **self._names(), reason=str(error))
                     await backoff.wait(error.retry_after_s)
+                except FencedError:
+                    raise  # another process goes on with it: nothing has failed
                 except FatalError as error:
                     meter.state, meter.last_error = "failed", str(error)
                     logger.error("pipeline.failed", **self._names(), reason=str(error))  # noqa: TRY400 - a sentence, no traceback
@@ -158,6 +166,7 @@ class Processor:
         committing: asyncio.Task[None] | None = None
         try:
             while True:
+                heed_cancellation()
                 if len(computing) < self._settings.ahead:
                     step = next(steps, None)
                     if step is None and (found := await self._read(at)) is not None:
