@@ -14,34 +14,22 @@ Tests and scripts use `Broker`. Standard library only.
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import hashlib
-import json
-import os
 import re
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+
+sys.path.insert(0, str(Path(__file__).parent))  # this file is also loaded by its path
+
+from java_server import ANY_JAVA, Jars, JavaServer, ToolError, free_port, run_command
 
 LIST = Path(__file__).with_name("kafka.jars")
-CENTRAL = "https://repo1.maven.org/maven2"
 HEAP = "512m"
-START_LIMIT_S = 50.0
-STOP_LIMIT_S = 20.0
 STARTED = "Kafka Server started"
+MAIN = "kafka.Kafka"
 CLUSTER = "penstock-test-broker-0"
-JAVA = 17
+JAVA = range(17, ANY_JAVA + 1)
 
 # The small compiler and collector start quicker and leave the other core alone.
 JVM = (
@@ -66,84 +54,20 @@ rootLogger.appenderRef.file.ref = file
 """
 
 
-class KafkaToolError(Exception):
-    """The broker cannot be had; the message says what to do."""
-
-
-# --------------------------------------------------------------------------- jars
-
-
-def jar_folder() -> Path:
-    """Where jars are kept unless somebody says else."""
-    named = os.environ.get("PENSTOCK_KAFKA_JARS")
-    if named:
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "penstock" / "kafka"
-
-
-def wanted_jars() -> dict[str, str]:
-    """Path within a Maven repository to SHA-256."""
+def _digests() -> dict[str, str]:
     lines = LIST.read_text(encoding="ascii").splitlines()
     return {path: digest for digest, path in (line.split() for line in lines if line)}
 
 
-def missing_jars(folder: Path) -> list[str]:
-    """Which jars are not there yet. What is there was checked when it was put there."""
-    return [path for path in wanted_jars() if not (folder / Path(path).name).exists()]
-
-
-def fetch(folder: Path | None = None) -> Path:
-    """All jars in ``folder``, each checked against its hash; returns the folder."""
-    folder = folder or jar_folder()
-    missing = missing_jars(folder)
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        digests = wanted_jars()
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda path: _fetch_jar(folder, path, digests[path]), missing))
-    return folder
-
-
-def _fetch_jar(folder: Path, path: str, digest: str) -> None:
-    address = os.environ.get("PENSTOCK_MAVEN_REPOSITORY", CENTRAL).rstrip("/") + "/" + path
-    try:
-        with urllib.request.urlopen(address, timeout=60) as response:
-            data = response.read()
-    except (OSError, urllib.error.URLError) as error:
-        raise KafkaToolError(
-            f"expected to read {address}, got {error}: check the network, or name another Maven "
-            "repository in PENSTOCK_MAVEN_REPOSITORY"
-        ) from error
-    got = hashlib.sha256(data).hexdigest()
-    if got != digest:
-        raise KafkaToolError(
-            f"expected {Path(path).name} with SHA-256 {digest}, got {got}: the repository holds "
-            "another file than the one that was tested; do not use it"
-        )
-    part = folder / f"{Path(path).name}.{os.getpid()}.part"
-    part.write_bytes(data)
-    part.replace(folder / Path(path).name)
+JARS = Jars("kafka", "PENSTOCK_KAFKA_JARS", _digests())
 
 
 def why_not(folder: Path | None = None) -> str | None:
     """Why no broker can be started here, or None when it can."""
-    java = shutil.which("java")
-    if java is None:
-        return f"Java {JAVA} or later is not installed"
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = said.split('"')[1].split(".")[0] if '"' in said else "?"
-    if not version.isdigit() or int(version) < JAVA:
-        return f"Java {JAVA} or later is not installed (this is {version})"
-    if missing_jars(folder or jar_folder()):
-        return "Kafka's jars are not there: run `python tools/kafka.py fetch`"
-    return None
+    return JARS.why_not(folder, java=JAVA)
 
 
-# --------------------------------------------------------------------------- the broker
-
-
-class Broker:
+class Broker(JavaServer):
     """One Apache Kafka server, broker and controller in one, in a folder of its own.
 
     It can be killed, paused and started again on the same data and ports. ``settings`` are lines
@@ -162,31 +86,24 @@ class Broker:
         quick: bool = True,
         advertised: str | None = None,
     ) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._jvm = (*JVM, *QUICK_START) if quick else JVM
         used = _port_in(folder)
         if port is not None and used not in (None, port):
-            raise KafkaToolError(f"expected port {used}, which {folder} was made for, got {port}")
+            raise ToolError(f"expected port {used}, which {folder} was made for, got {port}")
         self.port = used or port or free_port()
         self._controller = free_port()
         self._advertised = advertised
         self._settings = dict(settings or {})
-        self._jars = jars or jar_folder()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._jars = jars or JARS.folder()
 
     @property
     def bootstrap_servers(self) -> str:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise KafkaToolError("expected a running broker, got one that is stopped: start it")
-        return self._process.pid
-
-    @property
-    def runs(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+    def address(self) -> str:
+        return self.bootstrap_servers
 
     @property
     def log(self) -> str:
@@ -194,50 +111,12 @@ class Broker:
         file = self.folder / "broker.log"
         return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
-    def start(self, *, with_parent: bool = True) -> Self:
-        """Start and wait until it answers. ``with_parent``: it dies when this process does."""
-        self._prepare()
+    def _begin(self) -> Callable[[], bool]:
         began = len(self.log)
-        with (self.folder / "output.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [*self._java(), "kafka.Kafka", str(self.folder / "server.properties")],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if with_parent else None,  # noqa: PLW1509 - one call, async-signal-safe
-            )
-        deadline = time.monotonic() + START_LIMIT_S
-        while STARTED not in self.log[began:]:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise KafkaToolError(f"the broker did not start: {self._last_words()}")
-            time.sleep(0.05)
-        return self
+        return lambda: STARTED in self.log[began:]
 
-    def stop(self) -> None:
-        """End it in good order; killed when that takes too long."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_LIMIT_S)
-        self.kill()
-
-    def kill(self) -> None:
-        """End it as a power cut would, were it not for the system's page cache."""
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def pause(self) -> None:
-        """Stop it where it stands: connections stay open and nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Wake it from `pause`."""
-        os.kill(self.pid, signal.SIGCONT)
+    def _command(self) -> list[str]:
+        return [*self._java(), MAIN, str(self.folder / "server.properties")]
 
     def _prepare(self) -> None:
         if (self.folder / "data" / "meta.properties").exists():
@@ -258,7 +137,7 @@ class Broker:
             check=False,
         )
         if done.returncode:
-            raise KafkaToolError(f"the broker's folder cannot be made: {done.stdout}{done.stderr}")
+            raise ToolError(f"the broker's folder cannot be made: {done.stdout}{done.stderr}")
 
     def _defaults(self) -> dict[str, str]:
         here = f"127.0.0.1:{self._controller}"
@@ -307,8 +186,8 @@ class Broker:
         }
 
     def _java(self) -> list[str]:
-        fetch(self._jars)
-        classpath = ":".join(str(self._jars / Path(path).name) for path in wanted_jars())
+        JARS.fetch(self._jars)
+        classpath = ":".join(str(self._jars / Path(path).name) for path in JARS.digests)
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
         return ["java", *self._jvm, logging, "-cp", classpath]
 
@@ -316,13 +195,6 @@ class Broker:
         output = self.folder / "output.log"
         said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
         return (said + self.log)[-2000:]
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _port_in(folder: Path) -> int | None:
@@ -334,71 +206,14 @@ def _port_in(folder: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-# --------------------------------------------------------------------------- the command
-
-
-def _start(options: argparse.Namespace) -> None:
-    folder = options.folder.resolve()
-    broker = Broker(folder, port=options.port, jars=options.jars, quick=False)
-    broker.start(with_parent=False)
-    facts: dict[str, Any] = {"pid": broker.pid, "bootstrap_servers": broker.bootstrap_servers}
-    (folder / "running.json").write_text(json.dumps(facts), encoding="utf-8")
-    print(broker.bootstrap_servers)
-
-
-def _stop(options: argparse.Namespace) -> None:
-    file = options.folder.resolve() / "running.json"
-    try:
-        pid = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
-    except FileNotFoundError:
-        raise KafkaToolError(
-            f"expected a broker started in {options.folder}, found no {file.name} there: "
-            "name the folder that `start` was given"
-        ) from None
-    file.unlink()
-    deadline = time.monotonic() + STOP_LIMIT_S
-    number = signal.SIGTERM
-    while _is_broker(pid, options.folder):
-        os.kill(pid, number)
-        while _is_broker(pid, options.folder) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        number = signal.SIGKILL
-
-
-def _is_broker(pid: int, folder: Path) -> bool:
-    """Is it still that process, and not another one that got its number?"""
-    try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return False
-    return "kafka.Kafka" in line and str(folder.resolve()) in line
-
-
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jars", type=Path, default=jar_folder(), help="where the jars are kept")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("fetch", help="get the jars")
-    start = commands.add_parser("start", help="start a broker and print its address")
-    start.add_argument("--folder", type=Path, required=True)
-    start.add_argument("--port", type=int, default=None)
-    stop = commands.add_parser("stop", help="stop the broker of a folder")
-    stop.add_argument("--folder", type=Path, required=True)
-    options = parser.parse_args()
-    try:
-        if options.command == "fetch":
-            print(fetch(options.jars))
-        elif options.command == "start":
-            _start(options)
-        else:
-            _stop(options)
-    except KafkaToolError as error:
-        sys.exit(f"error: {error}")
+    run_command(
+        __doc__.splitlines()[0],
+        JARS,
+        lambda folder, port, jars: Broker(folder, port=port, jars=jars, quick=False),
+        MAIN,
+    )
 
 
 if __name__ == "__main__":

@@ -16,31 +16,23 @@ Tests use `Node`. Standard library only.
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import hashlib
-import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent))  # this file is also loaded by its path
+
+from java_server import Jars, JavaServer, free_port, run_command
 
 LIST: Final = Path(__file__).with_name("opensearch.jars")
-CENTRAL: Final = "https://repo1.maven.org/maven2"
 VERSION: Final = "2.19.1"
-JAVA: Final = 17
-START_LIMIT_S: Final = 55.0
-STOP_LIMIT_S: Final = 20.0
+JAVA: Final = range(17, 24)
+MAIN: Final = "org.opensearch.bootstrap.OpenSearch"
 NOBODY: Final = 65534  # the server refuses to run as root
 
 JVM: Final = (
@@ -103,10 +95,6 @@ action.auto_create_index: false
 """
 
 
-class OpenSearchToolError(Exception):
-    """The server cannot be had; the message says what to do."""
-
-
 class Jar(NamedTuple):
     """One file of the server: its hash, its folder in the server's home, its path in Maven."""
 
@@ -119,145 +107,59 @@ class Jar(NamedTuple):
         return Path(self.path).name
 
 
-# --------------------------------------------------------------------------- jars
-
-
-def jar_folder() -> Path:
-    """Where jars are kept unless somebody says else."""
-    named = os.environ.get("PENSTOCK_OPENSEARCH_JARS")
-    if named:
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "penstock" / "opensearch"
-
-
 def wanted_jars() -> list[Jar]:
     """All files of the server."""
     lines = LIST.read_text(encoding="ascii").splitlines()
     return [Jar(*line.split()) for line in lines if line]
 
 
-def missing_jars(folder: Path) -> list[Jar]:
-    """Which are not there yet. What is there was checked when it was put there."""
-    return [jar for jar in wanted_jars() if not (folder / jar.name).exists()]
-
-
-def fetch(folder: Path | None = None) -> Path:
-    """All files in ``folder``, each checked against its hash; returns the folder."""
-    folder = folder or jar_folder()
-    missing = missing_jars(folder)
-    if missing:
-        folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda jar: _fetch_jar(folder, jar), missing))
-    return folder
-
-
-def _fetch_jar(folder: Path, jar: Jar) -> None:
-    address = os.environ.get("PENSTOCK_MAVEN_REPOSITORY", CENTRAL).rstrip("/") + "/" + jar.path
-    try:
-        with urllib.request.urlopen(address, timeout=60) as response:
-            data = response.read()
-    except (OSError, urllib.error.URLError) as error:
-        raise OpenSearchToolError(
-            f"expected to read {address}, got {error}: check the network, or name another Maven "
-            "repository in PENSTOCK_MAVEN_REPOSITORY"
-        ) from error
-    got = hashlib.sha256(data).hexdigest()
-    if got != jar.digest:
-        raise OpenSearchToolError(
-            f"expected {jar.name} with SHA-256 {jar.digest}, got {got}: the repository holds "
-            "another file than the one that was tested; do not use it"
-        )
-    part = folder / f"{jar.name}.{os.getpid()}.part"
-    part.write_bytes(data)
-    part.replace(folder / jar.name)
+JARS: Final = Jars(
+    "opensearch", "PENSTOCK_OPENSEARCH_JARS", {jar.path: jar.digest for jar in wanted_jars()}
+)
 
 
 def why_not(folder: Path | None = None) -> str | None:
     """Why no server can be started here, or None when it can."""
-    java = shutil.which("java")
-    if java is None:
-        return f"Java {JAVA} or later is not installed"
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = said.split('"')[1].split(".")[0] if '"' in said else "?"
-    if not version.isdigit() or not JAVA <= int(version) < 24:
-        return f"Java {JAVA} to 23 is not installed (this is {version})"
-    if missing_jars(folder or jar_folder()):
-        return "OpenSearch's jars are not there: run `python tools/opensearch.py fetch`"
-    return None
+    return JARS.why_not(folder, java=JAVA)
 
 
-# --------------------------------------------------------------------------- the server
-
-
-class Node:
+class Node(JavaServer):
     """One OpenSearch server in a folder of its own, which can be killed and started again."""
 
     def __init__(self, folder: Path, *, port: int | None = None, jars: Path | None = None) -> None:
-        self.folder = folder.resolve()
+        super().__init__(folder.resolve())
         self.port = port or free_port()
-        self._jars = jars or jar_folder()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._jars = jars or JARS.folder()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     @property
-    def pid(self) -> int:
-        if self._process is None:
-            raise OpenSearchToolError("expected a running server, got one that is stopped")
-        return self._process.pid
+    def address(self) -> str:
+        return self.url
 
-    def start(self, *, with_parent: bool = True) -> Self:
-        """Start and wait until it answers. ``with_parent``: it dies when this process does."""
-        self._prepare()
-        home = self.folder / "home"
-        # Java starts threads first and dies with that one: the parent is asked for by prctl.
-        with (self.folder / "output.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [
-                    "java",
-                    *JVM,
-                    f"-Djava.io.tmpdir={self.folder / 'tmp'}",
-                    f"-Dopensearch.path.home={home}",
-                    f"-Dopensearch.path.conf={home / 'config'}",
-                    "-cp",
-                    f"{home / 'lib'}/*",
-                    "org.opensearch.bootstrap.OpenSearch",
-                ],
-                cwd=home,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                user=NOBODY if os.geteuid() == 0 else None,
-                preexec_fn=_die_with_parent if with_parent else None,  # noqa: PLW1509 - one call, async-signal-safe
-            )
-        deadline = time.monotonic() + START_LIMIT_S
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise OpenSearchToolError(f"the server did not start: {self._last_words()}")
-            time.sleep(0.1)
-        return self
+    def _begin(self) -> Callable[[], bool]:
+        return self._answers
 
-    def stop(self) -> None:
-        """End it in good order; killed when that takes too long."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(STOP_LIMIT_S)
-        self.kill()
+    def _home(self) -> Path:
+        return self.folder / "home"
 
-    def kill(self) -> None:
-        """End it as a power cut would, were it not for the system's page cache."""
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._process.kill()
-            self._process.wait()
-            self._process = None
+    def _user(self) -> int | None:
+        return NOBODY if os.geteuid() == 0 else None
+
+    def _command(self) -> list[str]:
+        home = self._home()
+        return [
+            "java",
+            *JVM,
+            f"-Djava.io.tmpdir={self.folder / 'tmp'}",
+            f"-Dopensearch.path.home={home}",
+            f"-Dopensearch.path.conf={home / 'config'}",
+            "-cp",
+            f"{home / 'lib'}/*",
+            MAIN,
+        ]
 
     def _answers(self) -> bool:
         try:
@@ -270,7 +172,7 @@ class Node:
     def _prepare(self) -> None:
         home = self.folder / "home"
         if not home.exists():
-            fetch(self._jars)
+            JARS.fetch(self._jars)
             making = self.folder / "home.part"
             shutil.rmtree(making, ignore_errors=True)
             _assemble(making, self._jars)
@@ -312,77 +214,14 @@ def _assemble(home: Path, jars: Path) -> None:
         (folder / "plugin-security.policy").write_text(policy)
 
 
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-# --------------------------------------------------------------------------- the command
-
-
-def _start(options: argparse.Namespace) -> None:
-    options.folder.mkdir(parents=True, exist_ok=True)
-    node = Node(options.folder, port=options.port, jars=options.jars).start(with_parent=False)
-    facts = {"pid": node.pid, "url": node.url}
-    (node.folder / "running.json").write_text(json.dumps(facts), encoding="utf-8")
-    print(node.url)
-
-
-def _stop(options: argparse.Namespace) -> None:
-    file = options.folder.resolve() / "running.json"
-    try:
-        pid = int(json.loads(file.read_text(encoding="utf-8"))["pid"])
-    except FileNotFoundError:
-        raise OpenSearchToolError(
-            f"expected a server started in {options.folder}, found no {file.name} there: "
-            "name the folder that `start` was given"
-        ) from None
-    file.unlink()
-    deadline = time.monotonic() + STOP_LIMIT_S
-    number = signal.SIGTERM
-    while _is_node(pid, options.folder):
-        os.kill(pid, number)
-        while _is_node(pid, options.folder) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        number = signal.SIGKILL
-
-
-def _is_node(pid: int, folder: Path) -> bool:
-    """Is it still that process, and not another one that got its number?"""
-    try:
-        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return False
-    return "org.opensearch.bootstrap" in line and str(folder.resolve()) in line
-
-
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--jars", type=Path, default=jar_folder(), help="where the jars are kept")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("fetch", help="get the jars")
-    start = commands.add_parser("start", help="start a server and print its address")
-    start.add_argument("--folder", type=Path, required=True)
-    start.add_argument("--port", type=int, default=None)
-    stop = commands.add_parser("stop", help="stop the server of a folder")
-    stop.add_argument("--folder", type=Path, required=True)
-    options = parser.parse_args()
-    try:
-        if options.command == "fetch":
-            print(fetch(options.jars))
-        elif options.command == "start":
-            _start(options)
-        else:
-            _stop(options)
-    except OpenSearchToolError as error:
-        sys.exit(f"error: {error}")
+    run_command(
+        __doc__.splitlines()[0],
+        JARS,
+        lambda folder, port, jars: Node(folder, port=port, jars=jars),
+        MAIN,
+    )
 
 
 if __name__ == "__main__":
