@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,3 +61,30 @@ def test_other_commands_do_not_wait(home: Home, server: EmbeddedPostgres) -> Non
     ended = home.run("status")
     assert "expected to reach the project's database" in ended.sentence()
     assert "start.waiting" not in ended.errors
+
+
+def test_g2_a_run_that_waits_for_its_first_load_outlives_lost_connections(
+    home: Home, database_url: str
+) -> None:
+    """The source is not there yet; all sessions of the project's database end, again and again."""
+    away = "postgresql://nobody@127.0.0.1:1/none"
+    home.project(database_url, f'  shop: {{type: postgres, dsn: "{away}", tables: [things]}}\n')
+    program = home.start("run")
+    program.wait_for("is running")
+    sessions = (
+        "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for _ in range(5):
+            ended: set[int] = set()
+            deadline = time.monotonic() + 20
+            while not ended:
+                assert program.process.poll() is None, program.look(1).errors
+                assert time.monotonic() < deadline, "no session came back"
+                rows = connection.execute(
+                    f"SELECT pid, pg_terminate_backend(pid) {sessions}".encode()
+                ).fetchall()
+                ended = {pid for pid, _ in rows}
+                program.look(0.1)
+    program.signal()
+    assert "Traceback" not in program.end().errors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -137,6 +138,7 @@ async def _once(project: Project, *, show: bool, json: bool) -> None:
 
 
 async def _for_ever(project: Project, runtime: EmbeddedRuntime, *, show: bool) -> None:
+    from penstock.runtimes.base import patiently
     from penstock.serving.api.server import serve
 
     server = project.settings.server
@@ -153,7 +155,14 @@ async def _for_ever(project: Project, runtime: EmbeddedRuntime, *, show: bool) -
                 f"{address}; Ctrl-C stops it"
             )
         try:
-            await _load(project, show=show and sys.stdout.isatty())
+            looked_at = show and sys.stdout.isatty()
+            # A database that is restarted meanwhile is waited for here as everywhere else.
+            await patiently(
+                lambda: _load(project, show=looked_at),
+                limit_s=math.inf,
+                clock=project.clock,
+                what="database",
+            )
             if show:
                 console.print("everything is in step; [bold]penstock status --watch[/] shows how")
         except FatalError as error:
