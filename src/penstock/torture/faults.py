@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import psycopg
+
 from penstock.boundaries import Boundary, Point
 from penstock.torture.breaking import ServerFaults
 from penstock.torture.kinds import LASTING, Fault
@@ -28,6 +30,9 @@ Way = Callable[[Round], Awaitable[float]]
 _BOUNDARY_S: Final = 30.0
 """How long a boundary may take to be reached."""
 _NAMED_S: Final = 30.0
+_ASKING: Final = frozenset(
+    {Fault.OUTLIVE_LEASE, Fault.REPLAYED, Fault.SLOT_DROPPED, Fault.BINLOG_PURGED}
+)
 _TAKE_LOCK: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_locks
 WHERE locktype = 'advisory' AND objsubid = 1 AND granted
@@ -80,12 +85,25 @@ class Faults:
             for one in sudden:
                 if tasks or moments:
                     await asyncio.sleep(min(one.length_s, 1.0) / 2)
-                moments.append(await self._ways[one.fault](one))
+                moments.append(await self._beside(one, alone=len(every) == 1))
             return max([*moments, *await asyncio.gather(*tasks)])
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _beside(self, what: Round, *, alone: bool) -> float:
+        """One fault after others whose servers nobody has started again yet: what asks a server
+        needs it, and may still find it full or silent."""
+        if alone:
+            return await self._ways[what.fault](what)
+        if what.fault in _ASKING:
+            await self._world.start_servers()
+        try:
+            return await self._ways[what.fault](what)
+        except psycopg.OperationalError:
+            self._report.count(f"{what.fault} found a server away", 0)
+            return time.monotonic()
 
     async def _after(self, what: Round, pause_s: float) -> float:
         await asyncio.sleep(pause_s)
@@ -200,9 +218,11 @@ class Faults:
         first = await self._one_stands_still(what)
         if first is None:
             return time.monotonic()
-        if self._world.setting.workers > 1:
-            return await self._sleep_past_lease(first)
-        return await self._rival(first)
+        shared = self._world.setting.workers > 1
+        try:
+            return await (self._sleep_past_lease if shared else self._rival)(first)
+        finally:
+            first.signal(signal.SIGCONT)
 
     async def _one_stands_still(self, what: Round) -> Life | None:
         world = self._world
@@ -223,10 +243,8 @@ class Faults:
 
     async def _sleep_past_lease(self, first: Life) -> float:
         """The others take what it had and go on without it; it joins them again, and lives on."""
-        try:
-            await self._goes_on()
-        finally:
-            first.signal(signal.SIGCONT)
+        await self._goes_on()
+        first.signal(signal.SIGCONT)
         moment = time.monotonic()
         await first.ended(1.0)
         return moment
