@@ -12,9 +12,10 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
 
 import psutil
 import psycopg
@@ -151,19 +152,37 @@ def kill_server(server: EmbeddedPostgres) -> None:
 
 
 def signal_server(server: EmbeddedPostgres, number: signal.Signals) -> None:
-    """To a database server and all its processes."""
+    """To a database server and all its processes. Those that were stopped are continued, also when
+    the server was killed meanwhile and they are nobody's children: they would hold its memory."""
     pid = server.server_pid()
-    if pid is not None:
-        signal_tree(pid, number)
+    found = _tree(pid) if pid is not None else []
+    if number == signal.SIGSTOP:
+        _STOPPED[server] = found
+    elif number == signal.SIGCONT:
+        found += [process for process in _STOPPED.pop(server, []) if process not in found]
+    _send(found, number)
 
 
 def signal_tree(pid: int, number: signal.Signals) -> None:
     """To a process and all that it has started."""
-    with contextlib.suppress(psutil.NoSuchProcess):
+    _send(_tree(pid), number)
+
+
+_STOPPED: Final[WeakKeyDictionary[EmbeddedPostgres, list[psutil.Process]]] = WeakKeyDictionary()
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    try:
         parent = psutil.Process(pid)
-        for process in (parent, *parent.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 async def hashes(connection: Connection, schema: str, table: str, columns: Sequence[str]) -> Hashes:
