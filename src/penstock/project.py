@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
+    from penstock.serving.api.guard import Application
     from penstock.serving.reranking import Reranker
+    from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
@@ -241,6 +243,40 @@ class Project:
     def _asking(self, principal: Principal | None) -> Principal:
         """The one who asks, of this project's tenant."""
         return replace(principal or Principal(), tenant=self.settings.tenant)
+
+    # ------------------------------------------------------------------ serving
+
+    def keys(self) -> KeyStore:
+        """The keys of applications."""
+        return wiring.api_keys(self.pool)
+
+    def application(self) -> Application:
+        """The API, as a server takes it."""
+        from penstock.serving.api.app import build
+        from penstock.serving.api.guard import is_loopback
+        from penstock.serving.api.services import Services
+
+        settings, server = self.settings, self.settings.server
+        services = Services(
+            project=settings.project,
+            tenant=settings.tenant,
+            keys=self.keys(),
+            clock=self.clock,
+            contexts=self.contexts,
+            answerer=self.answerer,
+            embedder=self.embedder,
+            sources={name: chosen.type for name, chosen in settings.sources.items()},
+            passages=settings.answers.passages,
+        )
+        hosts = server.hosts or (() if is_loopback(server.host) else ("*",))
+        return build(
+            self.meters,
+            self.problems,
+            services,
+            hosts=hosts,
+            origins=server.origins,
+            most_bytes=server.max_body,
+        )
 
     # ------------------------------------------------------------------ running
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx2
 
+from penstock.serving.api.app import build
 from penstock.serving.api.server import serve
 from penstock.telemetry import METRICS, Meters
 
@@ -16,7 +17,7 @@ async def test_the_endpoint_says_whether_it_is_ready() -> None:
     pipeline.freshness.add([5.0])
     problems = ["shop is waiting: the server is away"]
     async with (
-        serve(meters, host="127.0.0.1", port=0, problems=lambda: problems) as address,
+        serve(build(meters, lambda: problems), host="127.0.0.1", port=0) as address,
         httpx2.AsyncClient(base_url=address, trust_env=False) as client,
     ):
         assert (await client.get("/healthz")).json() == {"status": "alive"}

@@ -1,16 +1,31 @@
 """All commands, by importing the modules that declare them."""
 
-from penstock.cli import acl, ask, init, looking, measure, mending, models, run, story, torture
+from penstock.cli import (
+    acl,
+    ask,
+    init,
+    keys,
+    looking,
+    measure,
+    mending,
+    models,
+    run,
+    serve,
+    story,
+    torture,
+)
 
 __all__ = [
     "acl",
     "ask",
     "init",
+    "keys",
     "looking",
     "measure",
     "mending",
     "models",
     "run",
+    "serve",
     "story",
     "torture",
 ]

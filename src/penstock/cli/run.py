@@ -143,15 +143,14 @@ async def _for_ever(project: Project, runtime: EmbeddedRuntime, *, show: bool) -
 
     server = project.settings.server
     async with serve(
-        project.meters,
+        project.application(),
         host=server.host,
         port=server.port,
-        problems=project.problems,
         mounted=runtime.receivers(),
     ) as address:
         if show:
             console.print(
-                f"[bold]{project.settings.project}[/] is running, metrics and health at "
+                f"[bold]{project.settings.project}[/] is running, API, metrics and health at "
                 f"{address}; Ctrl-C stops it"
             )
         try:

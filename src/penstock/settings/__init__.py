@@ -15,7 +15,7 @@ from penstock.settings.amazon import (
     KinesisSettings,
     ObjectsSettings,
 )
-from penstock.settings.base import Duration, Name, Section, typed
+from penstock.settings.base import Duration, Name, Section, Size, typed
 from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
 from penstock.settings.kinds import SourceSettings
 from penstock.settings.log import (
@@ -221,11 +221,18 @@ class RunSettings(Section):
 
 
 class ServerSettings(Section):
-    """The HTTP endpoint of ``penstock run``: health and metrics."""
+    """The HTTP endpoint of ``penstock run`` and ``penstock serve``: the API, health and metrics."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8321, ge=0, le=65535)
     """0 picks a free one."""
+    hosts: tuple[str, ...] = ()
+    """Names under which the server is reached beside those of this machine; ``*`` is any, which is
+    the rule where ``host`` is not an address of this machine alone."""
+    origins: tuple[str, ...] = ()
+    """Web pages that may call the API from a browser: ``https://app.example.com``."""
+    max_body: Size = 4_000_000
+    """The largest request, in bytes or as ``4 MB``."""
 
 
 class Settings(Section):

@@ -13,6 +13,7 @@ from penstock.wiring.models import (
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.sources import row_views, source
 from penstock.wiring.stores import (
+    api_keys,
     consumers,
     embedded_postgres,
     followers,
@@ -28,6 +29,7 @@ from penstock.wiring.workers import group
 __all__ = [
     "Course",
     "answerer",
+    "api_keys",
     "consumers",
     "courses",
     "declared_permissions",

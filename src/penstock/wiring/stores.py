@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from penstock.database.embedded import EmbeddedPostgres
     from penstock.log.base import Consumers, Log
     from penstock.stores.chunk_index import ChunkIndex
+    from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
@@ -148,3 +149,10 @@ def publishing(settings: Settings, store: PostgresStore) -> PublishingStore[Post
             for name, chosen in settings.publish.items()
         },
     )
+
+
+def api_keys(pool: AsyncConnectionPool[Any]) -> KeyStore:
+    """Where the keys of applications are kept."""
+    from penstock.stores.postgres.api_keys import PostgresKeys
+
+    return PostgresKeys(pool)

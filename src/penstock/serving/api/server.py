@@ -1,24 +1,16 @@
-"""The HTTP endpoint of ``penstock run``: ``/healthz``, ``/readyz`` and ``/metrics``."""
+"""The HTTP server of ``penstock run`` and ``penstock serve``."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import uvicorn
-from fastapi import FastAPI, Response
 
 from penstock.errors import ConfigError
-from penstock.serving.api.metrics import CONTENT_TYPE, render
-from penstock.telemetry import Meters
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Scope]]
-Send: TypeAlias = Callable[[Scope], Awaitable[None]]
-Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+from penstock.serving.api.guard import Application, Receive, Scope, Send
 
 
 class _Mounted:
@@ -42,31 +34,14 @@ class _Mounted:
 
 @contextlib.asynccontextmanager
 async def serve(
-    meters: Meters,
+    api: Application,
     *,
     host: str,
     port: int,
-    problems: Callable[[], list[str]],
     mounted: Mapping[str, Application] | None = None,
 ) -> AsyncIterator[str]:
-    """Serve while the block runs; yields the address. ``problems`` says why it is not ready;
-    ``mounted`` are applications by the path at and below which they answer."""
-    api = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
-
-    @api.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @api.get("/readyz")
-    async def readyz(response: Response) -> dict[str, object]:
-        found = problems()
-        response.status_code = 503 if found else 200
-        return {"ready": not found, "problems": found}
-
-    @api.get("/metrics")
-    async def metrics() -> Response:
-        return Response(render(meters), media_type=CONTENT_TYPE)
-
+    """Serve an application while the block runs; yields the address. ``mounted`` are others by the
+    path at and below which they answer."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -75,7 +50,7 @@ async def serve(
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"expected {host}:{port} to be free for health and metrics, got: {error}; stop what "
+            f"expected {host}:{port} to be free for the API, got: {error}; stop what "
             "uses it, or set server.port (0 picks a free one)"
         ) from error
     served = _Mounted(api, mounted or {})

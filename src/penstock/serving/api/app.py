@@ -1,0 +1,55 @@
+"""The API as one application: its routes, who may call them, and how it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from fastapi import FastAPI, Response
+
+from penstock.serving.api import asking, openai, problems
+from penstock.serving.api.access import OPEN, Doorkeeper, policies
+from penstock.serving.api.guard import Application, Guard
+from penstock.serving.api.metrics import CONTENT_TYPE, render
+from penstock.serving.api.services import Services
+from penstock.telemetry import Meters
+
+MAX_BODY = 4_000_000
+"""Bytes of a request."""
+
+
+def build(
+    meters: Meters,
+    problems_now: Callable[[], list[str]],
+    services: Services | None = None,
+    *,
+    hosts: Collection[str] = (),
+    origins: Collection[str] = (),
+    most_bytes: int = MAX_BODY,
+) -> Application:
+    """Health and metrics, and with ``services`` all the rest."""
+    app = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
+    _health(app, meters, problems_now)
+    if services is not None:
+        app.state.services = services
+        app.state.doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant)
+        for router in (asking.router, openai.router):
+            app.include_router(router)
+    problems.install(app)
+    policies(app)
+    return Guard(app, hosts=hosts, origins=origins, most_bytes=most_bytes)
+
+
+def _health(app: FastAPI, meters: Meters, problems_now: Callable[[], list[str]]) -> None:
+    @app.get("/healthz", dependencies=[OPEN])
+    async def healthz() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", dependencies=[OPEN])
+    async def readyz(response: Response) -> dict[str, object]:
+        found = problems_now()
+        response.status_code = 503 if found else 200
+        return {"ready": not found, "problems": found}
+
+    @app.get("/metrics", dependencies=[OPEN])
+    async def metrics() -> Response:
+        return Response(render(meters), media_type=CONTENT_TYPE)

@@ -1,0 +1,102 @@
+"""Penstock's own routes: contexts, searches, answers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from penstock.serving.answer import Answer
+from penstock.serving.api.access import Asking
+from penstock.serving.api.problems import problem_of
+from penstock.serving.api.services import Services
+from penstock.serving.api.shapes import AnswerRequest, ContextRequest
+from penstock.serving.context import Context
+
+router = APIRouter()
+
+
+def services(request: Request) -> Services:
+    """What this application works with."""
+    found: Services = request.app.state.services
+    return found
+
+
+@router.post("/v1/context")
+async def context(request: Request, body: ContextRequest, caller: Asking) -> Response:
+    """What a model should be told about a question: passages and rows of one moment, with the age
+    of each source."""
+    return JSONResponse((await _context(request, body, caller)).to_dict())
+
+
+@router.post("/v1/search")
+async def search(request: Request, body: ContextRequest, caller: Asking) -> Response:
+    """Passages and rows in one list, best first."""
+    found = await _context(request, body, caller)
+    shown = found.to_dict()
+    by_place = {
+        **{id(item): part for item, part in zip(found.passages, shown["passages"], strict=True)},
+        **{id(item): part for item, part in zip(found.rows, shown["rows"], strict=True)},
+    }
+    results = [
+        {"kind": "row" if "values" in by_place[id(item)] else "passage", **by_place[id(item)]}
+        for item in found.items
+    ]
+    return JSONResponse(
+        {"taken_at": shown["taken_at"], "sources": shown["sources"], "results": results}
+    )
+
+
+@router.post("/v1/answer")
+async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Response:
+    """An answer with citations, or an honest "not in here". With ``stream``: server-sent events
+    ``text`` as it comes, and ``answer`` at the end."""
+    has = services(request)
+    pieces = has.answerer().stream(
+        body.question, caller.principal, where=body.where.filter(), limit=has.passages
+    )
+    if body.stream:
+        first = await anext(pieces)  # what cannot be asked at all is told by the status
+        return StreamingResponse(_events(first, pieces), media_type="text/event-stream")
+    last = [piece async for piece in pieces][-1]
+    assert isinstance(last, Answer)
+    return JSONResponse(last.to_dict())
+
+
+async def _context(request: Request, body: ContextRequest, caller: Asking) -> Context:
+    return (
+        await services(request)
+        .contexts()
+        .context(
+            body.question,
+            caller.principal,
+            where=body.where.filter(),
+            limit=body.limit,
+            mode=body.mode,
+        )
+    )
+
+
+async def _events(first: str | Answer, rest: AsyncIterator[str | Answer]) -> AsyncIterator[bytes]:
+    try:
+        yield _event(first)
+        async for piece in rest:
+            yield _event(piece)
+    except Exception as error:  # noqa: BLE001 - the status is sent: whatever it is, it is told in the stream
+        problem = problem_of(error)
+        yield event("error", {"code": problem.code, "detail": problem.detail})
+
+
+def _event(piece: str | Answer) -> bytes:
+    if isinstance(piece, Answer):
+        return event("answer", piece.to_dict())
+    return event("text", {"text": piece})
+
+
+def event(name: str | None, data: Any) -> bytes:
+    """One server-sent event."""
+    head = b"" if name is None else b"event: " + name.encode() + b"\n"
+    return head + b"data: " + orjson.dumps(data) + b"\n\n"

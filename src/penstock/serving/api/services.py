@@ -1,0 +1,29 @@
+"""What the routes work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from penstock.clock import Clock
+from penstock.models.base import Embedder
+from penstock.serving.answer import Answerer
+from penstock.serving.context import ContextBuilder
+from penstock.stores.keys import KeyStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """A project as its API sees it. The functions give what is current: models may be changed."""
+
+    project: str
+    tenant: str
+    keys: KeyStore
+    clock: Clock
+    contexts: Callable[[], ContextBuilder]
+    answerer: Callable[[], Answerer]
+    embedder: Callable[[], Embedder]
+    sources: Mapping[str, str]
+    """The sources and their types."""
+    passages: int = 8
+    """How many passages and rows an answer may rest on."""

@@ -1,0 +1,149 @@
+"""Every route of the API, with every kind of caller: nobody gets further than the route says.
+
+The routes are those that the application has: a new one is walked without being named here.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from penstock.keys import ApiKey, Scope, mint
+from penstock.principals import Principal
+from penstock.project import Project, open_project
+from penstock.records import Microseconds
+from penstock.serving.api.access import policies
+from penstock.serving.api.guard import Guard
+from penstock.settings import Settings
+
+BODIES: Mapping[str, Any] = {
+    "/v1/context": {"question": "luggage"},
+    "/v1/search": {"question": "luggage"},
+    "/v1/answer": {"question": "luggage"},
+    "/v1/chat/completions": {
+        "model": "penstock",
+        "messages": [{"role": "user", "content": "luggage"}],
+    },
+    "/v1/embeddings": {"model": "penstock", "input": "luggage"},
+    "/v1/vector_stores/{store}/search": {"query": "luggage"},
+}
+OPEN_ROUTES = {"/healthz", "/readyz", "/metrics"}
+
+
+@pytest.fixture
+async def project(database_url: str, tmp_path: Path) -> AsyncIterator[Project]:
+    (tmp_path / "documents").mkdir()
+    settings = Settings.model_validate(
+        {
+            "project": "walk",
+            "database": database_url,
+            "knowledge": {"embedder": "constant"},
+            "sources": {"documents": {"type": "files", "path": str(tmp_path / "documents")}},
+        }
+    )
+    async with open_project(settings=settings) as opened:
+        yield opened
+
+
+def routes(project: Project) -> dict[tuple[str, str], Scope | None]:
+    guard = project.application()
+    assert isinstance(guard, Guard)
+    app: Any = guard._app
+    return policies(app)
+
+
+def client(project: Project, token: str | None, **headers: str) -> httpx2.AsyncClient:
+    authorization = {} if token is None else {"Authorization": f"Bearer {token}"}
+    return httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=project.application()),
+        base_url="http://localhost",
+        headers={**authorization, **headers},
+    )
+
+
+async def keep(project: Project, *scopes: Scope, **more: Any) -> tuple[str, ApiKey]:
+    token, minted = mint("walk", frozenset(scopes), project.clock.now())
+    key = replace(minted, **more)
+    await project.keys().add(key)
+    return token, key
+
+
+async def call(project: Project, token: str | None, method: str, path: str) -> int:
+    place = path.replace("{store}", "documents").replace("{model:path}", "penstock")
+    async with client(project, token) as caller:
+        answer = await caller.request(method, place, json=BODIES.get(path))
+    return answer.status_code
+
+
+async def test_g7_every_route_refuses_whoever_has_no_valid_key(project: Project) -> None:
+    """Nobody, nonsense, another's secret, expired, revoked, of another tenant: 401 or 403."""
+    now = project.clock.now()
+    valid, key = await keep(project, *Scope)
+    expired, _ = await keep(project, *Scope, expires_at=Microseconds(now + 1))
+    revoked, gone = await keep(project, *Scope)
+    assert await project.keys().revoke(project.settings.tenant, gone.id, now)
+    foreign, _ = await keep(project, *Scope, principal=Principal(tenant="other"))
+    forged = valid[: -len(secrets.token_hex(4))] + "aaaaaaaa"
+    walked = routes(project)
+    assert {path for (_, path), scope in walked.items() if scope is None} == OPEN_ROUTES
+    for (method, path), scope in walked.items():
+        statuses = {
+            name: await call(project, token, method, path)
+            for name, token in {
+                "nobody": None, "nonsense": "psk_x", "forged": forged, "expired": expired,
+                "revoked": revoked, "foreign": foreign, "valid": valid,
+            }.items()
+        }  # fmt: skip
+        if scope is None:
+            continue
+        assert statuses.pop("valid") == 200, (method, path)
+        assert statuses.pop("foreign") == 403, (method, path)
+        assert set(statuses.values()) == {401}, (method, path, statuses)
+    assert key.opens(valid, now)
+
+
+async def test_g7_every_route_asks_for_its_scope(project: Project) -> None:
+    """A key without it is told which one is missing."""
+    tokens = {scope: (await keep(project, scope))[0] for scope in Scope}
+    for (method, path), needed in routes(project).items():
+        for scope, token in tokens.items():
+            expected = 200 if needed is None or scope is needed else 403
+            status = await call(project, token, method, path)
+            assert status == expected or (needed is None and status in {200, 503}), (path, scope)
+
+
+async def test_pages_and_names_from_elsewhere_are_refused(project: Project) -> None:
+    """A page in a browser, and a name that was made to mean this machine, reach no route."""
+    token, _ = await keep(project, Scope.ASK)
+    for headers, status in (
+        ({"Host": "evil.example"}, 421),
+        ({"Host": "localhost.evil.example:8321"}, 421),
+        ({"Host": "127.0.0.1:8321"}, 200),
+        ({"Host": "[::1]:8321"}, 200),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ):
+        async with client(project, token, **headers) as caller:
+            assert (await caller.get("/v1/models")).status_code == status, headers
+
+
+def test_a_route_without_a_policy_is_not_served() -> None:
+    """Neither one that forgets it, nor what is no route of ours."""
+    app, router = FastAPI(openapi_url=None, docs_url=None, redoc_url=None), APIRouter()
+
+    @router.get("/v1/secrets")
+    async def secrets_() -> str:
+        return "all of them"
+
+    app.include_router(router)
+    with pytest.raises(RuntimeError, match="/v1/secrets to say once who may call it"):
+        policies(app)
+    with pytest.raises(TypeError, match="expected routes that say who may call them"):
+        policies(FastAPI())
