@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from penstock import DEFAULT_FILE, wiring
+from penstock import DEFAULT_FILE, __version__, wiring
 from penstock.clock import Clock, SystemClock
 from penstock.config import read_settings
 from penstock.database.connect import open_pool, session_name
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
     from penstock.serving.api.guard import Application
+    from penstock.serving.api.services import Services
     from penstock.serving.reranking import Reranker
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.model_registry import PostgresModels
@@ -250,29 +251,37 @@ class Project:
         """The keys of applications."""
         return wiring.api_keys(self.pool)
 
-    def application(self) -> Application:
-        """The API, as a server takes it."""
-        from penstock.serving.api.app import build
-        from penstock.serving.api.guard import is_loopback
+    def services(self) -> Services:
+        """What an API works with."""
         from penstock.serving.api.services import Services
+        from penstock.serving.documents import DocumentReader
 
-        settings, server = self.settings, self.settings.server
-        services = Services(
+        settings = self.settings
+        return Services(
             project=settings.project,
+            version=__version__,
             tenant=settings.tenant,
             keys=self.keys(),
             clock=self.clock,
             contexts=self.contexts,
             answerer=self.answerer,
             embedder=self.embedder,
+            documents=DocumentReader(self.snapshots),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
         )
+
+    def application(self) -> Application:
+        """The API, as a server takes it."""
+        from penstock.serving.api.app import build
+        from penstock.serving.api.guard import is_loopback
+
+        server = self.settings.server
         hosts = server.hosts or (() if is_loopback(server.host) else ("*",))
         return build(
             self.meters,
             self.problems,
-            services,
+            self.services(),
             hosts=hosts,
             origins=server.origins,
             most_bytes=server.max_body,

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
 from tests.acceptance.conftest import Home
 
 POLICY = """# Cancellation
@@ -153,6 +157,44 @@ def test_answers_and_searches_over_plain_http(served: Served) -> None:
         assert found["results"][0]["kind"] == "passage"
         only = {"question": "luggage", "where": {"path": "nothing/*"}}
         assert client.post("/v1/search", json=only).json()["results"] == []
+
+
+async def _walk(client: Client) -> dict[str, Any]:
+    """What an assistant does: find, read, ask."""
+    async with client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert set(tools) == {"search", "fetch", "ask"}
+        assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools.values())
+        found = await client.call_tool("search", {"query": "the pilot Amelia's salary, luggage"})
+        assert found.structured_content is not None
+        results = found.structured_content["results"]
+        read = await client.call_tool("fetch", {"id": results[0]["id"]})
+        answered = await client.call_tool("ask", {"question": CANCEL})
+        missing = await client.call_tool("fetch", {"id": "documents/nothing.md"})
+        assert missing.is_error
+        assert read.structured_content is not None
+        assert answered.structured_content is not None
+        return {
+            "found": {result["url"] for result in results},
+            "read": read.structured_content,
+            "answered": answered.structured_content,
+        }
+
+
+async def test_the_official_mcp_client_finds_reads_and_asks(served: Served) -> None:
+    """Over standard input and output as a user, and over HTTP with a key."""
+    arguments = ["-m", "penstock", "mcp", "--as", "ada", "-f", str(served.home.file)]
+    local = await _walk(Client(StdioServerParameters(command=sys.executable, args=arguments)))
+    assert "penstock://documents/hr/salaries.md" in local["found"]
+    assert "24 hours before departure" in local["answered"]["text"]
+    assert local["read"]["text"] in (POLICY.strip(), SECRET.strip())
+    async with httpx2.AsyncClient(
+        headers={"Authorization": f"Bearer {served.key()}"}, trust_env=False
+    ) as http:
+        transport = streamable_http_client(f"{served.address}/mcp", http_client=http)
+        remote = await _walk(Client(transport))
+    assert remote["found"] == {"penstock://documents/policy.md"}
+    assert remote["read"]["text"] == POLICY.strip()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Response
 from penstock.serving.api import asking, openai, problems
 from penstock.serving.api.access import OPEN, Doorkeeper, policies
 from penstock.serving.api.guard import Application, Guard
+from penstock.serving.api.mcp import with_mcp
 from penstock.serving.api.metrics import CONTENT_TYPE, render
 from penstock.serving.api.services import Services
 from penstock.telemetry import Meters
@@ -29,14 +30,17 @@ def build(
     """Health and metrics, and with ``services`` all the rest."""
     app = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
     _health(app, meters, problems_now)
+    served: Application = app
     if services is not None:
+        doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant)
         app.state.services = services
-        app.state.doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant)
+        app.state.doorkeeper = doorkeeper
         for router in (asking.router, openai.router):
             app.include_router(router)
+        served = with_mcp(app, services, doorkeeper)
     problems.install(app)
     policies(app)
-    return Guard(app, hosts=hosts, origins=origins, most_bytes=most_bytes)
+    return Guard(served, hosts=hosts, origins=origins, most_bytes=most_bytes)
 
 
 def _health(app: FastAPI, meters: Meters, problems_now: Callable[[], list[str]]) -> None:

@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking
-from penstock.serving.api.problems import problem_of
+from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.shapes import AnswerRequest, ContextRequest
 from penstock.serving.context import Context
+from penstock.serving.documents import shown
 
 router = APIRouter()
 
@@ -36,18 +37,32 @@ async def context(request: Request, body: ContextRequest, caller: Asking) -> Res
 async def search(request: Request, body: ContextRequest, caller: Asking) -> Response:
     """Passages and rows in one list, best first."""
     found = await _context(request, body, caller)
-    shown = found.to_dict()
+    said = found.to_dict()
     by_place = {
-        **{id(item): part for item, part in zip(found.passages, shown["passages"], strict=True)},
-        **{id(item): part for item, part in zip(found.rows, shown["rows"], strict=True)},
+        **{id(item): part for item, part in zip(found.passages, said["passages"], strict=True)},
+        **{id(item): part for item, part in zip(found.rows, said["rows"], strict=True)},
     }
     results = [
         {"kind": "row" if "values" in by_place[id(item)] else "passage", **by_place[id(item)]}
         for item in found.items
     ]
     return JSONResponse(
-        {"taken_at": shown["taken_at"], "sources": shown["sources"], "results": results}
+        {"taken_at": said["taken_at"], "sources": said["sources"], "results": results}
     )
+
+
+@router.get("/v1/documents/{source}/{key:path}")
+async def document(request: Request, source: str, key: str, caller: Asking) -> Response:
+    """A whole document, or the text of a searched row."""
+    found = await services(request).documents.read(source, key, caller.principal)
+    if found is None:
+        raise ProblemError(
+            404,
+            "not_found",
+            f"expected a document that this key may see, found none called {key[:200]!r} in "
+            f"{source[:100]!r}",
+        )
+    return JSONResponse(shown(found))
 
 
 @router.post("/v1/answer")

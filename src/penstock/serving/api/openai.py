@@ -13,19 +13,19 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
-from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from penstock.models.base import serving
-from penstock.serving.answer import Answer, Citation
+from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking, Caller, Embedding
 from penstock.serving.api.asking import event, services
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.shapes import ChatRequest, EmbeddingsRequest, StoreSearchRequest
+from penstock.serving.mcp import address
 from penstock.serving.values import iso
 from penstock.stores.base import Filter, Passage
 
@@ -205,11 +205,6 @@ async def _chained(
         yield piece
 
 
-def address(citation: Citation) -> str:
-    """What a citation is about, as an address."""
-    return f"penstock://{quote(citation.source)}/{quote(citation.key)}"
-
-
 def citation_marks(answer: Answer) -> list[dict[str, Any]]:
     """The marks of an answer's text, each with what it cites."""
     by_number = {str(citation.number): citation for citation in answer.citations}
@@ -217,7 +212,7 @@ def citation_marks(answer: Answer) -> list[dict[str, Any]]:
         {
             "type": "url_citation",
             "url_citation": {
-                "url": address(by_number[mark[1]]),
+                "url": address(by_number[mark[1]].source, by_number[mark[1]].key),
                 "title": by_number[mark[1]].title,
                 "start_index": mark.start(),
                 "end_index": mark.end(),

@@ -54,7 +54,7 @@ async def serve(
             "uses it, or set server.port (0 picks a free one)"
         ) from error
     served = _Mounted(api, mounted or {})
-    config = uvicorn.Config(served, log_level="critical", access_log=False, lifespan="off")
+    config = uvicorn.Config(served, log_level="critical", access_log=False, lifespan="auto")
 
     class Server(uvicorn.Server):
         """Leaves signals to the program around it."""

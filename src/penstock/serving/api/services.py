@@ -9,6 +9,7 @@ from penstock.clock import Clock
 from penstock.models.base import Embedder
 from penstock.serving.answer import Answerer
 from penstock.serving.context import ContextBuilder
+from penstock.serving.documents import DocumentReader
 from penstock.stores.keys import KeyStore
 
 
@@ -17,12 +18,15 @@ class Services:
     """A project as its API sees it. The functions give what is current: models may be changed."""
 
     project: str
+    version: str
+    """Ours."""
     tenant: str
     keys: KeyStore
     clock: Clock
     contexts: Callable[[], ContextBuilder]
     answerer: Callable[[], Answerer]
     embedder: Callable[[], Embedder]
+    documents: DocumentReader
     sources: Mapping[str, str]
     """The sources and their types."""
     passages: int = 8

@@ -30,6 +30,7 @@ from penstock.stores.base import (
     SourceAge,
     Vectors,
 )
+from penstock.stores.documents import StoredDocument
 from penstock.stores.postgres.candidates import Candidates, Model, Scores
 from penstock.stores.postgres.lexical import AUTO, DEFAULT, analyse_question, analyser
 from penstock.stores.postgres.live_rows import read_rows
@@ -92,6 +93,14 @@ JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
 CROSS JOIN LATERAL (SELECT array_position(d.layout, c.chunk_id)) p (place)
 WHERE p.place IS NOT NULL {permitted}
 ORDER BY c.place
+"""
+_DOCUMENT = """
+SELECT d.source, d.key, d.title, coalesce(t.text, ''), d.position, d.committed_at, d.metadata,
+       CASE WHEN d.stream IS NULL THEN 'document' ELSE 'row' END
+FROM penstock.documents d CROSS JOIN LATERAL (
+    SELECT string_agg(p.text, E'\n\n' ORDER BY p.place)
+    FROM penstock.passages(d.layout) p) t (text)
+WHERE d.source = %(source)s AND d.key = %(key)s AND d.deleted_at IS NULL {permitted}
 """
 # A source is as old as its slowest consumer. A first load has a topic of its own, SOURCE.bulk:
 # once that is processed to its end it says nothing about the source's age any more. What is
@@ -302,6 +311,17 @@ class PostgresSnapshot:
             prepare=True,
         )
         return [Passage(*row) for row in await cursor.fetchall()]
+
+    async def document(self, source: str, key: str) -> StoredDocument | None:
+        """See `penstock.stores.documents.DocumentSnapshot`."""
+        permitted = await self._may()
+        cursor = await self._connection.execute(
+            sql.SQL(_DOCUMENT).format(permitted=permitted.condition),
+            {"source": source, "key": key, **permitted.values},
+            prepare=True,
+        )
+        row = await cursor.fetchone()
+        return None if row is None else StoredDocument(*row)
 
     async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
         return await read_rows(self._connection, wanted)

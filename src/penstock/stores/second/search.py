@@ -26,6 +26,7 @@ from penstock.stores.base import (
     SourceAge,
     Vectors,
 )
+from penstock.stores.documents import StoredDocument
 from penstock.stores.postgres.search import PostgresSnapshot, PostgresSnapshotStore
 from penstock.stores.second.following import Follower
 
@@ -114,6 +115,9 @@ class FollowedSnapshot:
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
         return await self._inner.passages(chunks)
+
+    async def document(self, source: str, key: str) -> StoredDocument | None:
+        return await self._inner.document(source, key)
 
     async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
         return await self._inner.rows(wanted)
