@@ -1,5 +1,5 @@
-"""sentence-transformers and OpenVINO on the same weights, for bench/embed.py, which starts this with
-the interpreter of an environment that has torch, sentence-transformers, openvino and nncf.
+"""sentence-transformers and OpenVINO on the same weights, for bench/embed.py, which starts this
+with the interpreter of an environment that has torch, sentence-transformers, openvino and nncf.
 
     python bench/peer_embedders.py MODEL_FOLDER TEXTS.json
 
@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,8 +89,7 @@ def openvino(model: Any, texts: list[str]) -> dict[str, Embed]:
 def main() -> None:
     """Make what can be made, then measure what is asked for."""
     folder, path = sys.argv[1:3]
-    with open(path, encoding="utf-8") as file:
-        texts: list[str] = json.load(file)
+    texts: list[str] = json.loads(Path(path).read_text(encoding="utf-8"))
     answers, sys.stdout = sys.stdout, sys.stderr  # libraries print what they like
     model, plain = sentence_transformers(folder)
     engines: dict[str, Embed] = {"sentence-transformers fp32": plain}
