@@ -76,7 +76,8 @@ class Analyser:
     def __init__(self, language: str = "english") -> None:
         self.language = language
         self._stop = _STOP_WORDS.get(language, frozenset())
-        self._stemmer = Stemmer.Stemmer(language) if language in Stemmer.algorithms() else None
+        self._stemmer = Stemmer.Stemmer(language, 0) if language in Stemmer.algorithms() else None
+        # The stemmer's own cache is switched off (0): every word comes to it once.
         # A word's terms, separated by spaces: none for a stop word, several for unspaced scripts.
         self._stems: dict[str, str] = {}
         self._characters = 0
@@ -108,13 +109,25 @@ class Analyser:
             if self._characters > _CACHED_CHARACTERS:
                 # A new dict: another thread may be in the middle of reading the old one.
                 learnt, self._characters = {}, 0
-            for word in words:
-                if word not in learnt:
+            new = [word for word in dict.fromkeys(words) if word not in learnt]
+            plain = [word for word in new if word.isascii() and len(word) <= LONGEST_WORD]
+            found = dict(zip(plain, self._stemmed(plain), strict=True))
+            for word in new:
+                if word not in found:
                     terms = _split(word) if not word.isascii() else [word]
-                    learnt[word] = " ".join(self._stem(term) for term in terms)
-                    self._characters += len(word) + len(learnt[word])
+                    found[word] = " ".join(self._stem(term) for term in terms)
+            self._characters += sum(map(len, found)) + sum(map(len, found.values()))
+            learnt.update(found)
             self._stems = learnt
             return learnt
+
+    def _stemmed(self, words: Sequence[str]) -> Sequence[str]:
+        """As `_stem`, of many ASCII words that are not too long."""
+        stems = self._stemmer.stemWords(words) if self._stemmer else words
+        if not "".join(stems).isascii():
+            return [self._stem(word) for word in words]
+        stop = self._stop
+        return ["" if word in stop else stem for word, stem in zip(words, stems, strict=True)]
 
     def _stem(self, word: str) -> str:
         if word in self._stop:
