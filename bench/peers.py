@@ -35,6 +35,7 @@ import psutil
 from penstock.bench.report import Report
 from penstock.bench.waiting import until
 from penstock.bench.world import document, scalar, scratch_folder
+from penstock.cli.app import spare_collector
 from penstock.config import parse_settings
 from penstock.database.connect import connect
 from penstock.database.embedded import EmbeddedPostgres
@@ -182,6 +183,7 @@ async def rounds(wanted: argparse.Namespace, scratch: Path) -> dict[str, list[Lo
     write_corpus(folder, wanted.files, wanted.texts)
     write_corpus(small, 20, wanted.texts)
     await ours(small, scratch / "warm", 20, wanted.model, SAME)
+    spare_collector()  # as the program does when it starts
     found: dict[str, list[Load]] = {}
     for turn in range(wanted.rounds):
         for name, chunks in (("same chunks", SAME), ("default chunks", "{}")):
