@@ -123,6 +123,31 @@ async def test_g7_a_declared_source_without_lists_shows_nothing(world: World) ->
     assert await world.seen() == {"a", "b/c", "later"}, "a project without permissions is open"
 
 
+async def test_g7_documents_of_one_commit_have_each_its_own_list(world: World) -> None:
+    """Lists that versions carry themselves, several in one commit, beside a source with a rule."""
+    carried: dict[str, tuple[list[str] | None, list[str]]] = {
+        "for all": (None, []),
+        "for ada": (["user:ada"], []),
+        "ada's too": (["user:ada"], []),
+        "not for eve": (None, ["user:eve"]),
+        "for nobody": ([], []),
+        "ada, not staff": (["user:ada"], ["group:staff"]),
+    }
+    docs = [
+        Doc(f"{source} {key}", f"the river at {source} {key}", source, allow=allow, deny=deny)
+        for source in ("free", "docs")
+        for key, (allow, deny) in carried.items()
+    ]
+    await world.declare(Declared([DOCS_BY_ENTRIES]))
+    await world.say("docs for ada", allow=["user:eve"])
+    await store(world.writer, replacing(*docs))
+    assert await world.seen() == {"free for all", "free not for eve"}
+    assert await world.seen("eve") == {"free for all", "docs for ada"}
+    ada = {"free for all", "free for ada", "free ada's too", "free not for eve"}
+    assert await world.seen("ada") == {*ada, "free ada, not staff"}
+    assert await world.seen("ada", "staff") == ada
+
+
 async def test_g7_lists_apply_to_documents_that_come_before_and_after(world: World) -> None:
     """A list arrives before its document or after it; the nearest list counts; folders inherit."""
     await world.declare()

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from penstock.errors import BadRecordError, FatalError
-from penstock.models.lanes import Lane
+from penstock.models.lanes import Lane, Lanes
 
 
 async def test_results_are_in_order() -> None:
@@ -45,6 +45,32 @@ async def test_jobs_take_turns() -> None:
     finally:
         lane.close()
     assert done.index("short") <= 16
+
+
+async def test_nobody_waits_for_a_load() -> None:
+    """While every thread of a load is stuck in a text, questions and live changes are answered."""
+    held, stuck = threading.Event(), threading.Semaphore(0)
+
+    def work(text: str) -> str:
+        if text == "load":
+            stuck.release()
+            held.wait(10)
+        return text
+
+    lanes = Lanes(work, threads=2)
+    load = asyncio.ensure_future(lanes.map(["load"] * 50, "bulk"))
+    try:
+        for _ in range(2):
+            assert await asyncio.to_thread(stuck.acquire, timeout=10)
+        async with asyncio.timeout(5):
+            assert await lanes.map(["question"], "query") == ["question"]
+            assert await lanes.map(["change"] * 3, "live") == ["change"] * 3
+        assert not load.done()
+        held.set()
+        assert len(await load) == 50
+    finally:
+        held.set()
+        await asyncio.to_thread(lanes.close)
 
 
 async def test_an_error_reaches_its_caller_only() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -76,3 +78,14 @@ def test_tokens_weigh_what_their_word_weighs() -> None:
     assert weights.tolist() == pytest.approx([0, 0.1 / 4.2, 2 / 4.2, 2 / 4.2, 0.1 / 4.2, 0])
     nothing = token_weights(QuestionTokens(np.zeros((2, 96), np.float32), [(0, 0)] * 2), [], 2.0)
     assert nothing.tolist() == [0, 0]
+
+
+def test_packing_occupies_the_calling_thread_alone() -> None:
+    """A load packs in every thread of its own; a library's threads would spin beside them."""
+    text, tokens = hidden(120), np.full(120, 20_000)
+    head().pack(text, tokens)
+    everybody, mine = time.process_time(), time.thread_time()
+    for _ in range(150):
+        head().pack(text, tokens)
+    mine = time.thread_time() - mine
+    assert time.process_time() - everybody - mine < 0.2 * mine + 0.03

@@ -121,6 +121,29 @@ async def test_a_question_overtakes_a_load(int8: MiniLMEmbedder) -> None:
     assert len(await load) == len(texts)
 
 
+async def test_nobody_waits_for_a_load(int8: MiniLMEmbedder) -> None:
+    """While the threads of a load are stuck in the model, others have their vectors."""
+    await int8.embed(["first"], priority="query")
+    session, held = int8._session, threading.Event()
+
+    class Stuck:
+        def run(self, *given: Any) -> Any:
+            if threading.current_thread().name.startswith("penstock-bulk"):
+                held.wait(10)
+            return session.run(*given)
+
+    int8._session = Stuck()
+    load = asyncio.ensure_future(int8.embed([SENTENCES[1]] * 40, priority="bulk"))
+    try:
+        async with asyncio.timeout(5):
+            await int8.embed(["a question"], priority="query")
+            await int8.embed(["a change", "another"], priority="live")
+        assert not load.done()
+    finally:
+        held.set()
+    assert len(await load) == 40
+
+
 async def test_a_cancelled_load_stops(int8: MiniLMEmbedder) -> None:
     """What nobody waits for is not computed: closing after a cancelled load is quick."""
     texts = [f"{SENTENCES[1]} Number {i}." for i in range(20_000)]

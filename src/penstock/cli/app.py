@@ -96,6 +96,12 @@ def configure_events(*, verbose: bool) -> None:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 
+def spare_collector() -> None:
+    """What is loaded by now stays: the garbage collector need not look at it again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; Ctrl-C and SIGTERM cancel it, so that it ends in order."""
     import signal
@@ -116,9 +122,7 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
             else:
                 os._exit(INTERRUPTED)
 
-        # What is loaded by now stays: the collector need not look at it again and again.
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
+        spare_collector()
         for name in ("SIGINT", "SIGTERM"):
             loop.add_signal_handler(getattr(signal, name), stop)
         try:

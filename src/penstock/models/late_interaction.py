@@ -30,6 +30,10 @@ PLAIN: Final = 0.05
 RANGE: Final = 2.7
 """Four bits reach so many standard deviations of a number."""
 _LEVELS: Final = 8
+_ROWS: Final = 7
+"""So few rows at a time are multiplied in the calling thread (below 2**18 products). More of them
+OpenBLAS gives to threads of its own, which wait by spinning, one product of the process at a time:
+that cost a load more processor time than the model did."""
 
 
 class QuestionTokens(NamedTuple):
@@ -55,7 +59,12 @@ class Head:
 
     def project(self, hidden: Floats) -> Floats:
         """Tokens of the last layer, one per row, as vectors of length 1."""
-        return unit(np.matmul(unit(hidden) - self._middle, self._matrix, dtype=np.float32))
+        even = unit(hidden) - self._middle
+        turned = np.empty((len(even), self.dimensions), np.float32)
+        for start in range(0, len(even), _ROWS):
+            rows = slice(start, start + _ROWS)
+            np.matmul(even[rows], self._matrix, out=turned[rows])
+        return unit(turned)
 
     def pack(self, hidden: Floats, tokens: NDArray[np.int64]) -> bytes:
         """The tokens of a text that stand for something, as they are stored."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +42,7 @@ class RecentVectors:
         self._most = most
         self._about: RecentVectors | None = None
         self._known: OrderedDict[str, _Found] = OrderedDict()
-        self._coming: dict[str, tuple[int, asyncio.Future[Any]]] = {}
+        self._coming: dict[str, tuple[int, asyncio.Future[dict[str, _Found]]]] = {}
         self.name = inner.name
         self.dimensions = inner.dimensions
         self.max_tokens = inner.max_tokens
@@ -77,7 +76,7 @@ class RecentVectors:
     async def embed_tokens(self, texts: Sequence[str], *, priority: Priority = "live") -> Embedded:
         """As the model does; of a model that gives none, the tokens are empty."""
         rank = _RANK[priority]
-        waited: dict[str, asyncio.Future[Any]] = {}
+        waited: dict[str, asyncio.Future[dict[str, _Found]]] = {}
         found: dict[str, _Found] = {}
         missing: list[str] = []
         for text in dict.fromkeys(texts):
@@ -88,16 +87,19 @@ class RecentVectors:
             else:
                 missing.append(text)
         if missing:
-            found.update(await self._compute(missing, rank, priority))
+            made = await self._compute(missing, rank, priority)
+            if len(missing) == len(texts):
+                return made
+            found.update(_by_text(missing, made))
         lost: list[str] = []
         for text, future in waited.items():
             await asyncio.wait([future])
             if future.cancelled() or future.exception() is not None:
                 lost.append(text)  # the other caller failed: that is no reason to fail here
             else:
-                found[text] = future.result()
+                found[text] = future.result()[text]
         if lost:
-            found.update(await self._compute(lost, rank, priority))
+            found.update(_by_text(lost, await self._compute(lost, rank, priority)))
         vectors: Vectors = np.empty((len(texts), self.dimensions), np.float32)
         for place, text in enumerate(texts):
             vectors[place] = found[text][0]
@@ -109,33 +111,36 @@ class RecentVectors:
         """As the model does."""
         return await question_vectors(self._inner, texts, priority=priority)
 
-    async def _compute(self, texts: list[str], rank: int, priority: Priority) -> dict[str, _Found]:
-        loop = asyncio.get_running_loop()
-        futures: dict[str, asyncio.Future[Any]] = {text: loop.create_future() for text in texts}
-        for text, future in futures.items():
-            self._coming[text] = (rank, future)
+    async def _compute(self, texts: list[str], rank: int, priority: Priority) -> Embedded:
+        """The vectors of distinct texts that nobody computes; who wants one of them meanwhile waits
+        for all of them."""
+        future: asyncio.Future[dict[str, _Found]] = asyncio.get_running_loop().create_future()
+        coming = self._coming
+        coming.update(dict.fromkeys(texts, (rank, future)))
         try:
             if self._tokens is None:
                 vectors = await self._inner.embed(texts, priority=priority)
-                tokens: Sequence[bytes] = [b""] * len(texts)
+                made = Embedded(vectors, [b""] * len(texts))
             else:
-                vectors, tokens = await self._tokens.embed_tokens(texts, priority=priority)
-            found = dict(zip(texts, zip(vectors, tokens, strict=True), strict=True))
+                made = await self._tokens.embed_tokens(texts, priority=priority)
+            found = _by_text(texts, made)
         except BaseException:
-            for future in futures.values():
-                future.cancel()
+            future.cancel()
             raise
         finally:
-            for text, future in futures.items():
-                if self._coming.get(text, (0, None))[1] is future:
-                    del self._coming[text]
-        for text, one in found.items():
-            futures[text].set_result(one)
-            self._known[text] = one
+            for text in texts:  # one of a higher priority may have come in its place
+                if (there := coming.get(text)) is not None and there[1] is future:
+                    del coming[text]
+        future.set_result(found)
+        self._known.update(found)
         while len(self._known) > self._most:
             self._known.popitem(last=False)
-        return found
+        return made
 
     async def close(self) -> None:
         """Forget; the model itself is closed by who opened it."""
         self._known.clear()
+
+
+def _by_text(texts: Sequence[str], made: Embedded) -> dict[str, _Found]:
+    return dict(zip(texts, zip(made.vectors, made.tokens, strict=True), strict=True))

@@ -20,7 +20,14 @@ from penstock.errors import BadRecordError, FatalError
 from penstock.stores.base import ReplaceDocuments, Storage, Vectors, storage_of
 from penstock.stores.postgres.arrays import array_literal, bytes_literal, numbers_literal
 from penstock.stores.postgres.binary_rows import HEADER, TRAILER, chunk_rows, vector_rows
-from penstock.stores.postgres.lexical import ALGORITHMS, AUTO, Inverted, analyse, invert, pack_block
+from penstock.stores.postgres.lexical import (
+    ALGORITHMS,
+    AUTO,
+    Inverted,
+    analyse_all,
+    invert,
+    pack_block,
+)
 from penstock.stores.postgres.packed import bytes_of, packed_rows, sign_text
 from penstock.stores.postgres.replacement import NewChunk, Placed, what_is_read
 
@@ -291,14 +298,16 @@ class DocumentWriter:
         await refresh_tokens(self._connection, self._tenant, self._model, hashes, tokens)
 
     def _index(self, chunks: Sequence[NewChunk]) -> Inverted:
-        auto = self._language == AUTO
-        return invert(
-            [chunk.id for chunk in chunks],
-            [
-                analyse(chunk.text.embedded, chunk.language if auto else self._language)
-                for chunk in chunks
-            ],
-        )
+        by_language: dict[str, list[int]] = {}
+        for place, chunk in enumerate(chunks):
+            language = chunk.language if self._language == AUTO else self._language
+            by_language.setdefault(language, []).append(place)
+        terms: list[list[str]] = [[]] * len(chunks)
+        for language, places in by_language.items():
+            texts = [chunks[place].text.embedded for place in places]
+            for place, found in zip(places, analyse_all(texts, language), strict=True):
+                terms[place] = found
+        return invert([chunk.id for chunk in chunks], terms)
 
     async def _note_languages(self, chunks: Sequence[NewChunk]) -> None:
         """Questions are read in every language that there is."""

@@ -119,23 +119,40 @@ SELECT %(tenant)s, language FROM unnest(%(languages)s::text[]) language ORDER BY
 ON CONFLICT (tenant, language) DO NOTHING
 
 -- name: add_documents
+-- Where no rule speaks of a source's documents, a document's list depends on what its version carries
+-- and on nothing else: it is found once for all that carry the same.
+WITH w AS MATERIALIZED (
+    SELECT * FROM unnest(
+        %(ids)s::bigint[], %(sources)s::text[], %(keys)s::text[], %(streams)s::text[],
+        %(row_keys)s::jsonb[], %(titles)s::text[], %(media_types)s::text[],
+        %(content_hashes)s::text[], %(metadata)s::jsonb[], %(allow)s::text[], %(deny)s::text[],
+        %(positions)s::text[], %(committed)s::bigint[], %(deleted)s::bool[],
+        %(layouts)s::text[], %(starts)s::text[], %(ends)s::text[])
+     w (id, source, key, stream, row_key, title, media_type, content_hash, metadata, allow, deny,
+        position, committed_at, deleted, layout, starts, ends)
+), settled AS MATERIALIZED (
+    SELECT g.source, g.stream, g.allow, g.deny,
+           penstock.list_of(%(tenant)s, nullif(g.allow, '')::text[], g.deny::text[]) AS list_id
+    FROM (SELECT DISTINCT w.source, coalesce(w.stream, '') AS stream,
+                 coalesce(w.allow, '') AS allow, w.deny FROM w) g
+    CROSS JOIN LATERAL (
+        SELECT penstock.rule_of(%(tenant)s, g.source, nullif(g.stream, '')) AS rule OFFSET 0) r
+    WHERE r.rule IS NULL OR r.rule ->> 'kind' = 'open'
+)
 INSERT INTO penstock.documents
     (id, tenant, source, key, stream, row_key, title, media_type, content_hash, metadata, list_id,
      position, committed_at, deleted_at, layout, starts, ends)
 SELECT w.id, %(tenant)s, w.source, w.key, w.stream, w.row_key, w.title, w.media_type,
        w.content_hash, w.metadata,
-       penstock.list_for(%(tenant)s, w.source, w.stream, w.key, w.metadata, w.allow::text[],
-                         w.deny::text[]),
+       coalesce(s.list_id,
+                penstock.list_for(%(tenant)s, w.source, w.stream, w.key, w.metadata,
+                                  w.allow::text[], w.deny::text[])),
        w.position, w.committed_at,
        CASE WHEN w.deleted THEN clock_timestamp() END,
        w.layout::bigint[], w.starts::int[], w.ends::int[]
-FROM unnest(%(ids)s::bigint[], %(sources)s::text[], %(keys)s::text[], %(streams)s::text[],
-            %(row_keys)s::jsonb[], %(titles)s::text[], %(media_types)s::text[],
-            %(content_hashes)s::text[], %(metadata)s::jsonb[], %(allow)s::text[], %(deny)s::text[],
-            %(positions)s::text[], %(committed)s::bigint[], %(deleted)s::bool[],
-            %(layouts)s::text[], %(starts)s::text[], %(ends)s::text[])
-     w (id, source, key, stream, row_key, title, media_type, content_hash, metadata, allow, deny,
-        position, committed_at, deleted, layout, starts, ends)
+FROM w LEFT JOIN settled s
+  ON s.source = w.source AND s.stream = coalesce(w.stream, '') AND s.allow = coalesce(w.allow, '')
+ AND s.deny = w.deny
 
 -- name: change_documents
 UPDATE penstock.documents d

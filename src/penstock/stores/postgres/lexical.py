@@ -12,7 +12,7 @@ import re
 import struct
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain, pairwise, repeat
 from typing import Final, NamedTuple
@@ -76,7 +76,8 @@ class Analyser:
     def __init__(self, language: str = "english") -> None:
         self.language = language
         self._stop = _STOP_WORDS.get(language, frozenset())
-        self._stemmer = Stemmer.Stemmer(language) if language in Stemmer.algorithms() else None
+        self._stemmer = Stemmer.Stemmer(language, 0) if language in Stemmer.algorithms() else None
+        # The stemmer's own cache is switched off (0): every word comes to it once.
         # A word's terms, separated by spaces: none for a stop word, several for unspaced scripts.
         self._stems: dict[str, str] = {}
         self._characters = 0
@@ -84,13 +85,25 @@ class Analyser:
 
     def terms(self, text: str) -> list[str]:
         """The terms of a text in reading order, repeated as often as they occur."""
-        words = text.encode("utf-8", "replace").translate(_FOLD).decode().split()
-        try:
-            found = list(map(self._stems.__getitem__, words))
-        except KeyError:
-            found = list(map(self._learn(words).__getitem__, words))
+        return self.terms_of([text])[0]
+
+    def terms_of(self, texts: Sequence[str]) -> list[list[str]]:
+        """The terms of each text; new words are learnt once for all of them."""
+        split = [
+            text.encode("utf-8", "replace").translate(_FOLD).decode().split() for text in texts
+        ]
+        stems = self._stems
+        words = set(chain.from_iterable(split))
+        if not words <= stems.keys():
+            stems = self._learn(words)
+        stem = stems.__getitem__
         # An ASCII word is one term or, if it is a stop word, none.
-        return list(filter(None, found)) if text.isascii() else " ".join(found).split()
+        return [
+            list(filter(None, map(stem, found)))
+            if text.isascii()
+            else " ".join(map(stem, found)).split()
+            for text, found in zip(texts, split, strict=True)
+        ]
 
     def places(self, text: str) -> list[tuple[int, int, list[str]]]:
         """Each word of a text that has terms: where it starts and ends, and its terms."""
@@ -101,20 +114,32 @@ class Analyser:
                 found.append((match.start(), match.end(), terms))
         return found
 
-    def _learn(self, words: Iterable[str]) -> dict[str, str]:
+    def _learn(self, words: Collection[str]) -> dict[str, str]:
         """Remember the stems of new words. A stemmer is not thread-safe, hence the lock."""
         with self._lock:
             learnt = self._stems
             if self._characters > _CACHED_CHARACTERS:
                 # A new dict: another thread may be in the middle of reading the old one.
                 learnt, self._characters = {}, 0
-            for word in words:
-                if word not in learnt:
+            new = [word for word in words if word not in learnt]
+            plain = [word for word in new if word.isascii() and len(word) <= LONGEST_WORD]
+            found = dict(zip(plain, self._stemmed(plain), strict=True))
+            for word in new:
+                if word not in found:
                     terms = _split(word) if not word.isascii() else [word]
-                    learnt[word] = " ".join(self._stem(term) for term in terms)
-                    self._characters += len(word) + len(learnt[word])
+                    found[word] = " ".join(self._stem(term) for term in terms)
+            self._characters += sum(map(len, found)) + sum(map(len, found.values()))
+            learnt.update(found)
             self._stems = learnt
             return learnt
+
+    def _stemmed(self, words: Sequence[str]) -> Sequence[str]:
+        """As `_stem`, of many ASCII words that are not too long."""
+        stems = self._stemmer.stemWords(words) if self._stemmer else words
+        if not "".join(stems).isascii():
+            return [self._stem(word) for word in words]
+        stop = self._stop
+        return ["" if word in stop else stem for word, stem in zip(words, stems, strict=True)]
 
     def _stem(self, word: str) -> str:
         if word in self._stop:
@@ -157,6 +182,12 @@ def analyse(text: str, language: str = "english") -> list[str]:
     """The terms of a text in reading order: lower case, without stop words, stemmed."""
     known = language in ALGORITHMS
     return analyser(language if known else DEFAULT).terms(text)
+
+
+def analyse_all(texts: Sequence[str], language: str = "english") -> list[list[str]]:
+    """As `analyse`, of many texts of one language."""
+    known = language in ALGORITHMS
+    return analyser(language if known else DEFAULT).terms_of(texts)
 
 
 def analyse_question(text: str, languages: Iterable[str]) -> list[str]:
