@@ -1,0 +1,96 @@
+"""The learned order of candidates: a plain score, and what some trees have to say about it.
+
+The plain score says how a passage was found, how well it matches word by word, and how like it is
+to the best of all candidates: where one stands out that changes nothing, where many answer it
+brings them together (Diaz, "Regularizing ad hoc retrieval scores", 2005). The trees read the
+numbers of `penstock.models.interaction` and move that score up or down, never further than
+`REACH`: what they learned on one kind of text cannot turn another kind upside down.
+
+Fitted by ``tools/train_ranking.py`` (gradient boosting for the order of lists: Burges, "From
+RankNet to LambdaRank to LambdaMART", 2010); stored as plain arrays, evaluated with numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.models.base import Candidate
+from penstock.models.interaction import COLUMNS, Asked, interaction
+
+Floats = NDArray[np.float32]
+
+FITTED: Final = Path(__file__).parent / "graphs" / "ranking.npz"
+REACH: Final = 0.4
+"""How far the trees move a score at most, of scores between 0 and 2."""
+LATE: Final = 4.0
+"""What a full match word by word counts, beside a cosine of 1 and a full match of words."""
+ALIKE: Final = 2.0
+"""What full likeness with the best counts."""
+MOST: Final = 2.0
+"""Scores lie between 0 and this, as they do before."""
+_FUSED, _NEAR, _ALIKE = (COLUMNS.index(name) for name in ("fused", "near_sharp", "alike"))
+
+
+def plain(features: Floats) -> Floats:
+    """The score before anything is learned."""
+    scores: Floats = features[:, _FUSED] + LATE * features[:, _NEAR] + ALIKE * features[:, _ALIKE]
+    return scores * np.float32(MOST / (2 + LATE + ALIKE))
+
+
+class Trees:
+    """A sum of decision trees. Of each node: the column that it looks at, up to which value one
+    goes on at the first of its two children (else at the second), and what it adds. A leaf's
+    children are itself, so that all trees are walked at once, as deep as the deepest."""
+
+    def __init__(self, stored: Any) -> None:
+        self._columns: NDArray[np.int64] = stored["columns"].astype(np.int64)
+        self._limits: Floats = stored["limits"].astype(np.float32)
+        self._children: NDArray[np.int64] = stored["children"].astype(np.int64)
+        self._values: Floats = stored["values"].astype(np.float32)
+        self._roots: NDArray[np.int64] = stored["roots"].astype(np.int64)
+        self._depth = int(stored["depth"])
+
+    def sums(self, features: Floats) -> Floats:
+        """What the trees add up to for each row."""
+        rows = np.arange(len(features))[:, None]
+        nodes = np.broadcast_to(self._roots, (len(features), len(self._roots)))
+        for _ in range(self._depth):
+            further = features[rows, self._columns[nodes]] > self._limits[nodes]
+            nodes = self._children[nodes, further.astype(np.int64)]
+        found: Floats = self._values[nodes].sum(axis=1)
+        return found
+
+
+class Ranking:
+    """Plain scores, moved by fitted trees. Only differences inside of a list are fitted: ``level``
+    is what the trees add to the best of a list on average, so that its score stays where it was."""
+
+    def __init__(self, file: Path = FITTED) -> None:
+        with np.load(file) as stored:
+            names = [str(name) for name in stored["names"]]
+            if names != list(COLUMNS):
+                raise ValueError(f"{file.name} was fitted on other columns: fit it again")
+            self._trees = Trees(stored)
+            self._level = float(stored["level"])
+
+    def scores(self, question: Asked, candidates: Sequence[Candidate]) -> Floats:
+        """How well each candidate answers, 0 to 2."""
+        return self.judge(interaction(question, candidates))
+
+    def judge(self, features: Floats) -> Floats:
+        """The scores of candidates whose features are known."""
+        moved = np.clip(self._trees.sums(features) - self._level, -REACH, REACH)
+        found: Floats = np.clip(plain(features) + moved, 0, MOST)
+        return found
+
+
+@cache
+def ranking() -> Ranking:
+    """The one that is shipped."""
+    return Ranking()
