@@ -34,7 +34,7 @@ from penstock.models.ranking import FITTED, plain
 from penstock.principals import Principal
 from penstock.project import Project
 from penstock.serving.retrieval import fuse
-from penstock.stores.base import Snapshot
+from penstock.stores.base import Passage, Snapshot
 
 DEPTH = 30
 STEEP = 32.0
@@ -64,20 +64,21 @@ class Asked(NamedTuple):
     features: NDArray[np.float32]
     right: NDArray[np.bool_]
     title: str
+    question: str = ""
+    answerable: bool | None = None
+    passages: Sequence[Passage] = ()
 
 
-async def candidates(
+async def ask_all(
     project: Project, queries: Sequence[Query], titles: dict[str, str]
 ) -> list[Asked]:
-    """What the reranker is given for each question that it can get right."""
+    """What the reranker is given for each question."""
     model = token_embedder(await serving(project.embedder()))
     assert model is not None
     found = []
     async with project.snapshots.snapshot(Principal()) as snapshot:
         for number, query in enumerate(queries, 1):
-            asked = await _asked(query, snapshot, model, titles)
-            if asked.right.any():
-                found.append(asked)
+            found.append(await _asked(query, snapshot, model, titles))
             if number % 500 == 0:
                 sys.stderr.write(f"asked {number} of {len(queries)} questions\n")
     return found
@@ -110,7 +111,8 @@ async def _asked(query: Query, snapshot: Snapshot, model: Any, titles: dict[str,
     )
     right = np.array([query.gains.get(passages[hit.chunk].key, 0) > 0 for hit in best])
     relevant = min((key for key, gain in query.gains.items() if gain > 0), default="")
-    return Asked(features, right, titles.get(relevant, ""))
+    found = [passages[hit.chunk] for hit in best]
+    return Asked(features, right, titles.get(relevant, ""), query.text, query.answerable, found)
 
 
 def fit(lists: Sequence[Asked]) -> Any:
@@ -150,24 +152,31 @@ def level(model: Any, lists: Sequence[Asked]) -> float:
 
 def save(model: Any, level: float, file: Path = FITTED) -> None:
     """Write the trees as `penstock.models.ranking.Ranking` reads them."""
+    with file.open("wb") as opened:
+        np.savez_compressed(
+            opened,
+            names=np.array(COLUMNS),
+            level=np.array(level, np.float32),
+            **nodes_of(model, STEEP),
+        )
+
+
+def nodes_of(model: Any, scale: float) -> dict[str, NDArray[Any]]:
+    """The trees as `penstock.models.trees.Trees` reads them; what they add is divided by scale."""
     nodes: list[tuple[int, float, int, int, float]] = []
     roots, depths = [], []
     for tree in model.dump_model()["tree_info"]:
         roots.append(len(nodes))
         depths.append(_walk(tree["tree_structure"], nodes))
     columns, limits, first, second, values = zip(*nodes, strict=True)
-    with file.open("wb") as opened:
-        np.savez_compressed(
-            opened,
-            names=np.array(COLUMNS),
-            columns=np.array(columns, np.uint8),
-            limits=np.array(limits, np.float32),
-            children=np.array([first, second], np.uint16).T,
-            values=(np.array(values) / STEEP).astype(np.float32),
-            roots=np.array(roots, np.uint16),
-            depth=np.array(max(depths)),
-            level=np.array(level, np.float32),
-        )
+    return {
+        "columns": np.array(columns, np.uint8),
+        "limits": np.array(limits, np.float32),
+        "children": np.array([first, second], np.uint16).T,
+        "values": (np.array(values) / scale).astype(np.float32),
+        "roots": np.array(roots, np.uint16),
+        "depth": np.array(max(depths)),
+    }
 
 
 def _walk(node: dict[str, Any], nodes: list[tuple[int, float, int, int, float]]) -> int:
@@ -195,7 +204,8 @@ async def main() -> None:
     titles = {document.id: document.title for document in data.documents}
     queries = [query for query in data.queries if any(g > 0 for g in query.gains.values())]
     async with loaded(data.documents, lambda text: print(text, file=sys.stderr)) as project:
-        lists = await candidates(project, queries, titles)
+        asked = await ask_all(project, queries, titles)
+    lists = [one for one in asked if one.right.any()]
     apart = [one for one in lists if crc32(one.title.encode()) % 5 == 0]
     model = fit([one for one in lists if crc32(one.title.encode()) % 5])
     print(f"kept apart, {len(apart)} questions: {first_right(apart):.4f} by the plain score, "

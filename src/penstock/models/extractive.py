@@ -12,7 +12,7 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -172,7 +172,7 @@ class ExtractiveReader:
             return Reading(await self._row_answer(question, evidence, scored), best)
         enough = self._settings.threshold
         if self._calibration is not None:
-            read = summary(question, looked, self.stems)
+            read = best_passage(question, evidence)
             best, enough = self._calibration.probability(signs(read)), self._calibration.enough
         if best < enough:
             return Reading((), best)
@@ -310,27 +310,10 @@ class ExtractiveReader:
             return [str(s) for s in self._stemmer.stemWords([w for w in words if w not in _PLAIN])]
 
 
-def summary(question: str, looked: Looked, stems: Callable[[str], Sequence[str]]) -> Read:
-    """What the best passage, and the best sentence in it, have to say about the question."""
-    evidence, scored, weights = looked
-    first = scored[0]
-    item = evidence[first.unit.evidence]
-    others = [e.score for number, e in enumerate(evidence) if number != first.unit.evidence]
-    text = f"{item.title}\n{item.text}"
-    return Read(
-        question,
-        text,
-        first.unit.text,
-        item.score,
-        item.score - max(others, default=0.0),
-        item.similarity,
-        item.text_score,
-        first.score,
-        first.similarity,
-        weights,
-        frozenset(stems(text)),
-        first.unit.words,
-    )
+def best_passage(question: str, evidence: Sequence[Evidence]) -> Read:
+    """What is known of the best passage; where there is one."""
+    item = next(item for item in evidence if not item.facts)
+    return Read(question, item.title, item.text, item.similarity, item.text_score)
 
 
 def statement(row: Evidence) -> str:

@@ -141,6 +141,17 @@ class _Stems(dict[str, int]):
 _STEMS: Final = _Stems()
 
 
+class Words(list[int]):
+    """The stems of some words."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__(_STEMS[word] for word in words)
+
+    def missing(self, held: frozenset[int]) -> float:
+        """How many of them are not held."""
+        return float(sum(stem not in held for stem in self))
+
+
 def _stems(text: str) -> list[int]:
     return [_STEMS[word] for word in _WORD.findall(text)]
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.models.base import Candidate
 from penstock.models.interaction import COLUMNS, Asked, interaction
+from penstock.models.trees import Trees
 
 Floats = NDArray[np.float32]
 
@@ -43,40 +44,13 @@ def plain(features: Floats) -> Floats:
     return scores * np.float32(MOST / (2 + LATE + ALIKE))
 
 
-class Trees:
-    """A sum of decision trees. Of each node: the column that it looks at, up to which value one
-    goes on at the first of its two children (else at the second), and what it adds. A leaf's
-    children are itself, so that all trees are walked at once, as deep as the deepest."""
-
-    def __init__(self, stored: Any) -> None:
-        self._columns: NDArray[np.int64] = stored["columns"].astype(np.int64)
-        self._limits: Floats = stored["limits"].astype(np.float32)
-        self._children: NDArray[np.int64] = stored["children"].astype(np.int64)
-        self._values: Floats = stored["values"].astype(np.float32)
-        self._roots: NDArray[np.int64] = stored["roots"].astype(np.int64)
-        self._depth = int(stored["depth"])
-
-    def sums(self, features: Floats) -> Floats:
-        """What the trees add up to for each row."""
-        rows = np.arange(len(features))[:, None]
-        nodes = np.broadcast_to(self._roots, (len(features), len(self._roots)))
-        for _ in range(self._depth):
-            further = features[rows, self._columns[nodes]] > self._limits[nodes]
-            nodes = self._children[nodes, further.astype(np.int64)]
-        found: Floats = self._values[nodes].sum(axis=1)
-        return found
-
-
 class Ranking:
     """Plain scores, moved by fitted trees. Only differences inside of a list are fitted: ``level``
     is what the trees add to the best of a list on average, so that its score stays where it was."""
 
     def __init__(self, file: Path = FITTED) -> None:
         with np.load(file) as stored:
-            names = [str(name) for name in stored["names"]]
-            if names != list(COLUMNS):
-                raise ValueError(f"{file.name} was fitted on other columns: fit it again")
-            self._trees = Trees(stored)
+            self._trees = Trees(stored, COLUMNS, file.name)
             self._level = float(stored["level"])
 
     def scores(self, question: Asked, candidates: Sequence[Candidate]) -> Floats:
