@@ -79,6 +79,22 @@ def test_what_a_passage_says_does_not_depend_on_its_neighbours() -> None:
         assert alone[name][0] == pytest.approx(behind[name][1], abs=1e-6), name
 
 
+def test_a_match_is_the_weighted_mean_of_the_best_of_each_token() -> None:
+    """Against the same computed plainly, text by text and token by token."""
+    question = asked()
+    candidates = [candidate("", tokens=count) for count in (3, 1, 17)]
+    found = columns(question, *candidates)
+    for power, name in ((1, "near"), (3, "near_sharp"), (8, "near_sharpest")):
+        expected = [
+            sum(
+                weight * max(0.0, float((head().unpack(one.tokens) @ token).max())) ** power
+                for token, weight in zip(question.tokens.vectors, question.weights, strict=True)
+            )
+            for one in candidates
+        ]
+        assert found[name] == pytest.approx(expected, abs=1e-5)
+
+
 def test_a_window_holds_less_than_the_whole_and_more_than_a_smaller_one() -> None:
     found = columns(asked(), candidate("x", tokens=90), candidate("y", tokens=3))
     for place in (0, 1):
