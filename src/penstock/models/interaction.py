@@ -30,6 +30,9 @@ WINDOWS: Final = (4, 8, 16, 32)
 _LONGEST: Final = 4000
 """Characters of a passage that are read: more than any chunk of the default size has."""
 _WORD: Final = re.compile(r"[^\W_]+")
+_ALONE: Final = 250_000
+"""A product of matrices with so many multiplications stays in its thread. Larger ones are shared
+among threads, which spin while others work: on busy cores that costs ten times what it saves."""
 _APART: Final = 3
 """So many words apart, neighbours of the question still count as neighbours."""
 
@@ -202,7 +205,8 @@ def interaction(question: Asked, candidates: Sequence[Candidate]) -> Floats:
     score = columns["fused"] + 4 * columns["near_sharp"]
     vectors = np.stack([c.vector for c in candidates])
     share = np.exp(16 * (score - score.max()))
-    columns["alike"] = vectors @ (share / share.sum() @ vectors)
+    middle = np.einsum("i,ij->j", share / share.sum(), vectors)
+    columns["alike"] = np.einsum("ij,j->i", vectors, middle)
     columns["same_title"] = _same_title(score, [c.title for c in candidates])
     rows = [columns[name] for name in NAMES]
     rows += [_ahead(columns[name]) for name in COMPARED]
@@ -227,11 +231,11 @@ def _by_tokens(question: Asked, texts: Sequence[bytes]) -> dict[str, Floats]:
     longest = int(lengths.max())
     near = np.zeros((len(texts), len(question.weights), longest), np.float32)
     stored = head().unpack(b"".join(texts))
-    at = 0
-    for number, length in enumerate(lengths.tolist()):
-        # One by one: larger products would be shared among threads, which costs more than it saves.
-        near[number, :, :length] = question.tokens.vectors @ stored[at : at + length].T
-        at += length
+    step = max(1, _ALONE // max(1, question.tokens.vectors.size))
+    pieces = [
+        stored[at : at + step] @ question.tokens.vectors.T for at in range(0, len(stored), step)
+    ]
+    near.transpose(0, 2, 1)[np.arange(longest) < lengths[:, None]] = np.concatenate(pieces)
     np.clip(near, 0, 1, out=near)
     best = near.max(axis=2).T
     weights, telling = question.weights, question.telling
