@@ -61,3 +61,14 @@ def test_what_is_shipped_knows_the_obvious() -> None:
     likely = signs(Read(question, "", "Harald ruled Norway from 1046.", 0.85, 0.9))
     unlikely = signs(Read(question, "", "Tulips flower in spring.", 0.05, 0.0))
     assert fitted.probability(unlikely) < fitted.enough < fitted.probability(likely)
+
+
+def test_a_filter_says_what_the_question_need_not() -> None:
+    """Asked of a document that was named, a question in other words than its text is answered."""
+    fitted = Calibration()
+    question, text = "How long is it kept?", "We store records for ten years after your last visit."
+    anywhere, here = (
+        fitted.probability(signs(Read(question, "", text, 0.15, 0.0, restricted)))
+        for restricted in (False, True)
+    )
+    assert anywhere < fitted.enough < here

@@ -40,6 +40,7 @@ SIGNS: Final = (
     "missing_in_sentence",
     "words",
 )
+UNKNOWN: Final = -1.0
 _DENIAL: Final = re.compile(
     r"n['’]t\b|\b(?:not|no|never|without|none|neither|nor|cannot|unable|lacks?)\b", re.IGNORECASE
 )
@@ -61,13 +62,16 @@ _PAIRS: Final = [pair.split() for pair in _OPPOSITES.split(",")]
 
 
 class Read(NamedTuple):
-    """A question and the best passage for it, with the scores that found the passage."""
+    """A question and the best passage for it, with the scores that found the passage. Where only
+    some documents were asked, these scores are not looked at: the question need not say what it is
+    about, since the filter does."""
 
     question: str
     title: str
     text: str
     similarity: float
     text_score: float
+    restricted: bool = False
 
 
 def signs(read: Read) -> list[float]:
@@ -85,8 +89,8 @@ def signs(read: Read) -> list[float]:
     sentence = held[best]
     asks, says = bool(_DENIAL.search(read.question)), bool(_DENIAL.search(said[best]))
     return [
-        read.similarity,
-        read.text_score,
+        UNKNOWN if read.restricted else read.similarity,
+        UNKNOWN if read.restricted else read.text_score,
         float(len(names)),
         names.missing(passage),
         names.missing(sentence),

@@ -105,6 +105,8 @@ class Context:
     """What ordered the items last; None: the scores that found them."""
     notes: tuple[str, ...] = ()
     """What did not go as it should, though there is a context."""
+    restricted: bool = False
+    """Whether only some of the documents were asked, by a filter."""
 
     @property
     def passages(self) -> list[Passage]:
@@ -255,6 +257,7 @@ class ContextBuilder:
             },
             retrieved.reranked,
             () if retrieved.note is None else (retrieved.note,),
+            asked.where not in (None, Filter()),
         )
 
     def _items(self, passages: Sequence[Passage], rows: Sequence[LiveRow]) -> list[Item]:
