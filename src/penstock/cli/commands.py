@@ -3,6 +3,7 @@
 from penstock.cli import (
     acl,
     ask,
+    evaluating,
     init,
     keys,
     looking,
@@ -19,6 +20,7 @@ from penstock.cli import (
 __all__ = [
     "acl",
     "ask",
+    "evaluating",
     "init",
     "keys",
     "looking",

@@ -1,4 +1,4 @@
-"""``penstock eval`` and ``penstock bench``: figures on your own machine and data."""
+"""``penstock eval edits`` and ``penstock bench``: figures on your own machine and data."""
 
 from __future__ import annotations
 
@@ -8,75 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from penstock.cli.app import JsonOption, app, run_async
+from penstock.cli.evaluating import evaluate
 from penstock.cli.output import console, print_json, table
-
-evaluate = typer.Typer(no_args_is_help=True, help="How well it finds: quality on your own data.")
-app.add_typer(evaluate, name="eval")
-
-
-@evaluate.command("retrieval")
-def retrieval(
-    dataset: Annotated[
-        Path,
-        typer.Option(
-            help="A folder with corpus.jsonl, queries.jsonl and qrels/*.tsv (the BEIR layout).",
-            exists=True,
-            file_okay=False,
-        ),
-    ],
-    queries: Annotated[
-        int | None, typer.Option("--queries", min=1, help="Only the first so many.")
-    ] = None,
-    embedder: Annotated[
-        Literal["minilm", "constant"], typer.Option(help="The model to measure.")
-    ] = "minilm",
-    filter_field: Annotated[
-        str | None,
-        typer.Option(
-            "--filter",
-            help="A metadata field (or title): ask each question of the documents that share it.",
-        ),
-    ] = None,
-    json: JsonOption = False,
-) -> None:
-    """Load a dataset into a database of its own and measure hit@1, recall@10, MRR@10, nDCG@10.
-
-    Example: penstock eval retrieval --dataset ./squad --json
-    """
-
-    async def work() -> dict[str, Any]:
-        from penstock.evaluate.run import evaluate_dataset
-
-        return await evaluate_dataset(
-            dataset, queries=queries, embedder=embedder, filter_field=filter_field, quiet=json
-        )
-
-    report = run_async(work())
-    if json:
-        print_json(report)
-        return
-    names = ["hit@1", "recall@10", "mrr@10", "ndcg@10"]
-    rows = [
-        [mode, *(f"{report[mode][n]:.3f}" for n in names)]
-        for mode in ("vector", "text", "hybrid", "reranked")
-        if mode in report
-    ]
-    console.print(table(["mode", *names], rows))
-    latency = report["latency_ms"]
-    console.print(
-        f"{report['documents']:,} documents, {report['chunks']:,} chunks; a query takes "
-        f"p50 {latency['p50']:.1f}, p95 {latency['p95']:.1f}, p99 {latency['p99']:.1f} ms"
-    )
-    if "filter" in report:
-        console.print(f"hit@5 within {report['filter']['field']}: {report['filter']['hit@5']:.3f}")
-    if "abstention" in report:
-        told = report["abstention"]
-        console.print(
-            f"abstention: F1 {told['f1']:.3f}, {told['answerable_refused']:.1%} of the answerable "
-            "questions refused"
-        )
-    for name, value in report.get("answers", {}).items():
-        console.print(f"{name}: {value}")
 
 
 @evaluate.command("edits")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -70,6 +72,23 @@ def read_dataset(folder: Path, *, queries: int | None = None, filter_field: str 
     if not asked:
         raise ConfigError(f"expected questions in {str(folder / 'queries.jsonl')!r}, found none")
     return Dataset(documents, asked)
+
+
+def sampled(queries: Sequence[Query], most: int | None, seed: int) -> list[Query]:
+    """So many of the questions by chance, the same ones for the same seed, in their order."""
+    if most is None or len(queries) <= most:
+        return list(queries)
+    chosen = sorted(random.Random(seed).sample(range(len(queries)), most))
+    return [queries[place] for place in chosen]
+
+
+def fingerprint(parts: Iterable[CorpusDocument] | Iterable[Query]) -> str:
+    """A short name of documents or questions with all that they say: results of others do not
+    compare."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(orjson.dumps(part, option=orjson.OPT_SORT_KEYS) + b"\n")
+    return digest.hexdigest()[:16]
 
 
 def expect_field(data: Dataset, name: str) -> None:

@@ -43,17 +43,22 @@ def _discounted(gains: Iterable[int]) -> float:
     return sum(gain / math.log2(place + 1) for place, gain in enumerate(gains, 1))
 
 
+def measures(ranking: Sequence[str], gains: Gains) -> dict[str, float]:
+    """The four measures of one ranking, by name."""
+    return {
+        "hit@1": hit(ranking, gains),
+        "recall@10": recall(ranking, gains),
+        "mrr@10": reciprocal_rank(ranking, gains),
+        "ndcg@10": ndcg(ranking, gains),
+    }
+
+
 def summary(rankings: Iterable[tuple[Sequence[str], Gains]]) -> dict[str, float]:
     """The four means over some questions."""
-    rows = [
-        (hit(ranking, gains), recall(ranking, gains), reciprocal_rank(ranking, gains),
-         ndcg(ranking, gains))
-        for ranking, gains in rankings
-    ]  # fmt: skip
-    names = ("hit@1", "recall@10", "mrr@10", "ndcg@10")
+    rows = [measures(ranking, gains) for ranking, gains in rankings]
     return {
-        name: round(sum(row[i] for row in rows) / len(rows), 4) if rows else 0.0
-        for i, name in enumerate(names)
+        name: round(sum(row[name] for row in rows) / len(rows), 4) if rows else 0.0
+        for name in measures([], {})
     }
 
 

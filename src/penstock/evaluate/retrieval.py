@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from penstock.clock import Clock
-from penstock.evaluate.dataset import CorpusDocument, Dataset, Query
+from penstock.evaluate.dataset import CorpusDocument, Query
 from penstock.evaluate.metrics import Gains, best_per_document
 from penstock.models.base import Embedder, question_vectors, serving
 from penstock.principals import Principal
@@ -19,12 +19,14 @@ from penstock.serving.answer import Answer, Answerer
 from penstock.serving.context import ContextBuilder
 from penstock.serving.reranking import Ranked, Reranker
 from penstock.serving.retrieval import Mode, again, fuse
-from penstock.stores.base import DEFAULT_TENANT, Snapshot, SnapshotStore
+from penstock.stores.base import Snapshot, SnapshotStore
 from penstock.telemetry import percentiles
 
 SOURCE: Final = "corpus"
 MODES: Final[tuple[Mode, ...]] = ("vector", "text", "hybrid")
 RERANKED: Final = "reranked"
+NOBODY: Final = Principal()
+"""Nobody in particular, who may see what everybody may."""
 CANDIDATES: Final = 50
 TIMED: Final = 300
 """Questions that are timed one by one on the full path, embedding included."""
@@ -72,22 +74,27 @@ def _change(number: int, document: CorpusDocument) -> Change:
     )
 
 
+def with_judgements(queries: Sequence[Query]) -> list[Query]:
+    """The questions of which it is known which documents they should find."""
+    return [query for query in queries if any(g > 0 for g in query.gains.values())]
+
+
 async def rank(
-    dataset: Dataset,
+    queries: Sequence[Query],
     snapshots: SnapshotStore,
     embedder: Embedder,
     tell: Callable[[str], None],
     *,
     reranker: Reranker | None = None,
-    tenant: str = DEFAULT_TENANT,
+    principal: Principal = NOBODY,
 ) -> Rankings:
     """All judged questions by vector, by words and by both, and in the order that the reranker
     makes of that."""
     embedder = await serving(embedder)
-    judged = [query for query in dataset.queries if any(g > 0 for g in query.gains.values())]
+    judged = with_judgements(queries)
     modes = (*MODES, RERANKED) if reranker is not None else MODES
     rankings: Rankings = {mode: [] for mode in modes}
-    async with snapshots.snapshot(Principal(tenant=tenant)) as snapshot:
+    async with snapshots.snapshot(principal) as snapshot:
         keys = _Keys(snapshot)
         for start in range(0, len(judged), _BATCH):
             batch = judged[start : start + _BATCH]
@@ -128,28 +135,32 @@ class _Keys:
 
 
 async def time_contexts(
-    queries: Sequence[Query], builder: ContextBuilder, clock: Clock, *, tenant: str = DEFAULT_TENANT
+    queries: Sequence[Query],
+    builder: ContextBuilder,
+    clock: Clock,
+    *,
+    principal: Principal = NOBODY,
 ) -> dict[str, float | None]:
     """Milliseconds from a question to its assembled context, embedding included."""
     sample = _sample(queries, TIMED + 20)
     times = []
     for query in sample:
         began = clock.monotonic()
-        await builder.context(query.text, Principal(tenant=tenant), where=query.where)
+        await builder.context(query.text, principal, where=query.where)
         times.append((clock.monotonic() - began) * 1000)
     found = percentiles(times[20:] or times)
     return {"p50": found.p50, "p95": found.p95, "p99": found.p99}
 
 
 async def judge_answers(
-    queries: Sequence[Query], answerer: Answerer, *, tenant: str = DEFAULT_TENANT
+    queries: Sequence[Query], answerer: Answerer, *, principal: Principal = NOBODY
 ) -> dict[str, Any]:
     """How often the cited text contains an answer, and how often it rightly answers or abstains."""
     with_answer = _sample([q for q in queries if q.answerable and q.answers], ANSWERED)
     without = _sample([q for q in queries if q.answerable is False], ANSWERED)
     report: dict[str, Any] = {}
     if with_answer:
-        answers = [await _ask(query, answerer, tenant) for query in with_answer]
+        answers = [await _ask(query, answerer, principal) for query in with_answer]
         given = [not answer.abstained for answer in answers]
         right = [
             _contains(answer, query) for query, answer in zip(with_answer, answers, strict=True)
@@ -163,7 +174,7 @@ async def judge_answers(
             ),
         }
     if without:
-        answers = [await _ask(query, answerer, tenant) for query in without]
+        answers = [await _ask(query, answerer, principal) for query in without]
         report |= {
             "unanswerable_questions": len(without),
             "abstained_when_unanswerable": _share([answer.abstained for answer in answers]),
@@ -186,8 +197,8 @@ def abstention(queries: Sequence[Query], answers: Mapping[str, Any]) -> dict[str
     return {"f1": round(f1, 4), "answerable_refused": round(refused, 4)}
 
 
-async def _ask(query: Query, answerer: Answerer, tenant: str) -> Answer:
-    return await answerer.answer(query.text, Principal(tenant=tenant), where=query.where)
+async def _ask(query: Query, answerer: Answerer, principal: Principal) -> Answer:
+    return await answerer.answer(query.text, principal, where=query.where)
 
 
 def _contains(answer: Answer, query: Query) -> bool:

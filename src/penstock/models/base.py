@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -153,6 +153,13 @@ class Message:
     content: str
 
 
+class Usage(NamedTuple):
+    """What an endpoint says it read and wrote for one answer, in tokens."""
+
+    input_tokens: int
+    output_tokens: int
+
+
 class Generator(Protocol):
     """Writes text from messages."""
 
@@ -163,3 +170,13 @@ class Generator(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+
+
+@runtime_checkable
+class MeteredGenerator(Generator, Protocol):
+    """A generator that also tells what an answer took."""
+
+    def metered(
+        self, messages: Sequence[Message], told: Callable[[Usage], None]
+    ) -> AsyncIterator[str]:
+        """As `stream`; ``told`` is called before the end if the endpoint reports what it took."""

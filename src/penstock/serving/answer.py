@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Unpack
 
 from penstock.clock import Clock, SystemClock
-from penstock.models.base import Embedder, Generator
+from penstock.models.base import Embedder, Generator, Message, MeteredGenerator, Usage
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
 from penstock.places import place_at
@@ -65,6 +65,8 @@ class Answer:
     context: Context
     generator: str
     timings_ms: Mapping[str, float] = field(default_factory=dict)
+    usage: Usage | None = None
+    """The tokens that the generator's endpoint reported; None if it did not."""
 
     @property
     def question(self) -> str:
@@ -91,6 +93,7 @@ class Answer:
             "taken_at": context["taken_at"],
             "sources": context["sources"],
             "generator": self.generator,
+            "usage": None if self.usage is None else self.usage._asdict(),
             "timings_ms": dict(self.timings_ms),
         }
 
@@ -134,6 +137,7 @@ class Answerer:
         began = self._clock.monotonic()
         context = await self._builder.context(question, principal, **asking)
         assembled = self._clock.monotonic()
+        used: list[Usage] = []
         if self._generator is None:
             reading = await self._reader.read(
                 context.question, evidence_of(context), restricted=context.restricted
@@ -144,7 +148,7 @@ class Answerer:
             reading = Reading((), top_score(context))
             pieces: list[str] = []
             prompt = messages(self._template, context, budget=self._budget, count=self._count)
-            async for piece in self._generator.stream(prompt):
+            async for piece in _written(self._generator, prompt, used.append):
                 pieces.append(piece)
                 yield piece
                 if sum(map(len, pieces)) > LONGEST_ANSWER:
@@ -163,6 +167,7 @@ class Answerer:
                 "answer": round((ended - assembled) * 1e3, 3),
                 "total": round((ended - began) * 1e3, 3),
             },
+            usage=used[-1] if used else None,
         )
 
     async def close(self) -> None:
@@ -232,6 +237,14 @@ def _citation(number: int, context: Context, item: Item, found: Found) -> Citati
 
 
 # --------------------------------------------------------------------------- by a language model
+
+
+def _written(
+    generator: Generator, prompt: Sequence[Message], told: Callable[[Usage], None]
+) -> AsyncIterator[str]:
+    if isinstance(generator, MeteredGenerator):
+        return generator.metered(prompt, told)
+    return generator.stream(prompt)
 
 
 def top_score(context: Context) -> float:

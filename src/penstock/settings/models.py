@@ -192,6 +192,15 @@ class ExtractiveSettings(Section):
     type: Literal["extractive"]
 
 
+class GeneratorPriceSettings(Section):
+    """What a million tokens cost, for ``penstock eval answers``."""
+
+    input: float = Field(default=0.0, ge=0)
+    """Of those that the model reads."""
+    output: float = Field(default=0.0, ge=0)
+    """Of those that it writes."""
+
+
 class OpenAIGeneratorSettings(Section):
     """An OpenAI-compatible chat endpoint."""
 
@@ -202,6 +211,8 @@ class OpenAIGeneratorSettings(Section):
     """Default: the environment variable OPENAI_API_KEY."""
     temperature: float = 0.0
     max_tokens: int = Field(default=800, gt=0)
+    price: GeneratorPriceSettings | None = None
+    """Of a million tokens. With it, the endpoint is asked to report the tokens of each answer."""
 
 
 EmbedderSettings: TypeAlias = Annotated[

@@ -314,5 +314,6 @@ def answerer(settings: Settings, builder: ContextBuilder, model: Embedder) -> An
         api_key=_api_key(settings, chosen),
         temperature=chosen.temperature,
         max_tokens=chosen.max_tokens,
+        ask_usage=chosen.price is not None,
     )
     return Answerer(builder, embedder=model, generator=generator, template=template)

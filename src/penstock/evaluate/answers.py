@@ -1,0 +1,193 @@
+"""Questions are answered by the real pipeline, one after the other, and each answer is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from penstock.evaluate.answer_metrics import Cited, Expected, abstention, measures
+from penstock.evaluate.dataset import Query
+from penstock.models.base import Usage
+from penstock.principals import Principal
+from penstock.serving.answer import Answer, Answerer, Citation
+from penstock.serving.context import ContextRow, Item
+from penstock.serving.values import plain
+from penstock.telemetry import percentiles
+
+MEANS: Final = (
+    "exact",
+    "f1",
+    "holds_answer",
+    "citation_precision",
+    "citation_recall",
+    "citation_holds_answer",
+    "grounded",
+)
+"""The measures that are means over the questions that have them."""
+_TELL_EVERY: Final = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a million tokens cost, read and written."""
+
+    input: float
+    output: float
+
+    def of(self, usage: Usage) -> float:
+        """What one answer cost."""
+        return (usage.input_tokens * self.input + usage.output_tokens * self.output) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One question with its answer, what it is worth, and what it cost (None: nobody knows)."""
+
+    query: Query
+    answer: Answer
+    measures: Mapping[str, float | None]
+    cost: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the details of a result show it."""
+        return {
+            **asked(self.query),
+            "measures": {
+                **{name: _rounded(value) for name, value in self.measures.items()},
+                "latency_ms": self.answer.timings_ms.get("total"),
+                "cost": self.cost,
+            },
+            "abstained": self.answer.abstained,
+            "answer": self.answer.text,
+            "score": round(self.answer.score, 4),
+            "citations": [
+                {"number": c.number, "key": c.key, "place": c.place, "quote": c.quote}
+                for c in self.answer.citations
+            ],
+        }
+
+
+def asked(query: Query) -> dict[str, Any]:
+    """A question and what it expects, as the details of a result show them."""
+    return {
+        "id": query.id,
+        "question": query.text,
+        "answerable": query.answerable,
+        "answers": list(query.answers),
+        "relevant": sorted(key for key, gain in query.gains.items() if gain > 0),
+    }
+
+
+def judgeable(queries: Sequence[Query]) -> list[Query]:
+    """The questions that say what they expect."""
+    return [
+        query
+        for query in queries
+        if query.answers or query.answerable is not None or any(g > 0 for g in query.gains.values())
+    ]
+
+
+async def answer_all(
+    queries: Sequence[Query],
+    answerer: Answerer,
+    tell: Callable[[str], None],
+    *,
+    principal: Principal,
+    limit: int,
+    price: Price | None = None,
+) -> list[Judged]:
+    """Ask one question after the other, as a user would. ``limit``: the passages of a context."""
+    found = []
+    for number, query in enumerate(queries, 1):
+        answer = await answerer.answer(query.text, principal, where=query.where, limit=limit)
+        found.append(judge(query, answer, price))
+        if number % _TELL_EVERY == 0 or number == len(queries):
+            tell(f"answered {number:,} of {len(queries):,} questions")
+    return found
+
+
+def judge(query: Query, answer: Answer, price: Price | None = None) -> Judged:
+    """What one answer is worth. Extraction costs nothing; what a model's answer costs is known
+    where its endpoint reports tokens and there is a price."""
+    relevant = {key for key, gain in query.gains.items() if gain > 0}
+    expected = Expected(query.answers, relevant, query.answerable)
+    found = measures(
+        answer.text,
+        [_cited(answer, citation) for citation in answer.citations],
+        expected,
+        abstained=answer.abstained,
+    )
+    cost: float | None = None
+    if answer.generator == "extractive":
+        cost = 0.0
+    elif price is not None and answer.usage is not None:
+        cost = price.of(answer.usage)
+    return Judged(query, answer, found, cost)
+
+
+def summary(judged: Sequence[Judged]) -> dict[str, Any]:
+    """All figures of some judged answers."""
+    said = [j for j in judged if j.query.answerable is not None]
+    told = abstention([(bool(j.query.answerable), j.answer.abstained) for j in said])
+    return {
+        "questions": len(judged),
+        "answerable": sum(j.query.answerable is True for j in judged),
+        "unanswerable": sum(j.query.answerable is False for j in judged),
+        "abstained": sum(j.answer.abstained for j in judged),
+        "answers": {name: _mean([j.measures[name] for j in judged]) for name in MEANS},
+        **({"abstention": told} if told else {}),
+        "latency_ms": _latency(judged),
+        "cost": _cost(judged),
+    }
+
+
+def _latency(judged: Sequence[Judged]) -> dict[str, float | None]:
+    found = percentiles([j.answer.timings_ms.get("total", 0.0) for j in judged])
+    return {"p50": found.p50, "p95": found.p95, "p99": found.p99}
+
+
+def _cost(judged: Sequence[Judged]) -> dict[str, Any]:
+    """Of the questions whose cost is known; tokens of those whose endpoint reported them."""
+    known = [j.cost for j in judged if j.cost is not None]
+    used = [j.answer.usage for j in judged if j.answer.usage is not None]
+    return {
+        "per_question": sum(known) / len(known) if known else None,
+        "questions_known": len(known),
+        "input_tokens": sum(usage.input_tokens for usage in used),
+        "output_tokens": sum(usage.output_tokens for usage in used),
+    }
+
+
+def _cited(answer: Answer, citation: Citation) -> Cited:
+    """The citation with the text of the passage, or the values of the row, that it names."""
+    item = next(_named(answer, citation), None)
+    return Cited(citation.key, citation.quote, citation.quote if item is None else _text(item))
+
+
+def _named(answer: Answer, citation: Citation) -> Iterator[Item]:
+    for item in answer.context.items:
+        if (item.source, item.key) != (citation.source, citation.key):
+            continue
+        if (
+            isinstance(item, ContextRow)
+            or citation.start is None
+            or item.start <= citation.start < item.end
+        ):
+            yield item
+
+
+def _text(item: Item) -> str:
+    if isinstance(item, ContextRow):
+        facts = ", ".join(f"{name} {plain(value)}" for name, value in item.values.items())
+        return f"{item.title}: {facts}"
+    return item.text
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(sum(known) / len(known), 4) if known else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
