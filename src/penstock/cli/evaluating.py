@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 evaluate = typer.Typer(no_args_is_help=True, help="How well it finds: quality on your own data.")
 app.add_typer(evaluate, name="eval")
 
+_WORST = 5
+"""Questions that are shown of a comparison."""
+
 FolderArgument = Annotated[
     Path | None,
     typer.Argument(
@@ -242,3 +245,58 @@ def _asked(
                 "models, and each question its own 'where'"
             )
     return Asked(questions=questions, project=file, principal=principal(asking or ()))
+
+
+@evaluate.command("compare")
+def compare_results(
+    a: Annotated[Path, typer.Argument(help="A result, of --json --details.", dir_okay=False)],
+    b: Annotated[Path, typer.Argument(help="Another one, of the same questions.", dir_okay=False)],
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page with charts here.", dir_okay=False)
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="The measure by which questions are listed.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the intervals.")] = 1,
+    json: JsonOption = False,
+) -> None:
+    """Lay two results side by side: by how much they differ, how sure that is, and on what.
+
+    Both are of `penstock eval retrieval` or of `penstock eval answers`, with --json --details.
+
+    Example: penstock eval compare before.json after.json --html report.html
+    """
+    from penstock.evaluate.compare import compare, read_result
+
+    found = compare(read_result(a), read_result(b), seed=seed, by=by)
+    if html is not None:
+        from penstock.evaluate.report import page
+
+        try:
+            html.write_text(page(found), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"expected to write {str(html)!r}, got: {error}") from error
+    if json:
+        print_json(found.to_dict())
+        return
+    rows = [
+        [
+            one.measure.replace("_", " "),
+            f"{one.a:.4g}",
+            f"{one.b:.4g}",
+            f"{one.difference:+.4g}",
+            f"{one.low:+.4g} to {one.high:+.4g}",
+            one.verdict,
+        ]
+        for one in found.differences
+    ]
+    console.print(table(["measure", found.a, found.b, "difference", "95 % interval", ""], rows))
+    console.print(
+        f"{found.questions:,} questions; {len(found.changed):,} differ in {found.by}, "
+        f"{found.lost:,} of them for the worse",
+        markup=False,
+    )
+    for one in found.changed[:_WORST]:
+        console.print(f"{one.difference:+.3f}  {one.id}: {one.question[:200]}", markup=False)
+    if html is not None:
+        console.print(f"the page is in {html}", markup=False)

@@ -10,7 +10,7 @@ field of the documents' metadata.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,12 +79,11 @@ def _question(line: bytes, number: int) -> Query:
 
 
 def _texts(entry: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = entry.get(name)
-    values: Sequence[Any] = [value] if isinstance(value, str) else value or ()
-    if not isinstance(values, list | tuple) or not all(
+    values = entry.get(name) or []
+    if not isinstance(values, list) or not all(
         isinstance(text, str) and text.strip() for text in values
     ):
-        raise ConfigError(f"expected texts in {name!r}, got {value!r}")
+        raise ConfigError(f"expected a list of texts in {name!r}, got {values!r}")
     return tuple(dict.fromkeys(values))
 
 
@@ -104,9 +103,7 @@ def _where(value: object) -> Filter:
     if value is None:
         return Filter()
     if not isinstance(value, dict):
-        raise ConfigError(
-            f'expected a filter such as {{"language": "en"}} in \'where\', got {value!r}'
-        )
+        raise ConfigError(f'expected a filter as {{"language": "en"}} in \'where\', got {value!r}')
     rest = dict(value)
     named = {name: rest.pop(name) for name in ("source", "path", "title") if name in rest}
     for name, text in named.items():
