@@ -83,10 +83,7 @@ def test_abstention_is_compared_by_its_f1() -> None:
     sides = [
         result(
             name,
-            [
-                detail(key, answerable=can, abstained=key in silent, f1=0.0)
-                for key, can in asked
-            ],
+            [detail(key, answerable=can, abstained=key in silent, f1=0.0) for key, can in asked],
         )
         for name, silent in (("a", {"q1", "q3"}), ("b", {"q3", "q4"}))
     ]

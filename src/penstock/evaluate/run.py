@@ -95,6 +95,14 @@ class Asked:
         if not self.quiet:
             sys.stderr.write(text + "\n")
 
+    def say_left_out(self, queries: Sequence[Query], kept: Sequence[Query]) -> None:
+        """Of questions of one's own: that some do not say what they expect."""
+        if self.questions is not None and len(kept) < len(queries):
+            self.tell(
+                f"note: {len(queries) - len(kept)} of {len(queries)} questions do not say what "
+                "they expect, and are left out"
+            )
+
     def about(self, kind: str, data: Dataset, queries: Sequence[Query], project: Project) -> Any:
         """What a result is of: what results must have in common to be compared."""
         named = self.questions or self.dataset
@@ -141,9 +149,10 @@ async def evaluate_retrieval(wanted: Asked) -> dict[str, Any]:
             "expected at least one question that names the documents it should find, got none: "
             "give 'relevant' (in a dataset: qrels/*.tsv)"
         )
+    wanted.say_left_out(queries, judged)
     async with wanted.opened(data) as project:
         principal = replace(wanted.principal, tenant=project.settings.tenant)
-        missing = await _check(wanted, project, queries, principal)
+        missing = await _check(wanted, project, data.queries, principal)
         rankings = await rank(
             judged,
             project.snapshots,
@@ -173,15 +182,16 @@ async def evaluate_retrieval(wanted: Asked) -> dict[str, Any]:
 async def evaluate_answers(wanted: Asked) -> dict[str, Any]:
     """How good the answers to questions are, what they cite, and what they take."""
     data = wanted.read()
-    queries = sampled(judgeable(data.queries), wanted.sample, wanted.seed)
+    queries = sampled(kept := judgeable(data.queries), wanted.sample, wanted.seed)
     if not queries:
         raise ConfigError(
             "expected at least one question that says what it expects, got none: give 'answers', "
             "'answerable' or the documents that answer it"
         )
+    wanted.say_left_out(data.queries, kept)
     async with wanted.opened(data) as project:
         principal = replace(wanted.principal, tenant=project.settings.tenant)
-        missing = await _check(wanted, project, queries, principal)
+        missing = await _check(wanted, project, data.queries, principal)
         answerer, limit = project.answerer(), project.settings.answers.passages
         # The first question also loads the model: that is not what a question takes.
         await answerer.answer(queries[0].text, principal, where=queries[0].where, limit=limit)

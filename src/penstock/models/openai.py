@@ -246,8 +246,9 @@ def _usage(event: object) -> Usage | None:
     usage = event.get("usage") if isinstance(event, dict) else None
     if not isinstance(usage, dict):
         return None
-    counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    read, written = (n if isinstance(n, int) and n >= 0 else 0 for n in counts)
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(read) is not int or type(written) is not int or min(read, written) < 0:
+        return None
     return Usage(read, written)
 
 
