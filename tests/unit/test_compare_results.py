@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def result(name: str, rows: list[Any], **about: Any) -> Result:
     return Result(Path(name), {**ABOUT, **about}, {row["id"]: row for row in rows})
 
 
-def pair(before: list[float | None], after: list[float | None]) -> Comparison:
+def pair(before: Sequence[float | None], after: Sequence[float | None]) -> Comparison:
     sides = [
         result(f"{name}.json", [detail(f"q{i}", f1=value) for i, value in enumerate(values)])
         for name, values in (("a", before), ("b", after))
@@ -185,7 +186,8 @@ def test_a_page_holds_nothing_but_text_of_what_it_shows() -> None:
     """Names, questions, answers, documents and settings are escaped; nothing is loaded or run."""
     rows = []
     for value in (1.0, 0.0):
-        row = detail(NASTY, **{NASTY: value, "f1": value})
+        row = detail(NASTY)
+        row["measures"] = {NASTY: value, "f1": value}
         row |= {"question": NASTY, "answer": NASTY, "relevant": [NASTY], "answers": [NASTY]}
         row["citations"] = [{"key": NASTY}]
         rows.append(row)

@@ -286,7 +286,7 @@ def compare_results(
             f"{one.b:.4g}",
             f"{one.difference:+.4g}",
             f"{one.low:+.4g} to {one.high:+.4g}",
-            one.verdict,
+            "" if one.verdict == "no difference shown" else one.verdict,
         ]
         for one in found.differences
     ]

@@ -28,7 +28,9 @@ h1 { font-size: 1.5rem; margin: 0 0 .3rem; } h2 { font-size: 1.1rem; margin: 2.2
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .3rem .6rem; border-bottom: 1px solid var(--line); }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
+td { white-space: nowrap; } td:first-child { white-space: normal; }
 td.better, td.worse { font-weight: 600; }
+.table { overflow-x: auto; }
 .better { color: var(--better); fill: var(--better); stroke: var(--better); }
 .worse { color: var(--worse); fill: var(--worse); stroke: var(--worse); }
 .same { fill: var(--quiet); stroke: var(--quiet); }
@@ -108,10 +110,11 @@ def _measures(found: Comparison) -> list[str]:
             better=f"more in {found.b}",
         ),
         (
-            f"<table><tr><th>measure</th><th>{escape(found.a)}</th><th>{escape(found.b)}</th>"
+            '<div class="table"><table><tr><th>measure</th>'
+            f"<th>{escape(found.a)}</th><th>{escape(found.b)}</th>"
             "<th>difference</th><th>interval</th><th>questions</th><th></th></tr>"
         ),
-        f"{rows}</table>{only}",
+        f"{rows}</table></div>{only}",
         "<h2>All measures</h2>",
         (
             f'<p><span class="key a"></span>{escape(found.a)} &nbsp; '
