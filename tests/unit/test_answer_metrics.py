@@ -89,6 +89,9 @@ def test_groundedness_counts_statements_that_stand_in_one_passage() -> None:
     passages = ["The dam opened in 1973, after ten years.", "The fee is 14 euros."]
     assert groundedness("The dam opened in 1973. The fee is 14 euros.", passages) == 1
     assert groundedness("The dam opened in 1974.", passages) == 0
+    long = "Old dams: the dam of the valley opened after ten years of work in "
+    assert groundedness(f"{long} 1973.", [f"{long} 1973."]) == 1
+    assert groundedness(f"{long} 1974.", [f"{long} 1973."]) == 0
     assert groundedness("The dam opened in 1973. Beavers built it quickly.", passages) == 1 / 2
     assert groundedness("The dam fee is 1973 euros.", passages) == 0
     assert groundedness("The dam opened in 1973.", []) == 0

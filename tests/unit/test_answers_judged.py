@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from penstock.evaluate.answers import Price, answer_all, judge, judgeable, summary
+from penstock.errors import UnavailableError
+from penstock.evaluate.answers import Failed, Judged, Price, answer_all, judge, judgeable, summary
 from penstock.evaluate.dataset import Query
 from penstock.models.base import Message, Usage
 from penstock.principals import Principal
@@ -88,6 +89,50 @@ async def test_a_statement_may_stand_in_a_cited_row() -> None:
     assert found["exact"] is None
     found = judge(seats, await said("You may cancel up to 24 hours before departure [2].")).measures
     assert found["grounded"] == 0.0
+
+
+class Failing(Answerer):
+    """Has an answer to some questions only."""
+
+    def __init__(self, *, fails: str) -> None:
+        self._fails = fails
+
+    async def answer(self, question: str, principal: Principal, **_: Any) -> Answer:
+        if question in self._fails:
+            raise UnavailableError(f"expected an answer to {question}")
+        return await said("24 hours [1].")
+
+
+async def test_a_question_that_fails_costs_the_others_nothing() -> None:
+    """It is counted, and in no figure; a failure at the start is raised."""
+    told: list[str] = []
+    queries = [Query(text, text, {}, answers=("24 hours",), answerable=True) for text in "abcdefgh"]
+
+    async def asked(fails: str) -> list[Judged | Failed]:
+        return await answer_all(
+            queries, Failing(fails=fails), told.append, principal=Principal(), limit=8
+        )
+
+    found = await asked("bdefh")
+    figures = summary(found)
+    assert (figures["questions"], figures["failed"]) == (8, 5)
+    assert figures["answers"]["exact"] == 1.0
+    assert found[1].to_dict()["failed"] == "expected an answer to b"
+    assert told[0] == "question b failed: expected an answer to b"
+    with pytest.raises(UnavailableError):
+        await asked("a")
+
+
+async def test_after_five_failures_in_a_row_the_rest_is_not_asked() -> None:
+    """What was answered before is kept: it may have cost money."""
+    told: list[str] = []
+    queries = [Query(text, text, {}, answers=("24 hours",), answerable=True) for text in "abcdefgh"]
+    found = await answer_all(
+        queries, Failing(fails="bcdef"), told.append, principal=Principal(), limit=8
+    )
+    assert [one.query.id for one in found if isinstance(one, Judged)] == ["a"]
+    assert found[-1] == Failed(queries[-1], "not asked")
+    assert told[-1] == "5 in a row failed: the other 2 are not asked"
 
 
 async def test_figures_of_several_answers() -> None:

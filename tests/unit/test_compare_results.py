@@ -93,6 +93,20 @@ def test_abstention_is_compared_by_its_f1() -> None:
     assert (found["answerable_refused"].a, found["answerable_refused"].b) == (0.5, 0.0)
 
 
+def test_a_question_that_failed_is_in_no_figure() -> None:
+    """It has no measures and no silence, and its page says why."""
+    failed = {**detail("q2"), "failed": "the endpoint was away"}
+    del failed["abstained"]
+    rows = [detail("q1", f1=1.0), detail("q3", answerable=False, abstained=True, f1=1.0)]
+    found = compare(result("a", [*rows, detail("q2", f1=0.0)]), result("b", [*rows, failed]))
+    measured = {one.measure: one for one in found.differences}
+    assert measured["f1"].a == pytest.approx(2 / 3)
+    assert measured["f1"].b == 1.0
+    assert (measured["abstention_f1"].a, measured["abstention_f1"].b) == (1.0, 1.0)
+    assert found.changed == ()
+    assert page(found)
+
+
 def test_less_latency_is_better() -> None:
     sides = [
         result(name, [detail(f"q{i}", f1=1.0, latency_ms=ms + i) for i in range(20)])
@@ -141,7 +155,7 @@ def test_results_that_do_not_compare_are_refused(
         (json.dumps({"about": ABOUT, "details": []}), "expected questions in .*, got none"),
         (json.dumps({"about": ABOUT, "details": [{"id": 1}]}), "expected an id and measures"),
         (
-            json.dumps({"about": ABOUT, "details": [{"id": 1, "measures": {"f1": "x"}}]}),
+            json.dumps({"about": ABOUT, "details": [{"id": 1, "measures": {"f1": "nan"}}]}),
             "expected an id and measures",
         ),
     ],

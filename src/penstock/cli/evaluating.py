@@ -101,6 +101,7 @@ def retrieval(
 
     penstock eval retrieval --questions questions.jsonl -f penstock.yaml
     """
+    _expect_json(details=details, json=json)
     wanted = _asked(folder or dataset, questions, file, asking, like, embedder, filter_field)
 
     async def work() -> dict[str, Any]:
@@ -175,6 +176,7 @@ def answers(
 
     penstock eval answers --questions questions.jsonl -f penstock.yaml --json --details
     """
+    _expect_json(details=details, json=json)
     wanted = _asked(folder or dataset, questions, file, asking, like, embedder, filter_field)
 
     async def work() -> dict[str, Any]:
@@ -204,6 +206,8 @@ def _show_answers(report: dict[str, Any]) -> None:
         f"{report['questions']:,} questions, {report['unanswerable']:,} of them without an answer; "
         f"{report['abstained']:,} not answered"
     )
+    if report["failed"]:
+        console.print(f"{report['failed']:,} failed, and are in no figure")
     _show_abstention(report)
     latency, cost = report["latency_ms"], report["cost"]
     price = "not known" if cost["per_question"] is None else f"{cost['per_question']:.6g}"
@@ -212,6 +216,11 @@ def _show_answers(report: dict[str, Any]) -> None:
         f"{latency['p95']:.1f} ms, and costs {price}",
         markup=False,
     )
+
+
+def _expect_json(*, details: bool, json: bool) -> None:
+    if details and not json:
+        raise ConfigError("expected --json with --details, which are kept there: add --json")
 
 
 def _asked(

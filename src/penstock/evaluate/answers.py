@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from penstock.errors import BadRecordError, ConfigError, RetryableError
 from penstock.evaluate.answer_metrics import Cited, Expected, abstention, measures
 from penstock.evaluate.dataset import Query
 from penstock.models.base import Usage
@@ -26,6 +27,7 @@ MEANS: Final = (
 )
 """The measures that are means over the questions that have them."""
 _TELL_EVERY: Final = 25
+_IN_A_ROW: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +44,38 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One question with its answer, what it is worth, and what it cost (None: nobody knows)."""
+    """One question with what its answer is worth, and what it took (None: nobody knows). ``shown``
+    is what the details of a result show of the answer; its context is not kept."""
 
     query: Query
-    answer: Answer
     measures: Mapping[str, float | None]
+    abstained: bool
+    latency_ms: float
+    usage: Usage | None
     cost: float | None
+    shown: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
         """As the details of a result show it."""
+        rounded = {k: None if v is None else round(v, 6) for k, v in self.measures.items()}
         return {
             **asked(self.query),
-            "measures": {
-                **{name: _rounded(value) for name, value in self.measures.items()},
-                "latency_ms": self.answer.timings_ms.get("total"),
-                "cost": self.cost,
-            },
-            "abstained": self.answer.abstained,
-            "answer": self.answer.text,
-            "score": round(self.answer.score, 4),
-            "citations": [
-                {"number": c.number, "key": c.key, "place": c.place, "quote": c.quote}
-                for c in self.answer.citations
-            ],
+            "measures": {**rounded, "latency_ms": self.latency_ms, "cost": self.cost},
+            "abstained": self.abstained,
+            **self.shown,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A question that got no answer, and why."""
+
+    query: Query
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the details of a result show it: without measures."""
+        return {**asked(self.query), "measures": {}, "failed": self.reason}
 
 
 def asked(query: Query) -> dict[str, Any]:
@@ -96,12 +106,29 @@ async def answer_all(
     principal: Principal,
     limit: int,
     price: Price | None = None,
-) -> list[Judged]:
-    """Ask one question after the other, as a user would. ``limit``: the passages of a context."""
-    found = []
+) -> list[Judged | Failed]:
+    """Ask one question after the other, as a user would. ``limit``: the passages of a context.
+
+    One that fails does not cost the others their answers. The first one's failure is raised; after
+    five in a row the rest is not asked, and what was answered is kept."""
+    found: list[Judged | Failed] = []
+    failures = 0
     for number, query in enumerate(queries, 1):
-        answer = await answerer.answer(query.text, principal, where=query.where, limit=limit)
-        found.append(judge(query, answer, price))
+        try:
+            answer = await answerer.answer(query.text, principal, where=query.where, limit=limit)
+        except (RetryableError, BadRecordError, ConfigError) as error:
+            failures += 1
+            if failures == number:
+                raise
+            tell(f"question {query.id} failed: {error}")
+            found.append(Failed(query, str(error)))
+            if failures == _IN_A_ROW:
+                rest = queries[number:]
+                tell(f"{failures} in a row failed: the other {len(rest):,} are not asked")
+                return [*found, *(Failed(query, "not asked") for query in rest)]
+        else:
+            failures = 0
+            found.append(judge(query, answer, price))
         if number % _TELL_EVERY == 0 or number == len(queries):
             tell(f"answered {number:,} of {len(queries):,} questions")
     return found
@@ -123,18 +150,35 @@ def judge(query: Query, answer: Answer, price: Price | None = None) -> Judged:
         cost = 0.0
     elif price is not None and answer.usage is not None:
         cost = price.of(answer.usage)
-    return Judged(query, answer, found, cost)
+    return Judged(
+        query,
+        found,
+        answer.abstained,
+        answer.timings_ms.get("total", 0.0),
+        answer.usage,
+        cost,
+        {
+            "answer": answer.text,
+            "score": round(answer.score, 4),
+            "citations": [
+                {"number": c.number, "key": c.key, "place": c.place, "quote": c.quote}
+                for c in answer.citations
+            ],
+        },
+    )
 
 
-def summary(judged: Sequence[Judged]) -> dict[str, Any]:
-    """All figures of some judged answers."""
+def summary(found: Sequence[Judged | Failed]) -> dict[str, Any]:
+    """All figures of some answers; questions that failed are counted, and are in no other."""
+    judged = [one for one in found if isinstance(one, Judged)]
     said = [j for j in judged if j.query.answerable is not None]
-    told = abstention([(bool(j.query.answerable), j.answer.abstained) for j in said])
+    told = abstention([(bool(j.query.answerable), j.abstained) for j in said])
     return {
-        "questions": len(judged),
+        "questions": len(found),
+        "failed": len(found) - len(judged),
         "answerable": sum(j.query.answerable is True for j in judged),
         "unanswerable": sum(j.query.answerable is False for j in judged),
-        "abstained": sum(j.answer.abstained for j in judged),
+        "abstained": sum(j.abstained for j in judged),
         "answers": {name: _mean([j.measures[name] for j in judged]) for name in MEANS},
         **({"abstention": told} if told else {}),
         "latency_ms": _latency(judged),
@@ -143,14 +187,14 @@ def summary(judged: Sequence[Judged]) -> dict[str, Any]:
 
 
 def _latency(judged: Sequence[Judged]) -> dict[str, float | None]:
-    found = percentiles([j.answer.timings_ms.get("total", 0.0) for j in judged])
+    found = percentiles([j.latency_ms for j in judged])
     return {"p50": found.p50, "p95": found.p95, "p99": found.p99}
 
 
 def _cost(judged: Sequence[Judged]) -> dict[str, Any]:
     """Of the questions whose cost is known; tokens of those whose endpoint reported them."""
     known = [j.cost for j in judged if j.cost is not None]
-    used = [j.answer.usage for j in judged if j.answer.usage is not None]
+    used = [j.usage for j in judged if j.usage is not None]
     return {
         "per_question": sum(known) / len(known) if known else None,
         "questions_known": len(known),
@@ -187,7 +231,3 @@ def _text(item: Item) -> str:
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return round(sum(known) / len(known), 4) if known else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

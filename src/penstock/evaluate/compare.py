@@ -165,7 +165,9 @@ def read_result(path: Path) -> Result:
 
 
 def _number(value: object) -> float | None:
-    return None if value is None else float(value)  # type: ignore[arg-type]  # refused where read
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return value
 
 
 def compare(a: Result, b: Result, *, seed: int = 1, by: str | None = None) -> Comparison:
@@ -241,11 +243,11 @@ def _columns(result: Result, ids: Sequence[str]) -> dict[str, Column]:
 def _abstention(rows: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
     """F1 of abstaining and the share of the answerable that are refused, where there are questions
     of both kinds."""
-    known = np.array([row.get("answerable") is not None for row in rows])
-    answerable = np.array([row.get("answerable") is True for row in rows])
+    known = np.array([row.get("answerable") is not None and "abstained" in row for row in rows])
+    answerable = np.array([row.get("answerable") is True for row in rows]) & known
     silent = np.array([bool(row.get("abstained")) for row in rows]) & known
     without = known & ~answerable
-    if "abstained" not in rows[0] or not answerable.any() or not without.any():
+    if not answerable.any() or not without.any():
         return {}
     right = (silent & without).astype(np.float64)
     return {

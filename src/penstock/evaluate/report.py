@@ -182,6 +182,8 @@ def _expected(side: Mapping[str, Any]) -> str:
 
 def _said(side: Mapping[str, Any]) -> str:
     """The answer with what it cites; of a search, the documents that each mode found first."""
+    if "failed" in side:
+        return f"failed: {side['failed']}"
     if "answer" in side:
         keys = [str(c.get("key")) for c in side.get("citations") or () if isinstance(c, Mapping)]
         return f"{side['answer']}\n" + (f"cites {', '.join(keys)}" if keys else "cites nothing")

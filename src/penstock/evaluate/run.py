@@ -44,7 +44,7 @@ from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.records import Change
 from penstock.settings import Settings
-from penstock.settings.models import OpenAIGeneratorSettings
+from penstock.settings.models import ExtractiveSettings, OpenAIGeneratorSettings
 from penstock.stores.postgres.merging import merge_postings
 from penstock.stores.postgres.vector_index import maintain
 
@@ -114,7 +114,9 @@ class Asked:
             "questions": fingerprint(queries),
             "seed": self.seed if self.sample is not None else None,
             "settings": {
-                "knowledge": settings.knowledge.model_dump(mode="json", exclude_defaults=True),
+                "knowledge": settings.knowledge.model_dump(
+                    mode="json", exclude_defaults=True, exclude={"stores"}
+                ),
                 "answers": settings.answers.model_dump(mode="json", exclude_defaults=True),
             },
         }
@@ -163,8 +165,12 @@ async def evaluate_retrieval(wanted: Asked) -> dict[str, Any]:
         )
         builder = project.contexts()
         latency = await time_contexts(queries, builder, project.clock, principal=principal)
-        wanted.tell("answering a sample of the questions")
-        answers = await judge_answers(queries, project.answerer(), principal=principal)
+        answers: dict[str, Any] = {}
+        if isinstance(project.settings.answers.generator, ExtractiveSettings):
+            wanted.tell("answering a sample of the questions")
+            answers = await judge_answers(queries, project.answerer(), principal=principal)
+        else:  # a model's answers cost: they are only had where they were asked for
+            wanted.tell("note: answers are not measured here: see `penstock eval answers`")
         return {
             **{mode: summary(ranked) for mode, ranked in rankings.items()},
             **_filtered(wanted.filter_field, rankings),
@@ -192,24 +198,30 @@ async def evaluate_answers(wanted: Asked) -> dict[str, Any]:
     async with wanted.opened(data) as project:
         principal = replace(wanted.principal, tenant=project.settings.tenant)
         missing = await _check(wanted, project, data.queries, principal)
-        answerer, limit = project.answerer(), project.settings.answers.passages
+        limit, generator = project.settings.answers.passages, project.settings.answers.generator
         # The first question also loads the model: that is not what a question takes.
-        await answerer.answer(queries[0].text, principal, where=queries[0].where, limit=limit)
-        judged = await answer_all(
+        await project.contexts().context(queries[0].text, principal, where=queries[0].where)
+        wanted.tell(f"answering {len(queries):,} questions by {generator.type}")
+        found = await answer_all(
             queries,
-            answerer,
+            project.answerer(),
             wanted.tell,
             principal=principal,
             limit=limit,
             price=_price(project.settings),
         )
         return {
-            **answers_summary(judged),
-            "generator": judged[0].answer.generator,
+            **answers_summary(found),
+            "generator": _generator(project.settings),
             **missing,
             "about": wanted.about("answers", data, queries, project),
-            **({"details": [one.to_dict() for one in judged]} if wanted.details else {}),
+            **({"details": [one.to_dict() for one in found]} if wanted.details else {}),
         }
+
+
+def _generator(settings: Settings) -> str:
+    chosen = settings.answers.generator
+    return chosen.type if isinstance(chosen, ExtractiveSettings) else f"openai/{chosen.model}"
 
 
 def _price(settings: Settings) -> Price | None:
