@@ -43,7 +43,7 @@ async def test_a_small_dataset_is_measured(
     report = await evaluate_dataset(tmp_path, embedder="constant")
     assert set(report) == {
         "vector", "text", "hybrid", "latency_ms", "chunks", "documents", "answers",
-        "abstention",
+        "abstention", "about",
     }  # fmt: skip
     assert report["text"] == {"hit@1": 1.0, "recall@10": 1.0, "mrr@10": 1.0, "ndcg@10": 1.0}
     assert set(report["vector"]) == set(report["hybrid"]) == set(report["text"])
