@@ -14,7 +14,7 @@ only the components that it touches.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -89,7 +89,7 @@ def resolve(
     records: Sequence[Record],
     rules: Rules,
     *,
-    ignored: Mapping[Identifier, object] | frozenset[Identifier] = frozenset(),
+    ignored: Collection[Identifier] = frozenset(),
     matches: Iterable[Match] = (),
     decisions: Iterable[Decision] = (),
 ) -> Partition:
@@ -120,7 +120,7 @@ class _Bearers(NamedTuple):
 def _groups(
     records: Sequence[Record],
     rules: Rules,
-    ignored: Mapping[Identifier, object] | frozenset[Identifier],
+    ignored: Collection[Identifier],
     matches: Iterable[Match],
 ) -> Iterator[tuple[_Strength, _Bearers | Match]]:
     """All that ties records, each with its strength: what sorts first ties first."""
@@ -159,7 +159,7 @@ class _Forest:
         self,
         records: Sequence[Record],
         rules: Rules,
-        ignored: Mapping[Identifier, object] | frozenset[Identifier],
+        ignored: Collection[Identifier],
     ) -> None:
         self._rules = rules
         self._limits = {
