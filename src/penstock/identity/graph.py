@@ -103,6 +103,9 @@ class Graph(Protocol):
     ) -> Mapping[Identifier, Sequence[Member]]:
         """Who bears each identifier: at most so many and one, to tell that there are more."""
 
+    async def members(self, profiles: Collection[str]) -> Sequence[Member]:
+        """All records of these profiles."""
+
     async def tied(self, keys: Sequence[RecordKey]) -> Tied:
         """Matches and decisions that name one of these records."""
 
@@ -156,6 +159,8 @@ async def incorporate(graph: Graph, rules: Rules, changes: Sequence[RecordChange
     gone = [key for key, row in changed.items() if row.values is None]
     tied = await graph.tied(gone) if gone else Tied()
     await graph.write(fresh)
+    if not changed:
+        return 0
     region = _Region()
     front = [Member(row.record, row.profile) for row in changed.values() if row.values is not None]
     front += tied.members
@@ -173,14 +178,39 @@ async def reconsider(graph: Graph, rules: Rules, keys: Iterable[RecordKey], caus
     return await _work_out(graph, rules, _Region(), front, {}, causes)
 
 
+async def reread(graph: Graph, rules: Rules, changes: Sequence[RecordChange]) -> int:
+    """As `incorporate`, for rows that are read anew by other rules: they count whatever is stored,
+    and what was one profile is worked out together, whatever ties it now."""
+    stored = await graph.stored(sorted(change.key for change in changes))
+    fresh = _newer(changes, stored, rules, always=True)
+    await graph.write(fresh)
+    region = _Region()
+    front = [Member(row.record, row.profile) for row in fresh.values() if row.values is not None]
+    front += await _touched(graph, rules, region, stored, fresh)
+    gone = {key: row.profile for key, row in fresh.items() if row.values is None and row.profile}
+    front += await graph.members({*gone.values()})
+    causes = dict.fromkeys(fresh, "rules")
+    while True:
+        await _follow(graph, rules, region, front)
+        profiles = {m.profile for m in region.members.values() if m.profile is not None}
+        members = await graph.members(profiles)
+        front = [m for m in members if m.record.key not in region.members]
+        if not front:
+            return await _work_out(graph, rules, region, (), gone, causes)
+
+
 def _newer(
-    changes: Sequence[RecordChange], stored: Mapping[RecordKey, Stored], rules: Rules
+    changes: Sequence[RecordChange],
+    stored: Mapping[RecordKey, Stored],
+    rules: Rules,
+    *,
+    always: bool = False,
 ) -> dict[RecordKey, Stored]:
-    """The rows as they will be, of changes that are newer than what is stored."""
+    """The rows as they will be, of changes that are newer than what is stored (or ``always``)."""
     fresh: dict[RecordKey, Stored] = {}
     for change in changes:
         known = stored.get(change.key)
-        if known is not None and change.position <= known.position:
+        if known is not None and change.position <= known.position and not always:
             continue
         values = change.values
         if values is None:
@@ -188,7 +218,9 @@ def _newer(
         else:
             if change.base is not None:
                 base = stored.get(change.base)
-                values = {**((base.values if base else None) or {}), **values}
+                if base is None or base.values is None:
+                    raise _missing(change)
+                values = {**base.values, **values}
             record = record_of(
                 change.key,
                 values,
@@ -199,6 +231,17 @@ def _newer(
         profile = known.profile if known is not None else None
         fresh[change.key] = Stored(change.position, change.committed_at, values, record, profile)
     return fresh
+
+
+def _missing(change: RecordChange) -> BadRecordError:
+    return BadRecordError(
+        f"expected the row {change.base} for an update that leaves out unchanged values, got none: "
+        "its insert is missing (see the dead letters); read the table again from the source",
+        source=change.key.source,
+        stream=change.key.table,
+        key=change.key.key,
+        position=change.position,
+    )
 
 
 def _says_other(before: Stored | None, now: Stored) -> bool:

@@ -44,6 +44,10 @@ class MemoryGraph:
                 found[identifier] = self._members(sorted(keys)[: most + 1])
         return found
 
+    async def members(self, profiles: Collection[str]) -> Sequence[Member]:
+        keys = (key for key, row in self.rows.items() if row.profile in profiles)
+        return self._members(sorted(keys))
+
     async def tied(self, keys: Sequence[RecordKey]) -> Tied:
         matches = [match for key in keys for match in self._matches.get(key, {}).values()]
         numbers = {number for key in keys for number in self._named.get(key, ())}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from penstock.debezium.messages import Message
 from penstock.errors import FatalError
+from penstock.identity.rules import Rules
 from penstock.principals import DEFAULT_TENANT as _TENANT
 from penstock.principals import Principal
 from penstock.records import Change, LogPosition, Microseconds, Position, Schema
@@ -144,6 +145,18 @@ class SetPermissions:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyEvidence:
+    """Take up these changes (in order) as evidence of who is who, and bring the profiles of
+    ``kind`` to what ``rules`` make of all evidence (G10). What that is depends on what is stored,
+    so the store works it out, within its transaction, by `penstock.identity.graph.incorporate`.
+    Changes carry only the columns that the rules name, and the key."""
+
+    kind: str
+    rules: Rules
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Send messages to a destination outside (see `penstock.stores.publishing`), in order."""
 
@@ -158,7 +171,7 @@ def no_destination(effect: Publish) -> FatalError:
     )
 
 
-Effect = ApplyRows | ReplaceDocuments | TruncateDocuments | SetPermissions | Publish
+Effect = ApplyRows | ReplaceDocuments | TruncateDocuments | SetPermissions | ApplyEvidence | Publish
 
 
 @dataclass(frozen=True, slots=True)
