@@ -334,6 +334,33 @@ async def _follow(graph: Graph, rules: Rules, region: _Region, front: Iterable[M
         fresh = {m.record.key: m for m in found if m.record.key not in region.members}
 
 
+class Whole(NamedTuple):
+    """Whole components of records: who is who among them, and identifiers that tie nobody."""
+
+    partition: Partition
+    members: Mapping[RecordKey, Member]
+    ignored: Collection[Identifier]
+
+
+async def whole(graph: Graph, rules: Rules, keys: Sequence[RecordKey]) -> Whole:
+    """All that hangs together with these records, worked out and not written: for explaining."""
+    rows = await graph.stored(keys)
+    region = _Region()
+    front = [Member(row.record, row.profile) for row in rows.values() if row.values is not None]
+    await _follow(graph, rules, region, front)
+    return Whole(_resolved(region, rules), region.members, region.ignored)
+
+
+def _resolved(region: _Region, rules: Rules) -> Partition:
+    return resolve(
+        [member.record for member in region.members.values()],
+        rules,
+        ignored=region.ignored,
+        matches=region.matches,
+        decisions=region.decisions.values(),
+    )
+
+
 async def _work_out(
     graph: Graph,
     rules: Rules,
@@ -344,13 +371,7 @@ async def _work_out(
 ) -> int:
     """Settle the components of these members. ``before``: where records that are gone were."""
     await _follow(graph, rules, region, front)
-    partition = resolve(
-        [member.record for member in region.members.values()],
-        rules,
-        ignored=region.ignored,
-        matches=region.matches,
-        decisions=region.decisions.values(),
-    )
+    partition = _resolved(region, rules)
     before |= {key: m.profile for key, m in region.members.items() if m.profile is not None}
     known = await graph.known({*before.values()}, region.members.keys())
     assignment = await _assigned(graph, partition, before, known)

@@ -7,6 +7,8 @@ the same for thousands of them: taken as an identifier it would make them one pe
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from unicodedata import category, combining, normalize
@@ -61,6 +63,12 @@ def canonical(value: str | None, rule: KindRule) -> str | None:
     if found is None or len(found) > LONGEST or found in rule.blocked:
         return None
     return found
+
+
+def blocking(rule: KindRule, values: Iterable[str]) -> KindRule:
+    """The rule with these values blocked, in whatever form they are written."""
+    forms = (canonical(value, rule) for value in values)
+    return replace(rule, blocked=frozenset(form for form in forms if form is not None))
 
 
 def says_nothing(value: str) -> bool:

@@ -16,7 +16,7 @@ from penstock.identity.reasons import Reason, said
 from penstock.identity.rules import Rules
 from penstock.records import Microseconds
 
-NAMED: Final = 20
+NAMED: Final = 1000
 """Records that an event names; it counts the others."""
 
 
