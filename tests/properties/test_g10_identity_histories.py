@@ -119,8 +119,9 @@ def check(graph: MemoryGraph) -> None:
     records = {key: row.record for key, row in graph.rows.items()}
     wanted = {}
     for part in batch.parts:
-        profile = graph.rows[part[0]].profile
-        assert profile is not None
+        place = graph.rows[part[0]].place
+        assert place is not None
+        profile = place.profile
         assert not graph.profiles[profile].resting
         wanted[profile] = Document(traits([records[key] for key in part], RULES.traits), len(part))
     assert graph.documents == wanted
@@ -180,7 +181,7 @@ def test_g10_an_id_is_never_lost(steps: list[object]) -> None:
         for step in steps:
             await history.take(step)
         graph = history.graph
-        used = {row.profile for row in graph.rows.values() if row.values is not None}
+        used = {row.place.profile for row in graph.rows.values() if row.place is not None}
         for id_ in graph.profiles:
             now = graph.resolved(id_)
             assert now is None or now in used
@@ -196,7 +197,7 @@ def test_g10_rows_that_go_and_come_back_get_their_ids_again(steps: list[object])
     async def run() -> None:
         history = History()
         await history.rows([(key, {"email": f"{n}@solo.org"}) for n, key in enumerate(KEYS)])
-        ids = {key: row.profile for key, row in history.graph.rows.items()}
+        ids = {key: row.place and row.place.profile for key, row in history.graph.rows.items()}
         for step in steps:
             await history.take(step)
         for said in history.graph.decisions():
@@ -204,7 +205,9 @@ def test_g10_rows_that_go_and_come_back_get_their_ids_again(steps: list[object])
             await reconsider(history.graph, RULES, keys, "decision")
         await history.rows([(key, None) for key in KEYS])
         await history.rows([(key, {"email": f"{n}@solo.org"}) for n, key in enumerate(KEYS)])
-        assert {key: row.profile for key, row in history.graph.rows.items()} == ids
+        assert {
+            key: row.place and row.place.profile for key, row in history.graph.rows.items()
+        } == ids
 
     asyncio.run(run())
 

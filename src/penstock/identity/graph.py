@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 from penstock.errors import BadRecordError
 from penstock.identity.components import Partition, Refusal, resolve
 from penstock.identity.evidence import Decision, Identifier, Match, Record, RecordKey
-from penstock.identity.ids import Assignment, Profile, Turn, assign
+from penstock.identity.ids import Assignment, Place, Profile, Turn, assign
 from penstock.identity.reading import record_of
 from penstock.identity.reasons import Reason, reasons
 from penstock.identity.rules import Rules
@@ -49,14 +49,14 @@ class Stored(NamedTuple):
     committed_at: Microseconds
     values: Mapping[str, str | None] | None
     record: Record
-    profile: str | None
+    place: Place | None
 
 
 class Member(NamedTuple):
     """A record and its profile; None for one that has none yet."""
 
     record: Record
-    profile: str | None
+    place: Place | None
 
 
 class Tied(NamedTuple):
@@ -70,12 +70,12 @@ class Tied(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What is to be written of a region: the new profile of each record that has another one now;
+    """What is to be written of a region: the new place of each record that has another one now;
     the profiles whose records or traits changed, whole; ids that rest (with the survivor) and that
     rest no more; what happened; and the ties that are refused among ``region``."""
 
     region: Collection[RecordKey]
-    moved: Mapping[RecordKey, str]
+    moved: Mapping[RecordKey, Place]
     created: Sequence[Profile]
     documents: Mapping[str, Document]
     rests: Mapping[str, str | None]
@@ -162,10 +162,10 @@ async def incorporate(graph: Graph, rules: Rules, changes: Sequence[RecordChange
     if not changed:
         return 0
     region = _Region()
-    front = [Member(row.record, row.profile) for row in changed.values() if row.values is not None]
+    front = [Member(row.record, row.place) for row in changed.values() if row.values is not None]
     front += tied.members
     front += await _touched(graph, rules, region, stored, changed)
-    before = {key: profile for key in gone if (profile := changed[key].profile) is not None}
+    before = {key: place for key in gone if (place := changed[key].place) is not None}
     causes = dict.fromkeys(changed, "changed") | dict.fromkeys(gone, "deleted")
     return await _work_out(graph, rules, region, front, before, causes)
 
@@ -173,7 +173,7 @@ async def incorporate(graph: Graph, rules: Rules, changes: Sequence[RecordChange
 async def reconsider(graph: Graph, rules: Rules, keys: Iterable[RecordKey], cause: str) -> int:
     """Work out again what depends on these records, after a decision about them."""
     rows = await graph.stored(sorted(set(keys)))
-    front = [Member(row.record, row.profile) for row in rows.values() if row.values is not None]
+    front = [Member(row.record, row.place) for row in rows.values() if row.values is not None]
     causes = {member.record.key: cause for member in front}
     return await _work_out(graph, rules, _Region(), front, {}, causes)
 
@@ -185,14 +185,14 @@ async def reread(graph: Graph, rules: Rules, changes: Sequence[RecordChange]) ->
     fresh = _newer(changes, stored, rules, always=True)
     await graph.write(fresh)
     region = _Region()
-    front = [Member(row.record, row.profile) for row in fresh.values() if row.values is not None]
+    front = [Member(row.record, row.place) for row in fresh.values() if row.values is not None]
     front += await _touched(graph, rules, region, stored, fresh)
-    gone = {key: row.profile for key, row in fresh.items() if row.values is None and row.profile}
-    front += await graph.members({*gone.values()})
+    gone = {key: row.place for key, row in fresh.items() if row.values is None and row.place}
+    front += await graph.members({place.profile for place in gone.values()})
     causes = dict.fromkeys(fresh, "rules")
     while True:
         await _follow(graph, rules, region, front)
-        profiles = {m.profile for m in region.members.values() if m.profile is not None}
+        profiles = {m.place.profile for m in region.members.values() if m.place is not None}
         members = await graph.members(profiles)
         front = [m for m in members if m.record.key not in region.members]
         if not front:
@@ -228,8 +228,8 @@ def _newer(
                 position=change.position,
                 committed_at=change.committed_at,
             )
-        profile = known.profile if known is not None else None
-        fresh[change.key] = Stored(change.position, change.committed_at, values, record, profile)
+        place = known.place if known is not None else None
+        fresh[change.key] = Stored(change.position, change.committed_at, values, record, place)
     return fresh
 
 
@@ -346,7 +346,7 @@ async def whole(graph: Graph, rules: Rules, keys: Sequence[RecordKey]) -> Whole:
     """All that hangs together with these records, worked out and not written: for explaining."""
     rows = await graph.stored(keys)
     region = _Region()
-    front = [Member(row.record, row.profile) for row in rows.values() if row.values is not None]
+    front = [Member(row.record, row.place) for row in rows.values() if row.values is not None]
     await _follow(graph, rules, region, front)
     return Whole(_resolved(region, rules), region.members, region.ignored)
 
@@ -366,14 +366,15 @@ async def _work_out(
     rules: Rules,
     region: _Region,
     front: Iterable[Member],
-    before: dict[RecordKey, str],
+    before: dict[RecordKey, Place],
     causes: Mapping[RecordKey, str],
 ) -> int:
     """Settle the components of these members. ``before``: where records that are gone were."""
     await _follow(graph, rules, region, front)
     partition = _resolved(region, rules)
-    before |= {key: m.profile for key, m in region.members.items() if m.profile is not None}
-    known = await graph.known({*before.values()}, region.members.keys())
+    before |= {key: m.place for key, m in region.members.items() if m.place is not None}
+    named = {id_ for place in before.values() for id_ in place}
+    known = await graph.known(named, region.members.keys())
     assignment = await _assigned(graph, partition, before, known)
     settled = _settled(region, rules, partition, assignment, before, causes)
     await graph.settle(settled)
@@ -383,7 +384,7 @@ async def _work_out(
 async def _assigned(
     graph: Graph,
     partition: Partition,
-    before: Mapping[RecordKey, str],
+    before: Mapping[RecordKey, Place],
     known: Mapping[str, Profile],
 ) -> Assignment:
     """Ids for the parts. How many new ones are needed is counted first: they are made at once."""
@@ -405,27 +406,24 @@ def _settled(
     rules: Rules,
     partition: Partition,
     assignment: Assignment,
-    before: Mapping[RecordKey, str],
+    before: Mapping[RecordKey, Place],
     causes: Mapping[RecordKey, str],
 ) -> Settled:
-    moved: dict[RecordKey, str] = {}
+    was = {key: place.profile for key, place in before.items()}
+    # Profiles that lost a record or have one that says something else.
+    touched = {was[key] for key in (*causes, *assignment.moved) if key in was}
     documents: dict[str, Document] = {}
-    left = {before[key] for key in causes if key in before and key not in region.members}
     for part, own in zip(partition.parts, assignment.ids, strict=True):
-        came = [key for key in part if before.get(key) != own]
-        moved.update(dict.fromkeys(came, own))
-        left.update(before[key] for key in came if key in before)
-    for part, own in zip(partition.parts, assignment.ids, strict=True):
-        if own in left or any(key in causes or key in moved for key in part):
+        if own in touched or any(key in causes or key in assignment.moved for key in part):
             records = [region.members[key].record for key in part]
             documents[own] = Document(traits(records, rules.traits), len(part))
     return Settled(
         region=region.members.keys(),
-        moved=moved,
+        moved=assignment.moved,
         created=assignment.created,
         documents=documents,
         rests=assignment.rests,
         restored=assignment.restored,
-        turns=reasons(assignment.turns, partition, before, causes),
+        turns=reasons(assignment.turns, partition, was, causes),
         refusals=partition.refusals,
     )

@@ -1,10 +1,11 @@
 """Which public id each part has. The partition is a function of the evidence; ids are history.
 
-A profile's id goes with most of its records. Where two profiles become one, the older id survives
-and the other rests: it resolves to the survivor. Where one becomes two, the id stays with the part
-that has most of its records, and each other part takes back the resting id whose *founder* (the
-record that it was made for) it holds, or gets a new one. A profile without records is gone; when
-its founder comes back, so does its id.
+Where two profiles become one, the older id survives and the other rests: it resolves to the
+survivor. Each record keeps its *origin*, the id that it had before anything was merged. So where a
+profile is split again, each id goes to the part that has most of the records that it came with, and
+an id that rested comes back. A part to which no id belongs takes one that rests and whose *founder*
+(the record that it was made for) it holds, or gets a new one. A profile without records is gone;
+when its founder comes back, so does its id.
 """
 
 from __future__ import annotations
@@ -39,12 +40,21 @@ class Turn(NamedTuple):
     records: tuple[RecordKey, ...] = ()
 
 
+class Place(NamedTuple):
+    """The profile in which a record is, and the one that it came with."""
+
+    profile: str
+    origin: str
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The id of each part, in their order; the new profiles; what each profile that rests now was
-    merged into (None: it is gone); those that rest no more; and what happened."""
+    """The id of each part, in their order; where records are now that were elsewhere; the new
+    profiles; what each profile that rests now was merged into (None: it is gone); those that rest
+    no more; and what happened."""
 
     ids: tuple[str, ...]
+    moved: Mapping[RecordKey, Place]
     created: tuple[Profile, ...]
     rests: Mapping[str, str | None]
     restored: tuple[str, ...]
@@ -53,65 +63,116 @@ class Assignment:
 
 def assign(
     parts: Sequence[tuple[RecordKey, ...]],
-    before: Mapping[RecordKey, str],
+    before: Mapping[RecordKey, Place],
     profiles: Mapping[str, Profile],
     new: Callable[[RecordKey], Profile],
 ) -> Assignment:
     """Give each part its id.
 
-    ``before`` says in which profile each record was (all records of these profiles, also those that
-    are gone now); ``profiles`` are these, and all resting ones whose founder is in a part; ``new``
-    makes one for a founder.
+    ``before`` says where each record was (all records of these profiles, also those that are gone
+    now); ``profiles`` are all that it names, and the resting ones whose founder is in a part;
+    ``new`` makes one for a founder.
     """
-    holders = _holders(parts, before)
-    claims: dict[int, list[Profile]] = defaultdict(list)
-    for profile, holder in holders.items():
-        claims[holder].append(profiles[profile])
-    # Of several that were made for one record, the oldest.
-    resting = {p.founder: p for p in sorted(profiles.values(), key=_age)[::-1] if p.resting}
+    was = {key: place.profile for key, place in before.items()}
+    claims = _claims(parts, before, profiles)
+    founded = {p.founder: p for p in sorted(profiles.values(), key=_age)[::-1] if p.resting}
     ids: list[str] = []
     created: list[Profile] = []
     rests: dict[str, str | None] = {}
     restored: list[str] = []
+    taken: set[str] = set()
     for number, part in enumerate(parts):
-        claimed = sorted(claims.get(number, ()), key=_age)
-        if claimed:
-            survivor = claimed[0]
-            rests.update({loser.id: survivor.id for loser in claimed[1:]})
-        elif back := sorted((resting[key] for key in part if key in resting), key=_age):
-            survivor = back[0]
-            restored.append(survivor.id)
+        active = sorted((profiles[id_] for id_ in claims.active.get(number, ())), key=_age)
+        resting = [id_ for id_ in claims.resting.get(number, ()) if id_ not in taken]
+        back = sorted(
+            (f for key in part if (f := founded.get(key)) is not None and f.id not in taken),
+            key=_age,
+        )
+        if active:
+            own = active[0].id
+            rests.update({loser.id: own for loser in active[1:]})
+        elif resting or back:
+            own = resting[0] if resting else back[0].id
+            restored.append(own)
+            taken.add(own)
         else:
-            survivor = new(part[0])
-            created.append(survivor)
-        ids.append(survivor.id)
-    for profile in sorted({*before.values()} - holders.keys()):
-        rests[profile] = None
+            made = new(part[0])
+            created.append(made)
+            own = made.id
+        ids.append(own)
+    held = {id_ for found in claims.active.values() for id_ in found}
+    rests.update(dict.fromkeys(sorted({*was.values()} - held)))
     fresh = {profile.id for profile in created}
-    turns = _turns(parts, ids, before, rests, fresh, frozenset(restored))
-    return Assignment(tuple(ids), tuple(created), rests, tuple(restored), turns)
+    return Assignment(
+        tuple(ids),
+        _moved(parts, ids, before, rests),
+        tuple(created),
+        rests,
+        tuple(restored),
+        _turns(parts, ids, was, rests, fresh, frozenset(restored)),
+    )
+
+
+class _Claims(NamedTuple):
+    """Which ids belong to which part: those in use, and those that rest, the strongest first."""
+
+    active: Mapping[int, list[str]]
+    resting: Mapping[int, list[str]]
+
+
+def _claims(
+    parts: Sequence[tuple[RecordKey, ...]],
+    before: Mapping[RecordKey, Place],
+    profiles: Mapping[str, Profile],
+) -> _Claims:
+    members: dict[str, Counter[int]] = defaultdict(Counter)
+    votes: dict[str, Counter[int]] = defaultdict(Counter)
+    for number, part in enumerate(parts):
+        for key in part:
+            if (place := before.get(key)) is not None:
+                members[place.profile][number] += 1
+                origin = profiles.get(place.origin)
+                resting = origin is not None and origin.resting
+                votes[place.origin if resting else place.profile][number] += 1
+    active: dict[int, list[str]] = defaultdict(list)
+    resting_ones: dict[int, list[tuple[int, tuple[int, str], str]]] = defaultdict(list)
+    for id_, counts in members.items():
+        # Where none is left of the records that an id came with, it stays with most of the others.
+        active[_most(votes.get(id_) or counts)].append(id_)
+    for id_, counts in votes.items():
+        if id_ not in members:
+            part_number = _most(counts)
+            strength = (-counts[part_number], _age(profiles[id_]), id_)
+            resting_ones[part_number].append(strength)
+    return _Claims(active, {n: [id_ for *_, id_ in sorted(f)] for n, f in resting_ones.items()})
+
+
+def _most(counts: Counter[int]) -> int:
+    """The part with most; of equals the first, whose first record is the smallest."""
+    return min(counts, key=lambda part: (-counts[part], part))
 
 
 def _age(profile: Profile) -> tuple[int, str]:
     return profile.number, profile.id
 
 
-def _holders(
-    parts: Sequence[tuple[RecordKey, ...]], before: Mapping[RecordKey, str]
-) -> dict[str, int]:
-    """The part that has most of each profile's records; of equals, the one with the smallest."""
-    votes: dict[str, Counter[int]] = defaultdict(Counter)
-    smallest: dict[tuple[str, int], RecordKey] = {}
-    for number, part in enumerate(parts):
+def _moved(
+    parts: Sequence[tuple[RecordKey, ...]],
+    ids: Sequence[str],
+    before: Mapping[RecordKey, Place],
+    rests: Mapping[str, str | None],
+) -> dict[RecordKey, Place]:
+    """Who is elsewhere now. Only a merge leaves a record its origin."""
+    moved: dict[RecordKey, Place] = {}
+    for part, own in zip(parts, ids, strict=True):
         for key in part:
-            profile = before.get(key)
-            if profile is not None:
-                votes[profile][number] += 1
-                smallest.setdefault((profile, number), key)
-    return {
-        profile: min(counts, key=lambda part: (-counts[part], smallest[profile, part]))
-        for profile, counts in votes.items()
-    }
+            place = before.get(key)
+            if place is None:
+                moved[key] = Place(own, own)
+            elif place.profile != own:
+                merged = rests.get(place.profile) == own
+                moved[key] = Place(own, place.origin if merged else own)
+    return moved
 
 
 def _turns(

@@ -45,7 +45,7 @@ class MemoryGraph:
         return found
 
     async def members(self, profiles: Collection[str]) -> Sequence[Member]:
-        keys = (key for key, row in self.rows.items() if row.profile in profiles)
+        keys = (k for k, row in self.rows.items() if row.place and row.place.profile in profiles)
         return self._members(sorted(keys))
 
     async def tied(self, keys: Sequence[RecordKey]) -> Tied:
@@ -67,7 +67,7 @@ class MemoryGraph:
                 self._bearers[identifier].pop(key, None)
             for identifier in row.record.identifiers:
                 self._bearers[identifier][key] = None
-            self.rows[key] = row if row.values is not None else row._replace(profile=None)
+            self.rows[key] = row if row.values is not None else row._replace(place=None)
 
     def decide(self, decision: Decision) -> Collection[RecordKey]:
         """Keep a decision; returns the records that depend on it, for `reconsider`."""
@@ -98,7 +98,7 @@ class MemoryGraph:
     def _members(self, keys: Iterable[RecordKey]) -> list[Member]:
         rows = ((key, self.rows.get(key)) for key in keys)
         return [
-            Member(row.record, row.profile)
+            Member(row.record, row.place)
             for _, row in rows
             if row is not None and row.values is not None
         ]
@@ -123,8 +123,8 @@ class MemoryGraph:
         ]
 
     async def settle(self, settled: Settled) -> None:
-        for key, profile in settled.moved.items():
-            self.rows[key] = self.rows[key]._replace(profile=profile)
+        for key, place in settled.moved.items():
+            self.rows[key] = self.rows[key]._replace(place=place)
         for made in settled.created:
             self.profiles[made.id] = made
             self._founders[made.founder].append(made.id)
@@ -148,8 +148,8 @@ class MemoryGraph:
         parts: dict[str, list[RecordKey]] = defaultdict(list)
         for key, row in self.rows.items():
             if row.values is not None:
-                assert row.profile is not None
-                parts[row.profile].append(key)
+                assert row.place is not None
+                parts[row.place.profile].append(key)
         return sorted(tuple(sorted(part)) for part in parts.values())
 
     def resolved(self, id_: str) -> str | None:
@@ -158,8 +158,8 @@ class MemoryGraph:
         profile = self.profiles[id_]
         while profile.resting:
             row = self.rows.get(profile.founder)
-            if row is not None and row.profile is not None:
-                return row.profile
+            if row is not None and row.place is not None:
+                return row.place.profile
             into = self.into.get(profile.id)
             if into is None:
                 return None

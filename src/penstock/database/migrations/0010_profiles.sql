@@ -25,6 +25,7 @@ CREATE TABLE penstock.profile_records (
     stream      text NOT NULL COLLATE "C",
     key         text NOT NULL COLLATE "C",
     profile     text COLLATE "C",
+    origin      text COLLATE "C",        -- the profile that it was in before any merge
     identifiers text[] NOT NULL,
     columns     jsonb,
     position    text NOT NULL COLLATE "C",

@@ -92,14 +92,14 @@ class PostgresGraph:
         if number not in self._keys:
             self._keep(number, stored_of(row, self._rules))
         known = self._rows[self._keys[number]]
-        return Member(known.record, known.profile)
+        return Member(known.record, known.place)
 
     async def members(self, profiles: Collection[str]) -> Sequence[Member]:
         if not profiles:
             return ()
         cursor = await self._run("members", profiles=array_literal(sorted(profiles)))
         found = [self._member(number, row) for number, *row in await cursor.fetchall()]
-        return [member for member in found if member.profile in profiles]
+        return [member for member in found if member.place and member.place.profile in profiles]
 
     async def tied(self, keys: Sequence[RecordKey]) -> Tied:
         if not self._decided:
@@ -108,7 +108,7 @@ class PostgresGraph:
         decisions = [decision_of(row) for row in await cursor.fetchall()]
         named = {key for said in decisions for key in (*said.left, *said.right)} - set(keys)
         there = await self.stored(sorted(named)) if named else {}
-        members = [Member(r.record, r.profile) for r in there.values() if r.values is not None]
+        members = [Member(r.record, r.place) for r in there.values() if r.values is not None]
         return Tied((), decisions, members)
 
     async def blocked(self, identifiers: Collection[Identifier]) -> Collection[Identifier]:
@@ -135,7 +135,7 @@ class PostgresGraph:
             has = set(row.record.identifiers)
             come += [(identifier, number) for identifier in has - had]
             gone += [(identifier, number) for identifier in had - has]
-            self._keep(number, row if row.values is not None else row._replace(profile=None))
+            self._keep(number, row if row.values is not None else row._replace(place=None))
         self._waiting |= rows.keys()
         await self._bear("bear_no_more", gone)
         await self._bear("bear", come)
@@ -213,13 +213,14 @@ class PostgresGraph:
     async def _records(self, settled: Settled) -> None:
         moved = {key: to for key, to in settled.moved.items() if key not in self._waiting}
         for key, to in settled.moved.items():
-            self._rows[key] = self._rows[key]._replace(profile=to)
+            self._rows[key] = self._rows[key]._replace(place=to)
         await self._write()
         if moved:
             await self._run(
                 "move",
                 record=numbers_literal(self._ids[key] for key in moved),
-                profile=array_literal(list(moved.values())),
+                profile=array_literal([place.profile for place in moved.values()]),
+                origin=array_literal([place.origin for place in moved.values()]),
             )
 
     async def _write(self) -> None:
@@ -232,7 +233,8 @@ class PostgresGraph:
             "write",
             id=numbers_literal(self._ids[key] for key in keys),
             **_names(keys),
-            profile=array_literal([row.profile for row in kept]),
+            profile=array_literal([row.place and row.place.profile for row in kept]),
+            origin=array_literal([row.place and row.place.origin for row in kept]),
             identifiers=array_literal(
                 [array_literal([str(i) for i in row.record.identifiers]) for row in kept]
             ),

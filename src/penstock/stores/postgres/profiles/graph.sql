@@ -13,7 +13,7 @@ SELECT EXISTS (SELECT FROM penstock.profile_decisions
         FROM penstock.profile_sweeps WHERE tenant = %(tenant)s AND kind = %(kind)s)
 
 -- name: stored
-SELECT r.id, r.source, r.stream, r.key, r.profile, r.identifiers, r.columns::text, r.position,
+SELECT r.id, r.source, r.stream, r.key, r.profile, r.origin, r.identifiers, r.columns::text, r.position,
        r.committed_at, r.said_at
 FROM unnest(%(source)s::text[], %(stream)s::text[], %(key)s::text[]) w (source, stream, key)
 JOIN penstock.profile_records r ON r.tenant = %(tenant)s AND r.kind = %(kind)s
@@ -23,7 +23,7 @@ JOIN penstock.profile_records r ON r.tenant = %(tenant)s AND r.kind = %(kind)s
 -- name: bearers
 -- So many of each at most. A record that is about to be written is not there yet, or not as it will
 -- be: the writer has it.
-SELECT w.place::int, b.record, r.source, r.stream, r.key, r.profile, r.identifiers,
+SELECT w.place::int, b.record, r.source, r.stream, r.key, r.profile, r.origin, r.identifiers,
        r.columns::text, r.position, r.committed_at, r.said_at
 FROM unnest(%(identifier)s::text[], %(most)s::int[]) WITH ORDINALITY w (identifier, most, place)
 CROSS JOIN LATERAL (
@@ -33,7 +33,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN penstock.profile_records r ON r.id = b.record
 
 -- name: members
-SELECT r.id, r.source, r.stream, r.key, r.profile, r.identifiers, r.columns::text, r.position,
+SELECT r.id, r.source, r.stream, r.key, r.profile, r.origin, r.identifiers, r.columns::text, r.position,
        r.committed_at, r.said_at
 FROM penstock.profile_records r
 WHERE r.tenant = %(tenant)s AND r.kind = %(kind)s AND r.profile = ANY (%(profiles)s::text[])
@@ -89,21 +89,22 @@ WHERE b.tenant = %(tenant)s AND b.kind = %(kind)s AND b.identifier = w.identifie
   AND b.record = w.record
 
 -- name: write
-INSERT INTO penstock.profile_records AS r (id, tenant, kind, source, stream, key, profile,
+INSERT INTO penstock.profile_records AS r (id, tenant, kind, source, stream, key, profile, origin,
     identifiers, columns, position, committed_at, said_at)
-SELECT w.id, %(tenant)s, %(kind)s, w.source, w.stream, w.key, w.profile, w.identifiers::text[],
+SELECT w.id, %(tenant)s, %(kind)s, w.source, w.stream, w.key, w.profile, w.origin,
+       w.identifiers::text[],
        w.columns::jsonb, w.position, w.committed_at, w.said_at
 FROM unnest(%(id)s::bigint[], %(source)s::text[], %(stream)s::text[], %(key)s::text[],
-            %(profile)s::text[], %(identifiers)s::text[], %(columns)s::text[], %(position)s::text[],
+            %(profile)s::text[], %(origin)s::text[], %(identifiers)s::text[], %(columns)s::text[], %(position)s::text[],
             %(committed_at)s::bigint[], %(said_at)s::bigint[])
-     w (id, source, stream, key, profile, identifiers, columns, position, committed_at, said_at)
+     w (id, source, stream, key, profile, origin, identifiers, columns, position, committed_at, said_at)
 ON CONFLICT (tenant, kind, source, stream, key) DO UPDATE SET profile = excluded.profile,
-    identifiers = excluded.identifiers, columns = excluded.columns, position = excluded.position,
+    origin = excluded.origin, identifiers = excluded.identifiers, columns = excluded.columns, position = excluded.position,
     committed_at = excluded.committed_at, said_at = excluded.said_at, noted_at = excluded.noted_at
 
 -- name: move
-UPDATE penstock.profile_records r SET profile = w.profile
-FROM unnest(%(record)s::bigint[], %(profile)s::text[]) w (record, profile)
+UPDATE penstock.profile_records r SET profile = w.profile, origin = w.origin
+FROM unnest(%(record)s::bigint[], %(profile)s::text[], %(origin)s::text[]) w (record, profile, origin)
 WHERE r.id = w.record
 
 -- name: create

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -22,7 +23,8 @@ def rules_json(rules: Rules) -> dict[str, Any]:
     for kind in said["kinds"].values():
         kind["blocked"] = sorted(kind["blocked"])
     said["tables"] = {f"{s}.{t}": table for (s, t), table in sorted(said["tables"].items())}
-    return said
+    plain: dict[str, Any] = orjson.loads(orjson.dumps(said))
+    return plain
 
 
 async def declare(

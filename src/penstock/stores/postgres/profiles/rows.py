@@ -10,7 +10,7 @@ import orjson
 from penstock.identity.components import Refusal
 from penstock.identity.evidence import Decision, Identifier, RecordKey
 from penstock.identity.graph import Document, Stored
-from penstock.identity.ids import Turn
+from penstock.identity.ids import Place, Turn
 from penstock.identity.reading import record_from
 from penstock.identity.reasons import Reason, said
 from penstock.identity.rules import Rules
@@ -21,8 +21,10 @@ NAMED: Final = 1000
 
 
 def stored_of(row: Sequence[Any], rules: Rules) -> Stored:
-    """From source, stream, key, profile, identifiers, columns, position, and two times."""
-    source, stream, key, profile, identifiers, columns, position, committed_at, said_at = row
+    """From what `penstock.profile_records` has, in the order of its columns here."""
+    source, stream, key, profile, origin, identifiers, columns, position, committed_at, said_at = (
+        row
+    )
     values = None if columns is None else orjson.loads(columns)
     record = record_from(
         RecordKey(source, stream, key),
@@ -32,7 +34,8 @@ def stored_of(row: Sequence[Any], rules: Rules) -> Stored:
         position=position,
         at=said_at,
     )
-    return Stored(position, committed_at, values, record, profile)
+    place = None if profile is None else Place(profile, origin)
+    return Stored(position, committed_at, values, record, place)
 
 
 def identifier_of(text: str) -> Identifier:
