@@ -170,7 +170,12 @@ async def test_a_wrong_merge_is_explained_and_undone_and_stays_so_after_a_replay
         assert [because for *_, because in found.refused] == ["decision 1 says otherwise"]
         async with at.reading() as reading:
             told = [(e.event, e.profile, e.other) for e in await reading.events(created=False)]
-        assert told == [("merged", grace, ada), ("restored", grace, None), ("split", grace, ada)]
+        # What came before depends on which source was loaded first.
+        assert told[-3:] == [
+            ("merged", grace, ada),
+            ("restored", grace, None),
+            ("split", grace, ada),
+        ]
         before = [await at.one(id_) for id_ in (ada, grace)]
     async with opened(chosen) as project:
         await replay(project, "profiles", position=0)
@@ -216,6 +221,13 @@ async def test_other_rules_read_all_rows_anew(
     only = {"customer": {"tables": {"crm.contacts": TABLES["crm.contacts"]}}}
     async with carried(settings(tmp_path, database_url, source_url, only)) as project:
         assert names(await desk(project).one(ada.id)) == ["crm/1"]
+    async with carried(settings(tmp_path, database_url, source_url, {})) as project:
+        await systems.execute("UPDATE contacts SET email = 'x@example.org' WHERE id = 1")
+        await project.caught_up(limit_s=30)
+    async with carried(settings(tmp_path, database_url, source_url, only)) as project:
+        again = await desk(project).one("x@example.org")
+        assert names(again) == ["crm/1"]
+        assert again.id != ada.id
 
 
 async def test_g7_profiles_are_for_those_who_may_see_them(

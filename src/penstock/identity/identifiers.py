@@ -33,6 +33,12 @@ deleted, removed, redacted, default, noreply, no-reply, donotreply, do-not-reply
 _NOTHING: Final = frozenset(_BLANKS.sub(" ", said).strip() for said in _SAID.split(","))
 """What people write who have nothing to say, and programs that have nothing to show."""
 
+_NOBODY: Final = frozenset(
+    {"noemail", "no-email", "no.email", "nomail", "none", "unknown", "anonymous", "test", "n/a"}
+    | {"noreply", "no-reply", "donotreply", "do-not-reply", "xxx", "xxxx"}
+)
+"""What stands before the @ in addresses that are nobody's. Initials may be anybody's."""
+
 _DOTLESS: Final = frozenset({"gmail.com", "googlemail.com"})
 _PLUS: Final = _DOTLESS | {
     "outlook.com",
@@ -116,7 +122,7 @@ def _email(value: str, *, providers: bool) -> str | None:
     if _EMAIL.match(folded) is None:
         return None
     local, _, domain = folded.rpartition("@")
-    if says_nothing(local):
+    if local in _NOBODY or set(local) == {"0"}:
         return None
     if providers and domain in _PLUS:
         local = local.partition("+")[0]

@@ -8,7 +8,7 @@ begins again. The consumer goes on from where the live tables are.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +31,27 @@ SQL: Final = load_queries(Path(__file__).with_name("rereading.sql"))
 _LOT: Final = 5000
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
+
+
+async def keep_only(
+    pool: Pool, tenant: str, kinds: Collection[str], consumer: str, topics: Collection[str]
+) -> list[str]:
+    """Take away kinds that the project no longer has, and the consumer's places in topics that it
+    no longer reads. Returns the kinds."""
+    with translated():
+        async with pool.connection() as connection, connection.transaction():
+            await connection.execute(
+                SQL["consumers_of"], {"consumer": consumer, "topics": sorted(topics)}
+            )
+            cursor = await connection.execute(
+                SQL["kinds_else"], {"tenant": tenant, "kinds": sorted(kinds)}
+            )
+            gone = [kind for (kind,) in await cursor.fetchall()]
+            for kind in gone:
+                for statement in SQL:
+                    if statement.startswith("take_away_"):
+                        await connection.execute(SQL[statement], {"tenant": tenant, "kind": kind})
+    return gone
 
 
 class KindRereading:

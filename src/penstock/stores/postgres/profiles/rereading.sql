@@ -18,3 +18,34 @@ SET position = CASE WHEN %(new)s THEN excluded.position
     source = excluded.source,
     source_position = greatest(c.source_position, excluded.source_position),
     as_of = CASE WHEN %(new)s THEN excluded.as_of ELSE c.as_of END
+
+-- name: consumers_of
+-- A consumer that nobody is any more would hold the log, and the age of its source, for ever.
+DELETE FROM penstock.consumers WHERE consumer = %(consumer)s AND NOT topic = ANY (%(topics)s)
+
+-- name: kinds_else
+SELECT kind FROM penstock.profile_kinds
+WHERE tenant = %(tenant)s AND NOT kind = ANY (%(kinds)s) AND rules <> '{}'
+
+-- name: take_away_records
+DELETE FROM penstock.profile_records WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_bearers
+DELETE FROM penstock.profile_bearers WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_profiles
+DELETE FROM penstock.profiles WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_events
+DELETE FROM penstock.profile_events WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_refusals
+DELETE FROM penstock.profile_refusals WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_sweeps
+DELETE FROM penstock.profile_sweeps WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_kind
+-- How many ids were given is kept: none is ever given again. So are decisions.
+UPDATE penstock.profile_kinds SET rules = '{}', allow = '{}', deny = '{}'
+WHERE tenant = %(tenant)s AND kind = %(kind)s
