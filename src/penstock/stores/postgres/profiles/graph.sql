@@ -1,8 +1,11 @@
 -- The identity graph of one kind of profile, as its writer reads and writes it. Whoever writes holds
--- the lock of the kind until it commits: what is read here is what the last writer left.
+-- the lock of the kind until it commits: what is read here is what the last writer left. LATERAL with
+-- LIMIT: each wanted row by its key is the plan, also for a table that was empty a moment ago and of
+-- which statistics know nothing.
 
 -- name: lock
-SELECT pg_advisory_xact_lock(hashtextextended('profiles ' || %(tenant)s || ' ' || %(kind)s, 0))
+SELECT pg_advisory_xact_lock(hashtextextended('profiles ' || %(tenant)s || ' ' || %(kind)s, 0)),
+       set_config('jit', 'off', true)
 
 -- name: state
 -- Whether anybody has decided anything, and what was taken away whole.
@@ -13,12 +16,13 @@ SELECT EXISTS (SELECT FROM penstock.profile_decisions
         FROM penstock.profile_sweeps WHERE tenant = %(tenant)s AND kind = %(kind)s)
 
 -- name: stored
-SELECT r.id, r.source, r.stream, r.key, r.profile, r.origin, r.identifiers, r.columns::text, r.position,
-       r.committed_at, r.said_at
+SELECT r.id, r.source, r.stream, r.key, r.profile, r.origin, r.identifiers, r.columns::text,
+       r.position, r.committed_at, r.said_at
 FROM unnest(%(source)s::text[], %(stream)s::text[], %(key)s::text[]) w (source, stream, key)
-JOIN penstock.profile_records r ON r.tenant = %(tenant)s AND r.kind = %(kind)s
- AND r.source = w.source COLLATE "C" AND r.stream = w.stream COLLATE "C"
- AND r.key = w.key COLLATE "C"
+CROSS JOIN LATERAL (
+    SELECT * FROM penstock.profile_records r
+    WHERE r.tenant = %(tenant)s AND r.kind = %(kind)s AND r.source = w.source COLLATE "C"
+      AND r.stream = w.stream COLLATE "C" AND r.key = w.key COLLATE "C" LIMIT 1) r
 
 -- name: bearers
 -- So many of each at most. A record that is about to be written is not there yet, or not as it will
@@ -30,7 +34,7 @@ CROSS JOIN LATERAL (
     SELECT b.record FROM penstock.profile_bearers b
     WHERE b.tenant = %(tenant)s AND b.kind = %(kind)s AND b.identifier = w.identifier COLLATE "C"
     ORDER BY b.record LIMIT w.most) b
-LEFT JOIN penstock.profile_records r ON r.id = b.record
+LEFT JOIN LATERAL (SELECT * FROM penstock.profile_records r WHERE r.id = b.record LIMIT 1) r ON true
 
 -- name: members
 SELECT r.id, r.source, r.stream, r.key, r.profile, r.origin, r.identifiers, r.columns::text, r.position,
@@ -59,13 +63,19 @@ WHERE tenant = %(tenant)s AND kind = %(kind)s AND verb = 'block' AND revoked_at 
 
 -- name: known
 SELECT p.id, p.number, p.resting, r.source, r.stream, r.key
-FROM penstock.profiles p LEFT JOIN penstock.profile_records r ON r.id = p.founder
-WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.id = ANY (%(ids)s::text[])
+FROM unnest(%(ids)s::text[]) w (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM penstock.profiles p
+    WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.id = w.id COLLATE "C" LIMIT 1) p
+LEFT JOIN LATERAL (SELECT * FROM penstock.profile_records r WHERE r.id = p.founder LIMIT 1) r ON true
 UNION ALL
 SELECT p.id, p.number, p.resting, r.source, r.stream, r.key
-FROM penstock.profiles p JOIN penstock.profile_records r ON r.id = p.founder
-WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.founder = ANY (%(founders)s::bigint[])
-  AND p.resting
+FROM unnest(%(founders)s::bigint[]) w (founder)
+CROSS JOIN LATERAL (
+    SELECT * FROM penstock.profiles p
+    WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.founder = w.founder AND p.resting
+    OFFSET 0) p
+JOIN LATERAL (SELECT * FROM penstock.profile_records r WHERE r.id = p.founder LIMIT 1) r ON true
 
 -- name: ids
 -- Numbers for new profiles: the row is locked by nobody else, as the kind is.
@@ -85,8 +95,11 @@ FROM unnest(%(identifier)s::text[], %(record)s::bigint[]) w (identifier, record)
 -- name: bear_no_more
 DELETE FROM penstock.profile_bearers b
 USING unnest(%(identifier)s::text[], %(record)s::bigint[]) w (identifier, record)
-WHERE b.tenant = %(tenant)s AND b.kind = %(kind)s AND b.identifier = w.identifier COLLATE "C"
-  AND b.record = w.record
+CROSS JOIN LATERAL (
+    SELECT b.ctid AS place FROM penstock.profile_bearers b
+    WHERE b.tenant = %(tenant)s AND b.kind = %(kind)s AND b.identifier = w.identifier COLLATE "C"
+      AND b.record = w.record LIMIT 1) found
+WHERE b.ctid = found.place
 
 -- name: write
 INSERT INTO penstock.profile_records AS r (id, tenant, kind, source, stream, key, profile, origin,
@@ -105,7 +118,9 @@ ON CONFLICT (tenant, kind, source, stream, key) DO UPDATE SET profile = excluded
 -- name: move
 UPDATE penstock.profile_records r SET profile = w.profile, origin = w.origin
 FROM unnest(%(record)s::bigint[], %(profile)s::text[], %(origin)s::text[]) w (record, profile, origin)
-WHERE r.id = w.record
+CROSS JOIN LATERAL (
+    SELECT r.ctid AS place FROM penstock.profile_records r WHERE r.id = w.record LIMIT 1) found
+WHERE r.ctid = found.place
 
 -- name: create
 INSERT INTO penstock.profiles (tenant, kind, id, number, founder, records, traits)
@@ -117,13 +132,19 @@ FROM unnest(%(id)s::text[], %(number)s::bigint[], %(founder)s::bigint[], %(recor
 UPDATE penstock.profiles p SET resting = false, merged_into = NULL, records = w.records,
     traits = w.traits::jsonb, version = p.version + 1, changed_at = clock_timestamp()
 FROM unnest(%(id)s::text[], %(records)s::int[], %(traits)s::text[]) w (id, records, traits)
-WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.id = w.id COLLATE "C"
+CROSS JOIN LATERAL (
+    SELECT p.ctid AS place FROM penstock.profiles p
+    WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.id = w.id COLLATE "C" LIMIT 1) found
+WHERE p.ctid = found.place
 
 -- name: rest
 UPDATE penstock.profiles p SET resting = true, merged_into = w.survivor, records = 0, traits = '{}',
     version = p.version + 1, changed_at = clock_timestamp()
 FROM unnest(%(id)s::text[], %(survivor)s::text[]) w (id, survivor)
-WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.id = w.id COLLATE "C"
+CROSS JOIN LATERAL (
+    SELECT p.ctid AS place FROM penstock.profiles p
+    WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.id = w.id COLLATE "C" LIMIT 1) found
+WHERE p.ctid = found.place
 
 -- name: happened
 INSERT INTO penstock.profile_events (tenant, kind, event, profile, other, detail)
