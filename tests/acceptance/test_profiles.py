@@ -230,6 +230,26 @@ async def test_other_rules_read_all_rows_anew(
         assert again.id != ada.id
 
 
+async def test_a_question_about_somebody_knows_them(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    await fill(systems)
+    async with carried(settings(tmp_path, database_url, source_url)) as project:
+        for who in ("customer:ADA@example.org", "phone:0170 1234567", "customer:crm:1"):
+            context = await project.context("where?", mode="text", profile=who)
+            ada = context.rows[0]
+            assert ada.values == {"name": "Ada Lovelace", "city": "Berlin", "order": "100; 101"}
+            age = context.age_ms(ada.source)
+            assert age is not None
+            assert age < 60_000
+            assert context.notes == ()
+        answer = await project.answer("Which city is it?", profile=f"customer:{ada.row_key[0]}")
+        assert "Berlin" in answer.text
+        nobody = await project.context("where?", mode="text", profile="nobody@example.org")
+        assert nobody.rows == []
+        assert nobody.notes == ("no customer is known (or to be shown) by what was named",)
+
+
 async def test_g7_profiles_are_for_those_who_may_see_them(
     tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
 ) -> None:

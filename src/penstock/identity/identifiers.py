@@ -7,13 +7,14 @@ the same for thousands of them: taken as an identifier it would make them one pe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 from unicodedata import category, combining, normalize
 
 from penstock.errors import MissingExtraError
+from penstock.identity.evidence import Identifier
 from penstock.identity.rules import KindRule
 
 if TYPE_CHECKING:
@@ -69,6 +70,16 @@ def canonical(value: str | None, rule: KindRule) -> str | None:
     if found is None or len(found) > LONGEST or found in rule.blocked:
         return None
     return found
+
+
+def identifiers_of(said: str, kinds: Mapping[str, KindRule]) -> list[Identifier]:
+    """What ``KIND:VALUE``, or a value as each kind would write it, may mean."""
+    kind, colon, value = said.partition(":")
+    if colon and kind in kinds:
+        found = canonical(value, kinds[kind])
+        return [] if found is None else [Identifier(kind, found)]
+    forms = ((kind, canonical(said, rule)) for kind, rule in kinds.items())
+    return [Identifier(kind, form) for kind, form in forms if form is not None]
 
 
 def blocking(rule: KindRule, values: Iterable[str]) -> KindRule:

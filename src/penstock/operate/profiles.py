@@ -12,7 +12,7 @@ from penstock.database.connect import translated
 from penstock.errors import ConfigError
 from penstock.identity.evidence import Identifier, RecordKey, Verb
 from penstock.identity.graph import Whole
-from penstock.identity.identifiers import canonical
+from penstock.identity.identifiers import identifiers_of
 from penstock.identity.reasons import between, path, said
 from penstock.identity.rules import Rules
 from penstock.stores.base import StoredProfile
@@ -88,12 +88,7 @@ class ProfileDesk:
 
     def identifiers(self, reference: str) -> list[Identifier]:
         """``KIND:VALUE``, or a value as each kind would write it."""
-        kind, colon, value = reference.partition(":")
-        if colon and kind in self.rules.kinds:
-            found = canonical(value, self.rules.kinds[kind])
-            return [] if found is None else [Identifier(kind, found)]
-        forms = ((kind, canonical(reference, rule)) for kind, rule in self.rules.kinds.items())
-        return [Identifier(kind, form) for kind, form in forms if form is not None]
+        return identifiers_of(reference, self.rules.kinds)
 
     async def find(self, reference: str, *, limit: int = 100) -> list[StoredProfile]:
         """The profiles that an id, a record, an identifier or a bare value means."""

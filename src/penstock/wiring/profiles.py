@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from penstock.errors import ConfigError
 from penstock.identity.rules import Form, KindRule, Rules, TableRule, TraitRule
 from penstock.settings import ProfileSettings, RowSourceSettings, Settings
 from penstock.settings.profiles import IdentifierSettings, ProfileTableSettings
 from penstock.wiring.permissions import declares_permissions
+
+if TYPE_CHECKING:
+    from penstock.serving.profiles import ProfileWanted
 
 _BY_NAME: dict[str, Form] = {"email": "email", "phone": "phone"}
 
@@ -21,6 +27,26 @@ def profile_readers(settings: Settings, kind: str) -> tuple[tuple[str, ...], tup
     if chosen.allow is not None:
         return chosen.allow, chosen.deny
     return (() if declares_permissions(settings) else ("everyone",)), chosen.deny
+
+
+def profile_wanted(settings: Settings, reference: str) -> ProfileWanted:
+    """Whom ``KIND:ID`` or ``KIND:IDENTIFIER`` means; the kind may be left out where there is one.
+    An identifier is ``email:ada@example.org``, or its value alone."""
+    from penstock.identity.identifiers import identifiers_of
+    from penstock.serving.profiles import ProfileWanted
+
+    kinds = settings.profiles
+    kind, colon, rest = reference.partition(":")
+    if not (colon and kind in kinds):
+        kind, rest = next(iter(kinds), ""), reference
+        if len(kinds) != 1:
+            raise ConfigError(
+                f"expected KIND:ID or KIND:IDENTIFIER with one of the kinds "
+                f"{', '.join(kinds) or '(there are none: see docs/howto/profiles.md)'}, "
+                f"got {reference!r}"
+            )
+    found = identifiers_of(rest, _rules(settings, kinds[kind]).kinds)
+    return ProfileWanted(kind, rest, tuple(map(str, found)))
 
 
 def _rules(settings: Settings, chosen: ProfileSettings) -> Rules:
