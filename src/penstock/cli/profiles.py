@@ -175,6 +175,8 @@ def explain(
             console.print(f"  refused: {left} and {right} by {by}: {because}", markup=False)
         for identifier, because in found.ignored:
             console.print(f"  ties nobody: {identifier}: {because}", markup=False)
+        for number in found.overruled:
+            console.print(f"  decision {number} is contradicted by a later one")
         if not (found.together or found.refused or found.ignored):
             console.print("  nothing ties them")
 

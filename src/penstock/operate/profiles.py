@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Explained:
     """Why records are one person, or are not: the ties that lead from one to the next; those that
-    were refused; and identifiers that they share and that tie nobody, with the reason."""
+    were refused; identifiers that they share and that tie nobody, with the reason; and decisions
+    about them that a later one contradicts."""
 
     together: bool
     ties: Sequence[tuple[str, str, str]]
     refused: Sequence[tuple[str, str, str, str]]
     ignored: Sequence[tuple[str, str]]
+    overruled: Sequence[int] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON shows it."""
@@ -44,6 +46,7 @@ class Explained:
             "ignored": [
                 {"identifier": identifier, "because": why} for identifier, why in self.ignored
             ],
+            "overruled": list(self.overruled),
         }
 
 
@@ -150,6 +153,7 @@ class ProfileDesk:
                     if {refusal.left, refusal.right} & set(left)
                 ],
                 ignored=self._ignored(around, left),
+                overruled=around.partition.overruled,
             )
         steps = path(around.partition, left[0], right[0])
         return Explained(
@@ -162,6 +166,7 @@ class ProfileDesk:
                 )
             ],
             ignored=self._ignored(around, left, right),
+            overruled=around.partition.overruled,
         )
 
     def _ignored(self, around: Whole, *sides: Sequence[RecordKey]) -> list[tuple[str, str]]:
