@@ -9,6 +9,7 @@ Stores its figures in ``bench/results/profiles.json``.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import shutil
@@ -211,6 +212,8 @@ async def hub(report: Report, store: PostgresStore) -> None:
 
 
 def main() -> None:
+    gc.freeze()  # as the program does
+    gc.set_threshold(50_000, 20, 100)
     people = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     report = asyncio.run(measure(people)).to_dict()
     (RESULTS / "profiles.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.identity.components import Partition, ignored, resolve
@@ -128,6 +128,13 @@ def check(graph: MemoryGraph) -> None:
 
 
 @given(STEPS)
+@example(
+    [
+        ("pin", [KEYS[0]], []),
+        [(KEYS[0], {"phone": "p1"}), (KEYS[1], {"phone": "p1"})],
+        [(KEYS[0], None), (KEYS[1], None)],
+    ]
+)
 @settings(max_examples=400, deadline=None)
 def test_g10_every_history_ends_in_the_answer_of_a_batch(steps: list[object]) -> None:
     async def run() -> None:

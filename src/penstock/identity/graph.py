@@ -418,7 +418,7 @@ def _settled(
             records = [region.members[key].record for key in part]
             documents[own] = Document(traits(records, rules.traits), len(part))
     return Settled(
-        region=region.members.keys(),
+        region=region.members.keys() | causes.keys(),  # also those that are gone
         moved=assignment.moved,
         created=assignment.created,
         documents=documents,

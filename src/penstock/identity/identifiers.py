@@ -54,6 +54,7 @@ _PLUS: Final = _DOTLESS | {
 """Providers where what follows a plus sign does not count; where dots do not count either."""
 
 _EMAIL: Final = re.compile(r"^[^@\s\"(),:;<>\[\]\\]{1,64}@[^@\s\"(),:;<>\[\]\\_/]+\.[^@\s.]{2,}$")
+_FEW: Final = 4
 _COUNTED: Final = "01234567890 09876543210"
 _NO_DIGITS: Final = re.compile(r"\D+")
 
@@ -62,14 +63,20 @@ def canonical(value: str | None, rule: KindRule) -> str | None:
     """The value in the form of its kind; None when it identifies nobody."""
     if value is None or not value or len(value) > 4 * LONGEST:
         return None
-    plain = _BLANKS.sub(" ", normalize("NFKC", value)).strip()
-    plain = "".join(c for c in plain if category(c)[0] != "C")
+    plain = value.strip() if value.isascii() and value.isprintable() else _printable(value)
+    if "  " in plain:
+        plain = _BLANKS.sub(" ", plain)
     if says_nothing(plain):
         return None
     found = _in_form(plain, rule)
     if found is None or len(found) > LONGEST or found in rule.blocked:
         return None
     return found
+
+
+def _printable(value: str) -> str:
+    plain = _BLANKS.sub(" ", normalize("NFKC", value)).strip()
+    return "".join(c for c in plain if category(c)[0] != "C")
 
 
 def identifiers_of(said: str, kinds: Mapping[str, KindRule]) -> list[Identifier]:
@@ -91,8 +98,10 @@ def blocking(rule: KindRule, values: Iterable[str]) -> KindRule:
 def says_nothing(value: str) -> bool:
     """Whether a value stands for having none: such words, no letter or digit, ``0000``, ``xxx``."""
     folded = value.casefold()
-    if folded in _NOTHING:
+    if not folded or folded in _NOTHING:
         return True
+    if folded[0].isalnum() and len(set(folded)) > _FEW:
+        return False
     signs = {c for c in folded if c.isalnum()}
     if not signs or signs == {"0"}:
         return True
