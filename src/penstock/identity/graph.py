@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 from penstock.errors import BadRecordError
 from penstock.identity.components import Partition, Refusal, resolve
 from penstock.identity.evidence import Decision, Identifier, Match, Record, RecordKey
-from penstock.identity.ids import Assignment, Place, Profile, Turn, assign
+from penstock.identity.ids import Assignment, Place, Profile, Turn, assign, draft
 from penstock.identity.reading import record_of
 from penstock.identity.reasons import Reason, reasons
 from penstock.identity.rules import Rules
@@ -375,30 +375,14 @@ async def _work_out(
     before |= {key: m.place for key, m in region.members.items() if m.place is not None}
     named = {id_ for place in before.values() for id_ in place}
     known = await graph.known(named, region.members.keys())
-    assignment = await _assigned(graph, partition, before, known)
+    drafted = draft(partition.parts, before, known)
+    unnamed = zip(partition.parts, drafted.ids, strict=True)
+    founders = [part[0] for part, own in unnamed if own is None]
+    created = await graph.new(founders) if founders else ()
+    assignment = assign(partition.parts, before, drafted, created)
     settled = _settled(region, rules, partition, assignment, before, causes)
     await graph.settle(settled)
     return len(settled.documents)
-
-
-async def _assigned(
-    graph: Graph,
-    partition: Partition,
-    before: Mapping[RecordKey, Place],
-    known: Mapping[str, Profile],
-) -> Assignment:
-    """Ids for the parts. How many new ones are needed is counted first: they are made at once."""
-    wanted: list[RecordKey] = []
-
-    def count(founder: RecordKey) -> Profile:
-        wanted.append(founder)
-        return Profile("", 0, founder)
-
-    assignment = assign(partition.parts, before, known, count)
-    if not wanted:
-        return assignment
-    made = iter(await graph.new(wanted))
-    return assign(partition.parts, before, known, lambda _: next(made))
 
 
 def _settled(

@@ -11,7 +11,7 @@ when its founder comes back, so does its id.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -61,55 +61,72 @@ class Assignment:
     turns: tuple[Turn, ...]
 
 
-def assign(
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """As `Assignment`, before new ids are made: the parts without one (None) need them."""
+
+    ids: tuple[str | None, ...]
+    rests: Mapping[str, str | None]
+    restored: tuple[str, ...]
+
+
+def draft(
     parts: Sequence[tuple[RecordKey, ...]],
     before: Mapping[RecordKey, Place],
     profiles: Mapping[str, Profile],
-    new: Callable[[RecordKey], Profile],
-) -> Assignment:
-    """Give each part its id.
+) -> Draft:
+    """The ids that are there already for the parts.
 
     ``before`` says where each record was (all records of these profiles, also those that are gone
-    now); ``profiles`` are all that it names, and the resting ones whose founder is in a part;
-    ``new`` makes one for a founder.
+    now); ``profiles`` are all that it names, and the resting ones whose founder is in a part.
     """
-    was = {key: place.profile for key, place in before.items()}
     claims = _claims(parts, before, profiles)
     founded = {p.founder: p for p in sorted(profiles.values(), key=_age)[::-1] if p.resting}
-    ids: list[str] = []
-    created: list[Profile] = []
+    ids: list[str | None] = []
     rests: dict[str, str | None] = {}
     restored: list[str] = []
     taken: set[str] = set()
     for number, part in enumerate(parts):
-        active = sorted((profiles[id_] for id_ in claims.active.get(number, ())), key=_age)
-        resting = [id_ for id_ in claims.resting.get(number, ()) if id_ not in taken]
-        back = sorted(
-            (f for key in part if (f := founded.get(key)) is not None and f.id not in taken),
-            key=_age,
-        )
-        if active:
+        own: str | None = None
+        if active := sorted((profiles[i] for i in claims.active.get(number, ())), key=_age):
             own = active[0].id
             rests.update({loser.id: own for loser in active[1:]})
-        elif resting or back:
-            own = resting[0] if resting else back[0].id
-            restored.append(own)
-            taken.add(own)
-        else:
-            made = new(part[0])
-            created.append(made)
-            own = made.id
+        elif founded or number in claims.resting:
+            back = sorted((founded[key] for key in part if key in founded), key=_age)
+            resting = (*claims.resting.get(number, ()), *(profile.id for profile in back))
+            own = next((id_ for id_ in resting if id_ not in taken), None)
+            if own is not None:
+                restored.append(own)
+                taken.add(own)
         ids.append(own)
     held = {id_ for found in claims.active.values() for id_ in found}
-    rests.update(dict.fromkeys(sorted({*was.values()} - held)))
-    fresh = {profile.id for profile in created}
+    rests.update(dict.fromkeys(sorted({place.profile for place in before.values()} - held)))
+    return Draft(tuple(ids), rests, tuple(restored))
+
+
+def assign(
+    parts: Sequence[tuple[RecordKey, ...]],
+    before: Mapping[RecordKey, Place],
+    drafted: Draft,
+    created: Sequence[Profile],
+) -> Assignment:
+    """Each part with its id: ``created`` are for those that had none, in their order."""
+    fresh = iter(created)
+    ids = tuple(next(fresh).id if own is None else own for own in drafted.ids)
     return Assignment(
-        tuple(ids),
-        _moved(parts, ids, before, rests),
+        ids,
+        _moved(parts, ids, before, drafted.rests),
         tuple(created),
-        rests,
-        tuple(restored),
-        _turns(parts, ids, was, rests, fresh, frozenset(restored)),
+        drafted.rests,
+        drafted.restored,
+        _turns(
+            parts,
+            ids,
+            {key: place.profile for key, place in before.items()},
+            drafted.rests,
+            {profile.id for profile in created},
+            frozenset(drafted.restored),
+        ),
     )
 
 
@@ -186,14 +203,19 @@ def _turns(
     """What happened, in the order of the parts; what is gone comes last."""
     turns: list[Turn] = []
     for part, own in zip(parts, ids, strict=True):
+        if own in created and not any(key in before for key in part):
+            turns.append(Turn("created", own, None, part))
+            continue
+        if own not in created and all(before.get(key, own) == own for key in part):
+            if own in restored:
+                turns.append(Turn("restored", own, None, part))
+            continue
         came: dict[str, list[RecordKey]] = defaultdict(list)
         for key in part:
             came[before.get(key, own)].append(key)
         others = sorted(came.keys() - {own})
         if own in restored:
             turns.append(Turn("restored", own, None, part))
-        elif own in created and not others:
-            turns.append(Turn("created", own, None, part))
         for other in others:
             records = tuple(came[other])
             if rests.get(other) == own:
