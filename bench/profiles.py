@@ -149,7 +149,8 @@ async def plain(pool: Any, changes: Iterable[Change], size: int) -> float:
             "CREATE INDEX IF NOT EXISTS p ON plain (phone)"
         )
         while batch := [c for c in islice(left, size) if c.after is not None]:
-            values = [(c.schema.source, *c.after) for c in batch if c.after is not None]
+            rows_now = {(c.schema.source, c.key): c.after for c in batch if c.after is not None}
+            values = [(source, *after) for (source, _), after in rows_now.items()]
             began = time.perf_counter()
             await connection.execute(
                 "INSERT INTO plain SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], "

@@ -273,3 +273,16 @@ async def test_g10_a_limit_crossed_either_way(count: int) -> None:
     ]
     await incorporate(graph, RULES, gone)
     assert len(graph.partition()) == 1
+
+
+@pytest.mark.parametrize("first", [KEYS[:3], KEYS[-3:]])
+async def test_g10_a_crowd_that_comes_at_once_unties_those_before(first: list[RecordKey]) -> None:
+    """Wherever those before stand among those who come."""
+    graph = MemoryGraph()
+    for keys, at in ((first, 1), ([key for key in KEYS if key not in first], 2)):
+        rows = [
+            RecordChange(key, Position(f"{at}"), Microseconds(at), {"phone": "p1"}) for key in keys
+        ]
+        await incorporate(graph, RULES, rows)
+        check(graph)
+    assert len(graph.partition()) == len(KEYS)
