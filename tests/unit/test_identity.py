@@ -258,6 +258,17 @@ async def test_a_decision_about_records_that_are_not_there_rests() -> None:
     assert world.id(A) == world.id(B)
 
 
+async def test_g10_what_a_decision_tied_through_a_record_parts_when_that_goes() -> None:
+    world = World()
+    for key, email in ((A, "a"), (B, "b"), (C, "a")):
+        await world.tell(key, email)
+    keys = world.graph.decide(Decision(1, "merge", (A,), (B,)))
+    await reconsider(world.graph, world.rules, keys, "decision 1")
+    assert world.id(B) == world.id(C)
+    await world.tell(A)
+    assert world.id(B) != world.id(C)
+
+
 # --------------------------------------------------------------------------- traits and rows
 
 
