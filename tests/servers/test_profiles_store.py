@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from psycopg_pool import AsyncConnectionPool
+from structlog.testing import capture_logs
 
 from penstock.database.connect import open_pool
 from penstock.errors import ConfigError, FatalError
@@ -104,11 +105,14 @@ async def test_a_crowd_with_one_address_merges_nobody_and_comes_back_to_it(pool:
 
 async def test_what_is_too_large_is_held_until_a_person_says_so(pool: Pool) -> None:
     store = PostgresStore(pool)
-    await take(store, [change("crm", n, "a@x.org", 1) for n in range(17)])
+    with capture_logs() as told:
+        await take(store, [change("crm", n, "a@x.org", 1) for n in range(17)])
+        await take(store, [change("shop", 1, "b@x.org", 1)])
+    assert [(one["event"], one["ties"]) for one in told] == [("profiles.held", 2)]
     async with pool.connection() as connection:
         reading = PostgresProfiles(connection, "default", KIND)
         totals, held = await reading.totals(), await reading.held("size")
-    assert (totals.profiles, totals.largest, totals.held) == (2, 15, 2)
+    assert (totals.profiles, totals.largest, totals.held) == (3, 15, 2)
     assert {(one.via, one.detail) for one in held} == {("email:a@x.org", "16")}
     keys = [RecordKey("crm", "people", str(n)) for n in range(17)]
     async with pool.connection() as connection, connection.transaction():
@@ -117,7 +121,7 @@ async def test_what_is_too_large_is_held_until_a_person_says_so(pool: Pool) -> N
     async with pool.connection() as connection:
         reading = PostgresProfiles(connection, "default", KIND)
         totals = await reading.totals()
-        assert (totals.profiles, totals.held) == (1, 0)
+        assert (totals.profiles, totals.held) == (2, 0)
         [decision] = await reading.decisions()
     assert (decision["number"], decision["by"], decision["reason"]) == (number, "tester", "a firm")
     async with pool.connection() as connection, connection.transaction():

@@ -16,6 +16,7 @@ from typing import Any, Final, LiteralString
 
 import orjson
 import psycopg
+import structlog
 
 from penstock.database.queries import load_queries
 from penstock.errors import FatalError
@@ -31,6 +32,7 @@ from penstock.stores.postgres.profiles.rows import decision_of, json_text, store
 Connection = psycopg.AsyncConnection[Any]
 
 SQL: Final = load_queries(Path(__file__).with_name("graph.sql"))
+logger = structlog.get_logger("penstock.profiles")
 
 
 class PostgresGraph:
@@ -287,6 +289,15 @@ class PostgresGraph:
             for r in settled.refusals
         ]
         one, other, via, why, detail = zip(*refused, strict=True)
+        held = [row for row in refused if row[3] == "size" and row not in since]
+        if held:
+            logger.warning(
+                "profiles.held",
+                kind=self._kind,
+                ties=len(held),
+                reason=f"{held[0][2]} would make a profile of {held[0][4]} records: a person has "
+                "to say so (`penstock profiles held`)",
+            )
         await self._run(
             "refused",
             one=numbers_literal(one),
