@@ -135,6 +135,13 @@ def check(graph: MemoryGraph) -> None:
         [(KEYS[0], None), (KEYS[1], None)],
     ]
 )
+@example(
+    [
+        ("merge", [KEYS[0]], [KEYS[1]]),
+        [(KEYS[0], {"name": "Ada"}), (KEYS[1], {"name": "Ada"})],
+        [(KEYS[0], None), (KEYS[1], {"name": "Ada", "phone": "p1"})],
+    ]
+)
 @settings(max_examples=400, deadline=None)
 def test_g10_every_history_ends_in_the_answer_of_a_batch(steps: list[object]) -> None:
     async def run() -> None:

@@ -162,8 +162,9 @@ async def incorporate(graph: Graph, rules: Rules, changes: Sequence[RecordChange
     if not changed:
         return 0
     region = _Region()
-    front = [Member(row.record, row.place) for row in changed.values() if row.values is not None]
-    front += tied.members
+    # Those tied were read before anything was written: what has changed itself is not as it was.
+    front = [member for member in tied.members if member.record.key not in changed]
+    front += [Member(row.record, row.place) for row in changed.values() if row.values is not None]
     front += await _touched(graph, rules, region, stored, changed)
     before = {key: place for key in gone if (place := changed[key].place) is not None}
     causes = dict.fromkeys(changed, "changed") | dict.fromkeys(gone, "deleted")
