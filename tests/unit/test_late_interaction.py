@@ -43,32 +43,6 @@ def test_function_words_and_marks_are_not_stored() -> None:
     assert len(head().pack(hidden(2), np.array([101, 102]))) == 2 * 48
 
 
-def test_a_match_is_the_weighted_mean_of_the_best_of_each_token() -> None:
-    """Against the same computed plainly, text by text and token by token."""
-    texts = [hidden(count) for count in (3, 1, 17)]
-    packed = [head().pack(text, np.full(len(text), 20_000)) for text in texts]
-    question = QuestionTokens(head().project(hidden(4)), [(0, 0)] * 4)
-    weights = np.array([0.5, 0.0, 0.25, 0.25], np.float32)
-    expected = [
-        sum(
-            weight * max(0.0, float((head().unpack(text) @ token).max())) ** 3
-            for token, weight in zip(question.vectors, weights, strict=True)
-        )
-        for text in packed
-    ]
-    assert head().match(question, weights, packed) == pytest.approx(expected, abs=1e-5)
-
-
-def test_a_text_matches_itself_best() -> None:
-    texts = [hidden(9) for _ in range(5)]
-    packed = [head().pack(text, np.full(9, 20_000)) for text in texts]
-    for number, text in enumerate(texts):
-        question = QuestionTokens(head().project(text), [(0, 0)] * 9)
-        scores = head().match(question, np.full(9, 1 / 9, np.float32), packed)
-        assert scores.argmax() == number
-        assert scores[number] > 0.9
-
-
 def test_tokens_weigh_what_their_word_weighs() -> None:
     """All pieces of a word; words that are not counted a little; marks of the model nothing."""
     places = [(0, 0), (0, 4), (5, 8), (8, 11), (12, 13), (0, 0)]  # who | swi ##mms | ?

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from penstock.errors import UnavailableError
@@ -10,7 +9,7 @@ from penstock.models.base import TokenEmbedder, token_embedder
 from penstock.models.constant import ConstantEmbedder
 from penstock.models.minilm import MiniLMEmbedder
 from penstock.models.recent import RecentVectors
-from penstock.serving.reranking import LateInteraction, Ranked, RerankError, combine
+from penstock.serving.reranking import LateInteraction, Ranked, RerankError
 from penstock.serving.retrieval import retrieve
 from penstock.stores.base import ChunkVectors, Hit, Snapshot
 from penstock.testing.snapshots import ScriptedSnapshots, passage
@@ -124,13 +123,3 @@ def test_models_without_tokens_are_known() -> None:
     assert token_embedder(RecentVectors(ConstantEmbedder())) is None
     assert token_embedder(MiniLMEmbedder(tokens=False)) is None
     assert token_embedder(RecentVectors(MiniLMEmbedder())) is not None
-
-
-def test_scores_keep_their_range_and_likeness_follows_the_best() -> None:
-    """0 to 2; of two that match equally, the one that is like the best comes first."""
-    vectors = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]])
-    scores = combine(np.array([1.5, 1.0, 1.0]), np.array([0.6, 0.5, 0.5]), vectors)
-    assert scores[0] > scores[1] > scores[2]
-    ones = np.ones((2, 1))
-    assert combine(np.full(2, 2.0), np.ones(2), ones) == pytest.approx([2, 2])
-    assert combine(np.zeros(2), np.zeros(2), np.zeros((2, 1))) == pytest.approx([0, 0])

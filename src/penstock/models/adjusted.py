@@ -8,6 +8,7 @@ import numpy as np
 
 from penstock.errors import ConfigError
 from penstock.models.base import (
+    Candidate,
     Embedded,
     Embedder,
     Priority,
@@ -63,11 +64,15 @@ class AdjustedEmbedder:
         return Embedded(self._cut(made.vectors), made.tokens)
 
     async def match(
-        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+        self,
+        question: str,
+        words: Sequence[Weighted],
+        most: float,
+        candidates: Sequence[Candidate],
     ) -> Sequence[float]:
         """As the model does."""
         assert self._tokens is not None
-        return await self._tokens.match(question, words, most, texts)
+        return await self._tokens.match(question, words, most, candidates)
 
     async def embed_questions(
         self, texts: Sequence[str], *, priority: Priority = "query"

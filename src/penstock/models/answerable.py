@@ -1,34 +1,29 @@
-"""Whether evidence holds an answer at all: a probability, from what reading it came to.
+"""Whether evidence holds an answer at all: a probability, from what the best passage lacks.
 
-A logistic regression over some signs: how well passage and sentence fit, which of the question's
-names, numbers and rare words they lack, whether one of them denies what the other affirms. It is
-fitted by ``tools/train_abstention.py`` on questions of one corpus and on the same questions made
-unanswerable (a name or number exchanged, a word turned into its opposite, a denial put in).
+Boosted trees over some signs: how the passage was found, which of the question's names, numbers and
+other words it lacks, and whether passage and question deny or reverse what the other says. How well
+a passage fits differs from collection to collection; what it lacks means the same everywhere, so
+most of the signs are of that kind. Fitted by ``tools/train_abstention.py``.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-import orjson
+import numpy as np
 
-FITTED: Final = Path(__file__).parent / "graphs" / "answerable.json"
+from penstock.models.interaction import Words
+from penstock.models.sentences import sentences
+from penstock.models.trees import Trees
+
+FITTED: Final = Path(__file__).parent / "graphs" / "answerable.npz"
 SIGNS: Final = (
-    "passage",
-    "ahead",
     "similarity",
     "text_score",
-    "sentence",
-    "sentence_similarity",
-    "sentence_held",
-    "held",
-    "rarest_missing",
-    "rarest_missing_in_sentence",
     "names",
     "names_missing",
     "names_missing_in_sentence",
@@ -37,9 +32,15 @@ SIGNS: Final = (
     "numbers_missing_in_sentence",
     "denied_by_question",
     "denied_by_sentence",
+    "denial",
     "extreme_missing",
+    "extreme_missing_in_sentence",
+    "reversed",
+    "missing",
+    "missing_in_sentence",
     "words",
 )
+UNKNOWN: Final = -1.0
 _DENIAL: Final = re.compile(
     r"n['’]t\b|\b(?:not|no|never|without|none|neither|nor|cannot|unable|lacks?)\b", re.IGNORECASE
 )
@@ -47,97 +48,90 @@ _EXTREME: Final = re.compile(
     r"\b(?:first|last|only|most|least|best|worst|before|after|\w{3,}est)\b", re.IGNORECASE
 )
 _WORD: Final = re.compile(r"[^\W_]+")
+_TELLING: Final = 4
+"""Shorter words seldom tell anything."""
+_OPPOSITES: Final = """
+first last, before after, largest smallest, most least, increase decrease, increased decreased,
+north south, east west, northern southern, eastern western, highest lowest, more fewer, more less,
+earliest latest, oldest newest, best worst, major minor, high low, large small, new old,
+male female, won lost, began ended, start end, early late, public private, accepted rejected,
+rich poor,
+common rare, allowed forbidden, possible impossible, important unimportant
+"""
+_PAIRS: Final = [pair.split() for pair in _OPPOSITES.split(",")]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
-    """What reading came to. ``passage`` and ``sentence`` are their scores, ``ahead`` is how far the
-    best passage is before the second; ``weights`` say how much of the question each of its stems
-    is, ``passage_stems`` and ``sentence_stems`` which are held."""
+class Read(NamedTuple):
+    """A question and the best passage for it, with the scores that found the passage. Where only
+    some documents were asked, these scores are not looked at: the question need not say what it is
+    about, since the filter does."""
 
     question: str
-    passage_text: str
-    sentence_text: str
-    passage: float
-    ahead: float
+    title: str
+    text: str
     similarity: float
     text_score: float
-    sentence: float
-    sentence_similarity: float
-    weights: Mapping[str, float]
-    passage_stems: frozenset[str]
-    sentence_stems: frozenset[str]
+    restricted: bool = False
 
 
 def signs(read: Read) -> list[float]:
-    """The values of `SIGNS`."""
-    passage, sentence = _words(read.passage_text), _words(read.sentence_text)
-    names, numbers = _special(read.question)
-    asks, says = bool(_DENIAL.search(read.question)), bool(_DENIAL.search(read.sentence_text))
-    extremes = {found.lower() for found in _EXTREME.findall(read.question)}
+    """The values of `SIGNS`. The sentence is the one that has most of the question's words."""
+    asked = _WORD.findall(read.question)
+    telling = Words([word for word in asked if len(word) >= _TELLING])
+    names = Words([word for word in asked[1:] if word[0].isupper()])
+    numbers = Words([word for word in asked if any(sign.isdigit() for sign in word)])
+    extremes = Words(_EXTREME.findall(read.question))
+    spans = sentences(read.text)
+    said = [read.text[span.start : span.end] for span in spans] or [read.text]
+    held = [frozenset(Words(_WORD.findall(text))) for text in said]
+    passage = frozenset(Words(_WORD.findall(read.title))).union(*held)
+    best = max(range(len(said)), key=lambda number: len(held[number].intersection(telling)))
+    sentence = held[best]
+    asks, says = bool(_DENIAL.search(read.question)), bool(_DENIAL.search(said[best]))
     return [
-        read.passage,
-        min(read.ahead, 1.0),
-        read.similarity,
-        read.text_score,
-        read.sentence,
-        read.sentence_similarity,
-        _held(read.weights, read.sentence_stems),
-        _held(read.weights, read.passage_stems),
-        _rarest(read.weights, read.passage_stems),
-        _rarest(read.weights, read.sentence_stems),
-        float(bool(names)),
-        _missing(names, passage),
-        _missing(names, sentence),
-        float(bool(numbers)),
-        _missing(numbers, passage),
-        _missing(numbers, sentence),
+        UNKNOWN if read.restricted else read.similarity,
+        UNKNOWN if read.restricted else read.text_score,
+        float(len(names)),
+        names.missing(passage),
+        names.missing(sentence),
+        float(len(numbers)),
+        numbers.missing(passage),
+        numbers.missing(sentence),
         float(asks and not says),
         float(says and not asks),
-        _missing(sorted(extremes), passage),
-        min(len(read.weights), 12) / 12,
+        float(asks),
+        extremes.missing(passage),
+        extremes.missing(sentence),
+        float(_reversed(asked, passage)),
+        telling.missing(passage) / max(1, len(telling)),
+        telling.missing(sentence) / max(1, len(telling)),
+        float(min(len(asked), 30)),
     ]
 
 
+def _reversed(asked: Sequence[str], passage: frozenset[int]) -> bool:
+    """Whether the passage says the opposite of a word of the question, and not the word."""
+    words = {word.lower() for word in asked}
+    return any(
+        word in words and Words([word]).missing(passage) and not Words([opposite]).missing(passage)
+        for one, other in _PAIRS
+        for word, opposite in ((one, other), (other, one))
+    )
+
+
 class Calibration:
-    """The fitted regression. ``enough`` is the probability from which an answer is given."""
+    """The fitted trees. ``enough`` is the probability from which an answer is given."""
 
     def __init__(self, file: Path = FITTED) -> None:
-        fitted = orjson.loads(file.read_bytes())
-        self.enough: float = fitted["enough"]
-        self._constant: float = fitted["constant"]
-        self._weights: list[float] = [fitted["weights"][name] for name in SIGNS]
+        with np.load(file) as stored:
+            self._trees = Trees(stored, SIGNS, file.name)
+            self.enough = float(stored["enough"])
 
     def probability(self, values: Sequence[float]) -> float:
         """That the evidence holds an answer."""
-        return logistic(
-            self._constant + sum(w * v for w, v in zip(self._weights, values, strict=True))
-        )
+        return logistic(float(self._trees.sums(np.array([values], np.float32))[0]))
 
 
 def logistic(value: float) -> float:
-    """From a sum of signs to a probability."""
+    """From a sum to a probability."""
     return 1 / (1 + math.exp(-max(-50.0, min(50.0, value))))
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(word.lower() for word in _WORD.findall(text))
-
-
-def _special(question: str) -> tuple[list[str], list[str]]:
-    """Names (capital letters inside of the question) and numbers."""
-    found = list(_WORD.finditer(question))
-    names = [m[0].lower() for m in found if m.start() > 0 and m[0][0].isupper()]
-    return names, [m[0].lower() for m in found if any(sign.isdigit() for sign in m[0])]
-
-
-def _missing(wanted: Sequence[str], words: frozenset[str]) -> float:
-    return sum(word not in words for word in wanted) / len(wanted) if wanted else 0.0
-
-
-def _held(weights: Mapping[str, float], stems: frozenset[str]) -> float:
-    return sum(weight for stem, weight in weights.items() if stem in stems)
-
-
-def _rarest(weights: Mapping[str, float], stems: frozenset[str]) -> float:
-    return max((weight for stem, weight in weights.items() if stem not in stems), default=0.0)

@@ -93,6 +93,18 @@ class Embedded(NamedTuple):
     tokens: Sequence[bytes]
 
 
+class Candidate(NamedTuple):
+    """A passage that may answer: as it was found (its cosine with the question, and its share of
+    the question's words), as it reads, and as it is stored."""
+
+    similarity: float
+    text_score: float
+    title: str
+    text: str
+    vector: Vectors
+    tokens: bytes
+
+
 @runtime_checkable
 class TokenEmbedder(Embedder, Protocol):
     """An embedder that also gives the vectors of tokens, which passages are ranked again by."""
@@ -105,10 +117,14 @@ class TokenEmbedder(Embedder, Protocol):
         """As `embed`, with the tokens of each text."""
 
     async def match(
-        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+        self,
+        question: str,
+        words: Sequence[Weighted],
+        most: float,
+        candidates: Sequence[Candidate],
     ) -> Sequence[float]:
-        """How well stored texts match a question, each 0 to 1. ``words`` are those of the question
-        that tell something; ``most`` is the weight of a word that no text holds."""
+        """How well candidates match a question, beside each other, each 0 to 2. ``words`` are those
+        of the question that tell something; ``most`` is the weight of a word that no text holds."""
 
 
 def token_embedder(model: Embedder) -> TokenEmbedder | None:

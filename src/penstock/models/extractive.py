@@ -12,7 +12,7 @@ import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -159,8 +159,11 @@ class ExtractiveReader:
         self._stemmer = Stemmer.Stemmer(language if language in Stemmer.algorithms() else "porter")
         self._lock = threading.Lock()
 
-    async def read(self, question: str, evidence: Sequence[Evidence]) -> Reading:
-        """What of the evidence (best first) answers the question."""
+    async def read(
+        self, question: str, evidence: Sequence[Evidence], *, restricted: bool = False
+    ) -> Reading:
+        """What of the evidence (best first) answers the question. ``restricted``: only some
+        documents were asked, so that how well they fit says less."""
         looked = await self.look(question, evidence)
         if looked is None:
             return Reading((), 0.0)
@@ -172,7 +175,7 @@ class ExtractiveReader:
             return Reading(await self._row_answer(question, evidence, scored), best)
         enough = self._settings.threshold
         if self._calibration is not None:
-            read = summary(question, looked, self.stems)
+            read = best_passage(question, evidence, restricted=restricted)
             best, enough = self._calibration.probability(signs(read)), self._calibration.enough
         if best < enough:
             return Reading((), best)
@@ -310,27 +313,10 @@ class ExtractiveReader:
             return [str(s) for s in self._stemmer.stemWords([w for w in words if w not in _PLAIN])]
 
 
-def summary(question: str, looked: Looked, stems: Callable[[str], Sequence[str]]) -> Read:
-    """What the best passage, and the best sentence in it, have to say about the question."""
-    evidence, scored, weights = looked
-    first = scored[0]
-    item = evidence[first.unit.evidence]
-    others = [e.score for number, e in enumerate(evidence) if number != first.unit.evidence]
-    text = f"{item.title}\n{item.text}"
-    return Read(
-        question,
-        text,
-        first.unit.text,
-        item.score,
-        item.score - max(others, default=0.0),
-        item.similarity,
-        item.text_score,
-        first.score,
-        first.similarity,
-        weights,
-        frozenset(stems(text)),
-        first.unit.words,
-    )
+def best_passage(question: str, evidence: Sequence[Evidence], *, restricted: bool) -> Read:
+    """What is known of the best passage; where there is one."""
+    item = next(item for item in evidence if not item.facts)
+    return Read(question, item.title, item.text, item.similarity, item.text_score, restricted)
 
 
 def statement(row: Evidence) -> str:

@@ -19,12 +19,8 @@ from numpy.typing import NDArray
 from penstock.models.base import Weighted
 
 Floats = NDArray[np.float32]
-Scores = NDArray[np.float32]
 
 HEAD: Final = Path(__file__).parent / "graphs" / "late-interaction.npz"
-SHARPNESS: Final = 3
-"""The power to which a match is raised: one word that is really there outweighs three that are
-somewhat like it."""
 PLAIN: Final = 0.05
 """What a word weighs that the text index leaves out, as a share of the rarest word's weight."""
 RANGE: Final = 2.7
@@ -81,23 +77,6 @@ class Head:
         codes = np.frombuffer(stored, np.uint8).reshape(-1, self.dimensions // 2)
         pairs = np.stack([codes >> 4, codes & 15], axis=-1).reshape(-1, self.dimensions)
         return (pairs.astype(np.float32) - (_LEVELS - 0.5)) * np.float32(self._step)
-
-    def match(self, question: QuestionTokens, weights: Floats, texts: Sequence[bytes]) -> Scores:
-        """How well each stored text matches the question, 0 to 1: the best match of each token of
-        the question, sharpened, in the mean that ``weights`` (together 1) give.
-
-        The codes are multiplied as they are; what they stand for is a factor and a constant.
-        """
-        width = self.dimensions // 2
-        starts = np.cumsum([0, *(len(text) // width for text in texts[:-1])])
-        codes = np.frombuffer(b"".join(texts), np.uint8).reshape(-1, width)
-        near: Floats = question.vectors[:, 0::2] @ (codes >> 4).astype(np.float32).T
-        near += question.vectors[:, 1::2] @ (codes & 15).astype(np.float32).T
-        near -= (_LEVELS - 0.5) * question.vectors.sum(axis=1, keepdims=True)
-        near *= np.float32(self._step)
-        best = np.clip(np.maximum.reduceat(near, starts, axis=1), 0, 1)
-        scores: Scores = weights @ best**SHARPNESS
-        return scores
 
 
 @cache

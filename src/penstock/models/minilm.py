@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import FatalError
-from penstock.models.base import Embedded, Priority, Vectors, Weighted
+from penstock.models.base import Candidate, Embedded, Priority, Vectors, Weighted
+from penstock.models.interaction import ask
 from penstock.models.lanes import Lanes
-from penstock.models.late_interaction import QuestionTokens, head, token_weights
+from penstock.models.late_interaction import QuestionTokens, head
 from penstock.models.minilm_weights import (
     LAYERS,
     LEVELS,
@@ -28,6 +29,7 @@ from penstock.models.minilm_weights import (
     model_folder,
     verify,
 )
+from penstock.models.ranking import ranking
 from penstock.models.wordpiece import WordPiece
 
 _READS = 254
@@ -115,13 +117,20 @@ class MiniLMEmbedder:
         return Embedded(np.concatenate([vector for vector, _ in found]), [t for _, t in found])
 
     async def match(
-        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+        self,
+        question: str,
+        words: Sequence[Weighted],
+        most: float,
+        candidates: Sequence[Candidate],
     ) -> Sequence[float]:
-        if not texts:
+        if not candidates:
             return []
-        asked = (await self._question(question)).tokens
-        scores: list[float] = head().match(asked, token_weights(asked, words, most), texts).tolist()
-        return scores
+        asked = ask(question, await self.question_tokens(question), words, most)
+        return await asyncio.to_thread(lambda: ranking().scores(asked, candidates).tolist())
+
+    async def question_tokens(self, text: str) -> QuestionTokens:
+        """What passages are compared with."""
+        return (await self._question(text)).tokens
 
     async def _question(self, text: str) -> _Question:
         known = self._queries.get(text)

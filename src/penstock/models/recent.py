@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.models.base import (
+    Candidate,
     Embedded,
     Embedder,
     Priority,
@@ -67,11 +68,15 @@ class RecentVectors:
         return (await self.embed_tokens(texts, priority=priority)).vectors
 
     async def match(
-        self, question: str, words: Sequence[Weighted], most: float, texts: Sequence[bytes]
+        self,
+        question: str,
+        words: Sequence[Weighted],
+        most: float,
+        candidates: Sequence[Candidate],
     ) -> Sequence[float]:
         """As the model does."""
         assert self._tokens is not None
-        return await self._tokens.match(question, words, most, texts)
+        return await self._tokens.match(question, words, most, candidates)
 
     async def embed_tokens(self, texts: Sequence[str], *, priority: Priority = "live") -> Embedded:
         """As the model does; of a model that gives none, the tokens are empty."""

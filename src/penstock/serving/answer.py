@@ -137,7 +137,9 @@ class Answerer:
         context = await self._builder.context(question, principal, **asking)
         assembled = self._clock.monotonic()
         if self._generator is None:
-            reading = await self._reader.read(context.question, evidence_of(context))
+            reading = await self._reader.read(
+                context.question, evidence_of(context), restricted=context.restricted
+            )
             text, citations = extracted(context, reading)
             yield text
         else:

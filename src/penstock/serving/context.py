@@ -79,6 +79,8 @@ class Context:
     """What ordered the items last; None: the scores that found them."""
     notes: tuple[str, ...] = ()
     """What did not go as it should, though there is a context."""
+    restricted: bool = False
+    """Whether only some of the documents were asked, by a filter."""
 
     @property
     def passages(self) -> list[Passage]:
@@ -237,6 +239,7 @@ class ContextBuilder:
             },
             retrieved.reranked,
             tuple(note for note in (retrieved.note, person.note) if note is not None),
+            asked.where not in (None, Filter()),
         )
 
     def _items(self, passages: Sequence[Passage], rows: Sequence[LiveRow]) -> list[Item]:

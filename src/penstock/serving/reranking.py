@@ -1,9 +1,8 @@
 """Ranking again: what was found by vectors and words, in a better order.
 
-Late interaction compares the question word by word with each of the best candidates. Its score is
-added to the two that found them, and then candidates that are like the best ones are moved up a
-little: where one passage stands out that changes nothing, where many answer it brings them together
-(Diaz, "Regularizing ad hoc retrieval scores", 2005).
+Two ways: with the vectors of tokens that are stored beside each chunk, on this machine and within
+milliseconds (`penstock.models.ranking`), or by a model behind an endpoint that reads question and
+passage together.
 """
 
 from __future__ import annotations
@@ -11,22 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from penstock.errors import BadRecordError, FatalError, RetryableError
-from penstock.models.base import Embedder, Scorer, Weighted, serving, token_embedder
-from penstock.stores.base import Hit, Snapshot
+from penstock.models.base import Candidate, Embedder, Scorer, Weighted, serving, token_embedder
+from penstock.stores.base import ChunkVectors, Hit, Passage, Snapshot
 
 Ranked = Sequence[tuple[Hit, float]]
-Floats = NDArray[np.float64]
 
-LATE: Final = 4.0
-"""What a full match word by word counts, beside a cosine of 1 and a full match of words."""
-ALIKE: Final = 2.0
-"""What full likeness with the best counts."""
-PEAKED: Final = 16.0
-"""How soon candidates stop being among the best."""
 _MOST: Final = 2.0
 """Scores lie between 0 and this, as they do before."""
 
@@ -66,24 +55,19 @@ class LateInteraction:
         if model is None:
             return None
         hits = [hit for hit, _ in ranked]
-        stored = await snapshot.vectors(
-            [hit.chunk for hit in hits], model=model.name, head=model.head
-        )
-        if len(stored) < len(hits):
+        wanted = [hit.chunk for hit in hits]
+        stored = await snapshot.vectors(wanted, model=model.name, head=model.head)
+        passages = {passage.chunk: passage for passage in await snapshot.passages(wanted)}
+        if len(stored) < len(hits) or len(passages) < len(hits):
             return None
         rarities = await snapshot.rarities(question)
-        late = await model.match(
+        scores = await model.match(
             question,
             [Weighted(*word) for word in rarities.words],
             rarities.most,
-            [stored[hit.chunk].tokens for hit in hits],
+            [_candidate(hit, passages[hit.chunk], stored[hit.chunk]) for hit in hits],
         )
-        scores = combine(
-            np.array([hit.similarity + hit.text_score for hit in hits]),
-            np.asarray(late, np.float64),
-            np.stack([stored[hit.chunk].vector for hit in hits]).astype(np.float64),
-        )
-        again = zip(hits, scores.tolist(), strict=True)
+        again = zip(hits, scores, strict=True)
         return sorted(again, key=lambda pair: (-pair[1], pair[0].chunk))
 
     async def close(self) -> None:
@@ -115,11 +99,12 @@ class PassageScores:
         await self._scorer.close()
 
 
-def combine(fused: Floats, late: Floats, vectors: Floats) -> Floats:
-    """One score for each candidate, from the two that found it, the match word by word, and how
-    alike it is to the best of all."""
-    scores = fused + LATE * late
-    share = np.exp(PEAKED * (scores - scores.max()))
-    alike = vectors @ (share / share.sum() @ vectors)
-    combined: Floats = (scores + ALIKE * alike) * (_MOST / (_MOST + LATE + ALIKE))
-    return combined
+def _candidate(hit: Hit, passage: Passage, stored: ChunkVectors) -> Candidate:
+    return Candidate(
+        hit.similarity,
+        hit.text_score,
+        passage.title,
+        passage.text,
+        stored.vector,
+        stored.tokens,
+    )
