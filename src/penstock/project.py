@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from penstock.serving.answer import Answer, Answerer
     from penstock.serving.api.guard import Application
     from penstock.serving.api.services import Services
+    from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.model_registry import PostgresModels
@@ -215,15 +216,18 @@ class Project:
         limit: int | None = None,
         mode: Literal["hybrid", "vector", "text"] = "hybrid",
         principal: Principal | None = None,
+        profile: str | None = None,
     ) -> Context:
         """What a model should be told about a question, at one moment (G6), of what ``principal``
-        may know (G7). None: nobody in particular, who knows what everybody may."""
+        may know (G7). None: nobody in particular, who knows what everybody may. ``profile`` says
+        whom it is about: ``KIND:`` and an id or an identifier."""
         return await self.contexts().context(
             question,
             self._asking(principal),
             where=where or Filter(),
             limit=self.settings.answers.passages if limit is None else limit,
             mode=mode,
+            profile=self._about(profile),
         )
 
     async def answer(
@@ -232,14 +236,20 @@ class Project:
         *,
         where: Filter | None = None,
         principal: Principal | None = None,
+        profile: str | None = None,
     ) -> Answer:
-        """An answer with citations, or an honest "not in here", of what ``principal`` may know."""
+        """An answer with citations, or an honest "not in here", of what ``principal`` may know;
+        ``profile`` says whom the question is about."""
         return await self.answerer().answer(
             question,
             self._asking(principal),
             where=where or Filter(),
             limit=self.settings.answers.passages,
+            profile=self._about(profile),
         )
+
+    def _about(self, profile: str | None) -> ProfileWanted | None:
+        return None if profile is None else wiring.profile_wanted(self.settings, profile)
 
     def _asking(self, principal: Principal | None) -> Principal:
         """The one who asks, of this project's tenant."""

@@ -13,7 +13,8 @@ from penstock.errors import BadRecordError, PenstockError, RetryableError
 from penstock.principals import Principal
 from penstock.records import Change, LogPosition, Op, Position, Row, Schema, Value
 from penstock.serving.answer import Answer, Citation
-from penstock.serving.context import Context, ContextRow
+from penstock.serving.context import Context
+from penstock.serving.items import ContextRow
 from penstock.sources.base import Source, SourceBatch, State, StateChange
 from penstock.stores.base import Filter, Passage
 

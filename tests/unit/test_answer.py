@@ -20,7 +20,8 @@ from penstock.models.extractive import (
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.answer import ABSTAINED, Answer, Answerer, cited
-from penstock.serving.context import Context, ContextBuilder, ContextRow, RowView
+from penstock.serving.context import Context, ContextBuilder
+from penstock.serving.items import ContextRow, RowView
 from penstock.stores.base import Hit, LiveRow, SourceAge
 from penstock.testing.clock import ManualClock
 from penstock.testing.snapshots import ScriptedSnapshots, WordEmbedder, passage

@@ -13,7 +13,8 @@ import pytest
 from penstock.errors import ConfigError, RetryableError, UnavailableError
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
-from penstock.serving.context import ContextBuilder, ContextRow, RowView
+from penstock.serving.context import ContextBuilder
+from penstock.serving.items import ContextRow, RowView
 from penstock.serving.values import jsonable, plain
 from penstock.stores.base import Hit, LiveRow, Passage, SourceAge
 from penstock.testing.clock import ManualClock

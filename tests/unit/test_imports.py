@@ -19,6 +19,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 BREACHES = {
     "kernel": ("records.py", "import penstock.config"),
     "debezium": ("debezium/types.py", "import penstock.stores.base"),
+    "identity": ("identity/graph.py", "import penstock.stores.base"),
     "database": ("database/connect.py", "import penstock.log.base"),
     "stages": ("log/embedded.py", "import penstock.stores.base"),
     "adapters": ("sources/postgres/decoder.py", "import penstock.sources.files"),

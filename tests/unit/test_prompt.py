@@ -8,7 +8,8 @@ import pytest
 
 from penstock.errors import ConfigError
 from penstock.records import Microseconds, Position
-from penstock.serving.context import Context, ContextRow, Item, SourceState
+from penstock.serving.context import Context, Item, SourceState
+from penstock.serving.items import ContextRow
 from penstock.serving.prompt import messages, parse_template, read_template
 from penstock.testing.snapshots import passage
 

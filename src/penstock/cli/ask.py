@@ -38,6 +38,17 @@ AsOption = Annotated[
 ]
 
 
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        metavar="KIND:WHO",
+        help="Whom it is about: a profile's id or an identifier, as customer:ada@example.org. What "
+        "is known of them stands first in the context.",
+    ),
+]
+
+
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="What you want to know.")],
@@ -45,6 +56,7 @@ def ask(
     path: PathOption = None,
     where: WhereOption = None,
     asking: AsOption = None,
+    profile: ProfileOption = None,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
 ) -> None:
@@ -59,7 +71,9 @@ def ask(
 
         chosen = _filter(source, path, where)
         async with open_project(file) as project:
-            answer = await project.answer(question, where=chosen, principal=named(asking or ()))
+            answer = await project.answer(
+                question, where=chosen, principal=named(asking or ()), profile=profile
+            )
             if json:
                 print_json(answer.to_dict())
                 return
@@ -118,6 +132,7 @@ def search(
     path: PathOption = None,
     where: WhereOption = None,
     asking: AsOption = None,
+    profile: ProfileOption = None,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
 ) -> None:
@@ -133,7 +148,12 @@ def search(
         chosen = _filter(source, path, where)
         async with open_project(file) as project:
             context = await project.context(
-                question, where=chosen, limit=limit, mode=mode, principal=named(asking or ())
+                question,
+                where=chosen,
+                limit=limit,
+                mode=mode,
+                principal=named(asking or ()),
+                profile=profile,
             )
             if json:
                 print_json(context.to_dict())

@@ -143,7 +143,7 @@ def resync(
 
 @app.command()
 def replay(
-    pipeline: Annotated[str, typer.Argument(help="tables or knowledge.")],
+    pipeline: Annotated[str, typer.Argument(help="tables, knowledge or profiles.")],
     topic: Annotated[str | None, typer.Option(help="Only this topic.")] = None,
     position: Annotated[
         int | None, typer.Option(help="Go on after this log position; 0 is the beginning.")

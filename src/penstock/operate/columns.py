@@ -20,7 +20,7 @@ PATIENCE_S = 3.0
 def unknown_columns(
     settings: RowSourceSettings, name: str, columns: Mapping[str, Sequence[str]]
 ) -> list[str]:
-    """A sentence for each column of the settings that its table does not have.
+    """A sentence for each column of a source's settings that its table does not have.
 
     A table that is not there at all is the source's own matter.
     """
@@ -48,16 +48,32 @@ async def _unknown(settings: Settings, name: str, clock: Clock) -> list[str]:
     chosen = settings.sources[name]
     source = wiring.source(settings, name, clock)
     assert isinstance(chosen, RowSourceSettings)
-    names_columns = any(list(_named(wanted)) for wanted in chosen.tables.values())
+    profiled = list(_profiled(settings, name))
+    names_columns = profiled or any(list(_named(wanted)) for wanted in chosen.tables.values())
     if not names_columns or not isinstance(source, ComparableRows):
         return []
     try:
         async with asyncio.timeout(PATIENCE_S):
-            return unknown_columns(chosen, name, await source.columns())
+            columns = await source.columns()
+        return unknown_columns(chosen, name, columns) + [
+            f"expected {where} to name columns of {stream}, "
+            f"got {column!r}{_nearest(column, columns[stream])}"
+            for where, stream, column in profiled
+            if stream in columns and column not in columns[stream]
+        ]
     except (PenstockError, TimeoutError):
         return []
     finally:
         await source.close()
+
+
+def _profiled(settings: Settings, source: str) -> Iterator[tuple[str, str, str]]:
+    """Columns that profiles read of a source: where it is said, the stream, the column."""
+    for kind, rules in wiring.profile_rules(settings).items():
+        for (of, stream), table in rules.tables.items():
+            if of == source:
+                for column in table.columns():
+                    yield f"profiles.{kind}.tables.{source}.{stream}", stream, column
 
 
 def _named(table: TableSettings) -> Iterator[tuple[str, str]]:

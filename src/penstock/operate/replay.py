@@ -45,7 +45,7 @@ async def replay(
         places = await cursor.fetchall()
         if not places:
             raise ConfigError(
-                f"expected a pipeline (tables or knowledge) that has read "
+                f"expected a pipeline (tables, knowledge or profiles) that has read "
                 f"{topic or 'a topic'!r}, got {pipeline!r}: see `penstock status`"
             )
         for found_topic, partition, stood, first, last in places:

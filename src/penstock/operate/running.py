@@ -13,6 +13,7 @@ from penstock.database.project_lock import ProjectLock, hold_project_lock
 from penstock.errors import UnavailableError
 from penstock.models.base import Priority
 from penstock.operate.columns import refuse_unknown_columns
+from penstock.operate.declaring import declare_profiles
 from penstock.operate.health import EVERY_S, HealthWatch
 from penstock.operate.rereading import Rereading
 from penstock.operate.status import parked_streams, store_report
@@ -54,7 +55,7 @@ class Running:
         load = getattr(self._project.embedder(), "load", None)
         loading = asyncio.ensure_future(asyncio.to_thread(load)) if load else None
         runtime = self._runtime()
-        await self._patiently(self.create_topics, "log")
+        await self._prepare()
         block = asyncio.current_task()
         ended: list[BaseException] = []
         leaving = False
@@ -85,6 +86,11 @@ class Running:
                 await asyncio.gather(loading, return_exceptions=True)
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._publishing.close()
+
+    async def _prepare(self) -> None:
+        await self._patiently(self.create_topics, "log")
+        if not self._joining:
+            await declare_profiles(self._project)
 
     async def _patiently(self, work: Callable[[], Awaitable[T]], what: str) -> T:
         limit_s = self._project.settings.run.patience

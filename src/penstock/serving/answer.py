@@ -14,7 +14,9 @@ from penstock.models.sentences import sentences
 from penstock.places import place_at
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
-from penstock.serving.context import Asking, Context, ContextBuilder, ContextRow, Item
+from penstock.serving.context import Asking, Context, ContextBuilder, Item
+from penstock.serving.items import ContextRow
+from penstock.serving.profiles import SOURCE as PROFILES
 from penstock.serving.prompt import BUDGET, Template, messages, read_template
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import Passage
@@ -249,7 +251,8 @@ def _written(
 
 def top_score(context: Context) -> float:
     """How well the best item fits, 0 to 1."""
-    return max((min(1.0, max(0.0, score / 2)) for score in context.scores), default=0.0)
+    scores = [item.score for item in context.items if item.source != PROFILES]
+    return max((min(1.0, max(0.0, score / 2)) for score in scores), default=0.0)
 
 
 def cited(context: Context, text: str) -> tuple[str, tuple[Citation, ...]]:

@@ -17,6 +17,8 @@ from penstock.errors import ChangedModelError, ConfigError, RetryableError, Unav
 from penstock.models.base import Embedder, question_vectors, serving
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
+from penstock.serving.items import ContextRow, RowView
+from penstock.serving.profiles import ProfileFound, ProfileWanted, read_profile
 from penstock.serving.reranking import Reranker
 from penstock.serving.retrieval import Mode, retrieve, widened
 from penstock.serving.shaping import Shaping
@@ -40,35 +42,6 @@ _ATTEMPTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class RowView:
-    """What a context shows of a table's rows: the searched columns and the shown ones (None: all).
-    ``title`` names a row, with columns in braces: ``Flight {number}``."""
-
-    searched: tuple[str, ...] = ()
-    shown: tuple[str, ...] | None = None
-    title: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ContextRow:
-    """A row as it is now. ``key`` is its name in the knowledge base (``table/key``), ``searched``
-    says which of the values were found by the question."""
-
-    source: str
-    table: str
-    key: str
-    row_key: tuple[str | None, ...]
-    title: str
-    values: Mapping[str, Any]
-    searched: tuple[str, ...]
-    version: Position
-    committed_at: Microseconds
-    score: float = 0.0
-    similarity: float = 0.0
-    text_score: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class SourceState:
     """How current one source's part is. ``age_ms`` is None while nothing is known."""
 
@@ -89,6 +62,7 @@ class Asking(TypedDict, total=False):
     limit: int
     mode: Mode
     shape: Shaping | None
+    profile: ProfileWanted | None
 
 
 @dataclass(frozen=True)
@@ -151,6 +125,7 @@ class _Asked:
     limit: int
     mode: Mode
     shape: Shaping
+    profile: ProfileWanted | None
 
 
 class ContextBuilder:
@@ -182,9 +157,10 @@ class ContextBuilder:
         limit: int = 8,
         mode: Mode = "hybrid",
         shape: Shaping | None = None,
+        profile: ProfileWanted | None = None,
     ) -> Context:
         """What may be known about a question by the one who asks, at most ``limit`` passages and
-        rows.
+        rows; and before them the ``profile`` of the one whom it is about.
 
         Raises `ConfigError` for a question that is empty or too long, `RetryableError` when the
         model or the database cannot be reached.
@@ -199,7 +175,9 @@ class ContextBuilder:
         for attempt in range(1, _ATTEMPTS + 1):
             # Whether it is still the one that is searched is seen in the snapshot.
             embedder = await serving(self._embedder, fresh=attempt > 1)
-            asked = _Asked(question, embedder.name, where, limit, mode, shape or self._shape)
+            asked = _Asked(
+                question, embedder.name, where, limit, mode, shape or self._shape, profile
+            )
             vector = None
             if mode != "text":
                 vector = (await question_vectors(embedder, [question]))[0]
@@ -245,18 +223,22 @@ class ContextBuilder:
         found = self._clock.monotonic()
         rows = await snapshot.rows([p for p in passages if p.stream is not None])
         ages = await snapshot.ages()
+        person = ProfileFound()
+        if asked.profile is not None:
+            person = await read_profile(snapshot, asked.profile, ages)
         ended = self._clock.monotonic()
+        items = self._items(passages, rows)[: asked.limit]
         return Context(
             asked.question,
-            tuple(self._items(passages, rows)[: asked.limit]),
-            tuple(_state(age, taken_at) for age in ages),
+            (*person.items, *items),
+            tuple(_state(age, taken_at) for age in (*ages, *person.ages)),
             taken_at,
             {
                 "search": round((found - began) * 1e3, 3),
                 "read": round((ended - found) * 1e3, 3),
             },
             retrieved.reranked,
-            () if retrieved.note is None else (retrieved.note,),
+            tuple(note for note in (retrieved.note, person.note) if note is not None),
             asked.where not in (None, Filter()),
         )
 

@@ -49,6 +49,7 @@ from penstock.settings.permissions import (
     SidecarPermissions,
     TablePermissions,
 )
+from penstock.settings.profiles import ProfileSettings
 from penstock.settings.publish import KafkaPublishSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
@@ -112,6 +113,7 @@ __all__ = [
     "OpenAIGeneratorSettings",
     "OpenSearchSettings",
     "PostgresSettings",
+    "ProfileSettings",
     "RedisSettings",
     "RegistrySettings",
     "RerankerSettings",
@@ -250,6 +252,8 @@ class Settings(Section):
     """What is captured, by name."""
     groups: tuple[GroupTableSettings, ...] = ()
     """Live tables that say who belongs to which group."""
+    profiles: dict[Name, ProfileSettings] = Field(default_factory=dict)
+    """Kinds of profiles, by name: who is who, out of several tables."""
     publish: dict[Name, KafkaPublishSettings] = Field(default_factory=dict)
     """Where changes are published as well, by name."""
     models: dict[
@@ -313,8 +317,12 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
-    def _permission_tables_are_captured(self) -> Settings:
+    def _named_tables_are_captured(self) -> Settings:
         named = [("groups", part.source, part.table) for part in self.groups]
+        for kind, profile in self.profiles.items():
+            for name in profile.tables:
+                source, _, table = name.partition(".")
+                named.append((f"profiles.{kind}.tables", source, table))
         for name, chosen in self.sources.items():
             said = chosen.permissions
             if isinstance(said, TablePermissions):
@@ -322,15 +330,17 @@ class Settings(Section):
         for where, source, table in named:
             captured = self.sources.get(source)
             if not isinstance(captured, RowSourceSettings):
+                rows = [n for n, s in self.sources.items() if isinstance(s, RowSourceSettings)]
                 raise ValueError(  # noqa: TRY004 - pydantic collects these
-                    f"{where}: expected a source of rows, got {source!r}: name one of `sources`"
+                    f"{where}: expected a source of rows "
+                    f"({', '.join(rows) or 'there are none'}), got {source!r}"
                 )
             if not any(
                 fnmatchcase(captured.stream(table), captured.stream(t)) for t in captured.tables
             ):
                 raise ValueError(
-                    f"{where}: expected a table that sources.{source} captures, got {table!r}: add "
-                    "it to its tables"
+                    f"{where}: expected a table that sources.{source} captures "
+                    f"({', '.join(captured.tables)}), got {table!r}: add it to its tables"
                 )
         return self
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from penstock.debezium.messages import Message
 from penstock.errors import FatalError
+from penstock.identity.rules import Rules
 from penstock.principals import DEFAULT_TENANT as _TENANT
 from penstock.principals import Principal
 from penstock.records import Change, LogPosition, Microseconds, Position, Schema
@@ -144,6 +145,18 @@ class SetPermissions:
 
 
 @dataclass(frozen=True, slots=True)
+class ApplyEvidence:
+    """Take up these changes (in order) as evidence of who is who, and bring the profiles of
+    ``kind`` to what ``rules`` make of all evidence (G10). What that is depends on what is stored,
+    so the store works it out, within its transaction, by `penstock.identity.graph.incorporate`.
+    Changes carry only the columns that the rules name, and the key."""
+
+    kind: str
+    rules: Rules
+    changes: Sequence[Change]
+
+
+@dataclass(frozen=True, slots=True)
 class Publish:
     """Send messages to a destination outside (see `penstock.stores.publishing`), in order."""
 
@@ -158,7 +171,7 @@ def no_destination(effect: Publish) -> FatalError:
     )
 
 
-Effect = ApplyRows | ReplaceDocuments | TruncateDocuments | SetPermissions | Publish
+Effect = ApplyRows | ReplaceDocuments | TruncateDocuments | SetPermissions | ApplyEvidence | Publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +342,48 @@ class LiveRow:
     score: float = 0.0
 
 
+class TraitValue(NamedTuple):
+    """What a profile says, with the record that it is from and when that said it."""
+
+    value: str
+    source: str
+    table: str
+    key: str
+    at: Microseconds
+
+
+class ProfileRecord(NamedTuple):
+    """A record of a profile, with the identifiers that it bears (``kind:value``)."""
+
+    source: str
+    table: str
+    key: str
+    identifiers: tuple[str, ...]
+    position: Position
+    at: Microseconds
+    committed_at: Microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class StoredProfile:
+    """A profile as it is in the snapshot. ``asked`` is the id that was asked for, where it means
+    this profile by now; a trait has one value, or all that there are for ``union``."""
+
+    kind: str
+    id: str
+    asked: str
+    version: int
+    created_at: Microseconds
+    changed_at: Microseconds
+    traits: Mapping[str, Sequence[TraitValue]]
+    records: Sequence[ProfileRecord]
+
+    @property
+    def identifiers(self) -> list[str]:
+        """All that its records bear, in order."""
+        return sorted({one for record in self.records for one in record.identifiers})
+
+
 class Snapshot(Protocol):
     """One read-only view of everything, for one principal: the rest is not there."""
 
@@ -381,6 +436,18 @@ class ModelledSnapshot(Protocol):
 
     async def serving_model(self) -> str | None:
         """The name of the model whose vectors are searched; None while there is none."""
+
+
+@runtime_checkable
+class ProfileSnapshot(Protocol):
+    """A snapshot of a store that keeps profiles."""
+
+    async def profile(self, kind: str, id_: str) -> StoredProfile | None:
+        """The profile that an id means now; None where there is none, or it is not for the one who
+        asks."""
+
+    async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
+        """The ids of the profiles that bear one of these identifiers (``kind:value``)."""
 
 
 class SnapshotStore(Protocol):

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 from penstock.errors import BadRecordError, FencedError, RetryableError
+from penstock.identity.components import Partition, ignored, resolve
+from penstock.identity.reading import record_key, record_of
+from penstock.identity.rules import Rules
 from penstock.records import (
     BEGINNING,
     UNCHANGED,
@@ -26,6 +29,7 @@ from penstock.records import (
     Value,
 )
 from penstock.stores.base import (
+    ApplyEvidence,
     ApplyRows,
     DeadLetter,
     DocumentVersion,
@@ -76,6 +80,7 @@ class _State:
     as_of: dict[tuple[str, str, int], Microseconds] = field(default_factory=dict)
     letters: list[DeadLetter] = field(default_factory=list)
     entries: dict[tuple[str, str, str], PermissionEntry] = field(default_factory=dict)
+    evidence: dict[str, dict[tuple[str, str], MemoryTable]] = field(default_factory=dict)
 
     def copy(self) -> _State:
         return _State(
@@ -88,6 +93,10 @@ class _State:
             dict(self.as_of),
             list(self.letters),
             dict(self.entries),
+            {
+                kind: {stream: table.copy() for stream, table in tables.items()}
+                for kind, tables in self.evidence.items()
+            },
         )
 
 
@@ -159,6 +168,21 @@ class MemoryStore:
             if of == source and not entry.gone
         }
 
+    def partition(self, kind: str, rules: Rules) -> Partition:
+        """Who is who, worked out from all evidence at once."""
+        records = [
+            record_of(
+                record_key(table.schema, key),
+                {name: None if value is UNCHANGED else value for name, value in row.values.items()},
+                rules,
+                position=row.position,
+                committed_at=row.committed_at,
+            )
+            for table in self._state.evidence.get(kind, {}).values()
+            for key, row in table.rows.items()
+        ]
+        return resolve(records, rules, ignored=ignored(records, rules))
+
     @property
     def letters(self) -> Sequence[DeadLetter]:
         """What was buried, in order."""
@@ -178,7 +202,11 @@ class MemoryTransaction:
     async def apply(self, effect: Effect) -> None:
         if isinstance(effect, ApplyRows):
             for change in effect.changes:
-                self._change(change)
+                self._change(self._state.tables, change)
+        elif isinstance(effect, ApplyEvidence):
+            tables = self._state.evidence.setdefault(effect.kind, {})
+            for change in effect.changes:
+                self._change(tables, change)
         elif isinstance(effect, ReplaceDocuments):
             self._replace(effect)
         elif isinstance(effect, TruncateDocuments):
@@ -222,9 +250,9 @@ class MemoryTransaction:
 
     # ------------------------------------------------------------------ rows
 
-    def _change(self, change: Change) -> None:
+    def _change(self, tables: dict[tuple[str, str], MemoryTable], change: Change) -> None:
         schema = change.schema
-        table = self._state.tables.setdefault((schema.source, schema.stream), MemoryTable(schema))
+        table = tables.setdefault((schema.source, schema.stream), MemoryTable(schema))
         if change.op is Op.TRUNCATE:
             if change.position > table.truncated_at:
                 table.truncated_at = change.position

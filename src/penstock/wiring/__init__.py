@@ -11,6 +11,7 @@ from penstock.wiring.models import (
     shaping,
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
+from penstock.wiring.profiles import profile_readers, profile_rules, profile_wanted
 from penstock.wiring.sources import row_views, source
 from penstock.wiring.stores import (
     api_keys,
@@ -41,6 +42,9 @@ __all__ = [
     "log",
     "log_prefix",
     "models",
+    "profile_readers",
+    "profile_rules",
+    "profile_wanted",
     "publishing",
     "recent_vectors",
     "reranker",

@@ -16,8 +16,10 @@ from penstock.settings import (
     Settings,
     SidecarPermissions,
 )
+from penstock.wiring.profiles import profile_rules
 
 if TYPE_CHECKING:
+    from penstock.identity.rules import Rules
     from penstock.pipelines.base import Pipeline
     from penstock.pipelines.knowledge.pipeline import SearchedRow
 
@@ -55,7 +57,24 @@ def courses(settings: Settings) -> list[Course]:
         if rows:
             knowledge = KnowledgePipeline("knowledge", (name,), chunks, rows)
             found.append(Course(knowledge, name, (name,)))
-    return found + _publishing(settings)
+    return found + _profiles(settings) + _publishing(settings)
+
+
+def _profiles(settings: Settings) -> list[Course]:
+    """The courses of evidence: one for each source that any kind of profile reads."""
+    if not settings.profiles:
+        return []
+    from penstock.pipelines.profiles import ProfilesPipeline
+
+    kinds = profile_rules(settings)
+    read: dict[str, dict[str, Rules]] = {}
+    for kind, rules in kinds.items():
+        for source, _ in rules.tables:
+            read.setdefault(source, {})[kind] = rules
+    return [
+        Course(ProfilesPipeline((source,), rules, source), source, (source,))
+        for source, rules in read.items()
+    ]
 
 
 def _publishing(settings: Settings) -> list[Course]:

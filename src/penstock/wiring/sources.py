@@ -28,7 +28,7 @@ from penstock.settings import (
 from penstock.wiring.topics import kafka_source, nats_source, redis_source
 
 if TYPE_CHECKING:
-    from penstock.serving.context import RowView
+    from penstock.serving.items import RowView
     from penstock.sources.amazon import AmazonAccess
     from penstock.sources.base import Source
     from penstock.sources.dynamodb.source import DynamoDBSource
@@ -246,7 +246,7 @@ _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
 
 def row_views(settings: Settings) -> dict[tuple[str, str], RowView]:
     """What a context shows of each live table's rows."""
-    from penstock.serving.context import RowView
+    from penstock.serving.items import RowView
 
     return {
         (name, chosen.stream(table)): RowView(

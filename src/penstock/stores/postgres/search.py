@@ -28,6 +28,7 @@ from penstock.stores.base import (
     Rarities,
     Rarity,
     SourceAge,
+    StoredProfile,
     Vectors,
 )
 from penstock.stores.documents import StoredDocument
@@ -37,6 +38,7 @@ from penstock.stores.postgres.live_rows import read_rows
 from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
+from penstock.stores.postgres.profiles.reading import PostgresProfiles
 
 _OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
@@ -153,7 +155,9 @@ class PostgresSnapshotStore:
                         await connection.execute(_OPEN, prepare=True)
                         await connection.execute(_SETTINGS, settings, prepare=True)
                         readable = await connection.execute(_READABLE, prepare=True)
-                        yield PostgresSnapshot(connection, readable, self._models, self._language)
+                        yield PostgresSnapshot(
+                            connection, readable, self._models, self._language, principal.tenant
+                        )
                 except BaseException:
                     # A pipeline that was cut off may leave its transaction open on the server
                     # without the driver knowing: whoever wrote there next would write in vain.
@@ -170,8 +174,10 @@ class PostgresSnapshot:
         readable: psycopg.AsyncCursor[Any],
         models: dict[str, Model],
         language: str,
+        tenant: str,
     ) -> None:
         self._connection = connection
+        self._tenant = tenant
         self._readable = readable
         self._permitted: Permitted | None = None
         self._models = models  # shared by all snapshots of the store: a model's number stays
@@ -325,6 +331,12 @@ class PostgresSnapshot:
 
     async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
         return await read_rows(self._connection, wanted)
+
+    async def profile(self, kind: str, id_: str) -> StoredProfile | None:
+        return await PostgresProfiles(self._connection, self._tenant, kind).profile(id_)
+
+    async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
+        return await PostgresProfiles(self._connection, self._tenant, kind).bearing(identifiers)
 
     async def ages(self) -> list[SourceAge]:
         cursor = await self._connection.execute(_AGES, prepare=True)

@@ -20,6 +20,7 @@ from penstock.errors import FencedError
 from penstock.records import LogPosition, Microseconds, Position, Schema
 from penstock.stores.base import (
     DEFAULT_TENANT,
+    ApplyEvidence,
     ApplyRows,
     DeadLetter,
     Effect,
@@ -234,6 +235,7 @@ class PostgresTransaction:
         if isinstance(effect, Publish):
             raise no_destination(effect)
         from penstock.stores.postgres import knowledge
+        from penstock.stores.postgres.profiles import writing as profiles
 
         with translated():
             if isinstance(effect, ReplaceDocuments):
@@ -250,6 +252,8 @@ class PostgresTransaction:
                 )
             elif isinstance(effect, SetPermissions):
                 await permissions.set_entries(self._connection, effect.entries, tenant=self._tenant)
+            elif isinstance(effect, ApplyEvidence):
+                await profiles.apply_evidence(self._connection, effect, tenant=self._tenant)
             else:
                 assert_never(effect)
 

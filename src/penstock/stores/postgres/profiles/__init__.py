@@ -1,0 +1,1 @@
+"""Profiles in PostgreSQL: evidence, who is who by it, and reading that."""

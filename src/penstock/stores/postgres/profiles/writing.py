@@ -1,0 +1,64 @@
+"""Taking up evidence: changes of captured tables, and what people decide."""
+
+from __future__ import annotations
+
+from penstock.identity.evidence import RecordKey
+from penstock.identity.graph import RecordChange, incorporate
+from penstock.identity.reading import record_key
+from penstock.records import UNCHANGED, Position, Row, Schema
+from penstock.stores.base import ApplyEvidence
+from penstock.stores.postgres.coalesce import coalesce, split
+from penstock.stores.postgres.profiles.graph import Connection, PostgresGraph
+
+
+async def apply_evidence(connection: Connection, effect: ApplyEvidence, *, tenant: str) -> None:
+    """Bring the profiles of a kind to what the evidence says after these changes (G10)."""
+    graph = PostgresGraph(connection, tenant, effect.kind, effect.rules)
+    await graph.open()
+    for segment in split(effect.changes):
+        schema = segment.schema
+        net = coalesce(segment.changes)
+        if net.truncated_at is not None:
+            await _sweep(graph, effect, schema, net.truncated_at)
+        swept = graph.sweeps.get((schema.source, schema.stream), "")
+        changes = [
+            RecordChange(
+                record_key(schema, put.key),
+                put.position,
+                put.committed_at,
+                _values(schema, put.row),
+                None if put.base is None else record_key(schema, put.base),
+            )
+            for put in (*net.puts, *net.partial)
+            if put.position > swept
+        ]
+        changes += [
+            RecordChange(record_key(schema, key), position, effect.changes[0].committed_at, None)
+            for key, position in net.gone
+            if position > swept
+        ]
+        await incorporate(graph, effect.rules, changes)
+        await graph.flush()
+
+
+async def _sweep(graph: PostgresGraph, effect: ApplyEvidence, schema: Schema, at: Position) -> None:
+    """Take away what is older, some thousands at a time."""
+    source, table = schema.source, schema.stream
+    if at <= graph.sweeps.get((source, table), ""):
+        return
+    after = ""
+    while keys := await graph.older(source, table, at, after):
+        gone = [
+            RecordChange(RecordKey(source, table, key), at, effect.changes[0].committed_at, None)
+            for key in keys
+        ]
+        await incorporate(graph, effect.rules, gone)
+        await graph.flush()
+        after = keys[-1]
+    await graph.sweep(source, table, at)
+
+
+def _values(schema: Schema, row: Row) -> dict[str, str | None]:
+    return {
+        name: value for name, value in zip(schema.names, row, strict=True) if value is not UNCHANGED
+    }

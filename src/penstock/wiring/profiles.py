@@ -1,0 +1,110 @@
+"""What the project says of profiles, as the identity graph uses it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.errors import ConfigError
+from penstock.identity.rules import Form, KindRule, Rules, TableRule, TraitRule
+from penstock.settings import ProfileSettings, RowSourceSettings, Settings
+from penstock.settings.profiles import IdentifierSettings, ProfileTableSettings
+from penstock.wiring.permissions import declares_permissions
+
+if TYPE_CHECKING:
+    from penstock.serving.profiles import ProfileWanted
+
+_BY_NAME: dict[str, Form] = {"email": "email", "phone": "phone"}
+
+
+def profile_rules(settings: Settings) -> dict[str, Rules]:
+    """The rules of each kind of profile, by its name."""
+    return {kind: _rules(settings, chosen) for kind, chosen in settings.profiles.items()}
+
+
+def profile_readers(settings: Settings, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Who may see the profiles of a kind, and who may not whatever else is said."""
+    chosen = settings.profiles[kind]
+    if chosen.allow is not None:
+        return chosen.allow, chosen.deny
+    return (() if declares_permissions(settings) else ("everyone",)), chosen.deny
+
+
+def profile_wanted(settings: Settings, reference: str) -> ProfileWanted:
+    """Whom ``KIND:ID`` or ``KIND:IDENTIFIER`` means; the kind may be left out where there is one.
+    An identifier is ``email:ada@example.org``, or its value alone."""
+    from penstock.identity.identifiers import identifiers_of
+    from penstock.serving.profiles import ProfileWanted
+
+    kinds = settings.profiles
+    kind, colon, rest = reference.partition(":")
+    if not (colon and kind in kinds):
+        kind, rest = next(iter(kinds), ""), reference
+        if len(kinds) != 1:
+            raise ConfigError(
+                f"expected KIND:ID or KIND:IDENTIFIER with one of the kinds "
+                f"{', '.join(kinds) or '(there are none: see docs/howto/profiles.md)'}, "
+                f"got {reference!r}"
+            )
+    found = identifiers_of(rest, _rules(settings, kinds[kind]).kinds)
+    return ProfileWanted(kind, rest, tuple(map(str, found)))
+
+
+def _rules(settings: Settings, chosen: ProfileSettings) -> Rules:
+    tables = {
+        _stream(settings, name): _table(table) for name, table in sorted(chosen.tables.items())
+    }
+    borne = sorted({kind for table in chosen.tables.values() for kind in table.identifiers})
+    said = sorted({trait for table in chosen.tables.values() for trait in table.traits})
+    return Rules(
+        kinds={kind: _kind(kind, chosen.identifiers.get(kind)) for kind in borne},
+        traits={
+            name: TraitRule(rule.rule, tuple(_trusted(settings, one) for one in rule.trust))
+            if (rule := chosen.traits.get(name)) is not None
+            else TraitRule()
+            for name in said
+        },
+        tables=tables,
+        largest=chosen.quarantine_above,
+    )
+
+
+def _stream(settings: Settings, name: str) -> tuple[str, str]:
+    source, _, table = name.partition(".")
+    captured = settings.sources[source]
+    assert isinstance(captured, RowSourceSettings)
+    return source, captured.stream(table)
+
+
+def _trusted(settings: Settings, name: str) -> str:
+    """A source, or a table as its changes name it."""
+    if "." not in name or name.partition(".")[0] not in settings.sources:
+        return name
+    return ".".join(_stream(settings, name))
+
+
+def _table(chosen: ProfileTableSettings) -> TableRule:
+    return TableRule(
+        identifiers=tuple(
+            (kind, said) for kind, several in sorted(chosen.identifiers.items()) for said in several
+        ),
+        traits=dict(sorted(chosen.traits.items())),
+        at=chosen.time,
+    )
+
+
+def _kind(name: str, chosen: IdentifierSettings | None) -> KindRule:
+    from penstock.identity import identifiers
+
+    said = chosen or IdentifierSettings()
+    form: Form = said.form or _BY_NAME.get(name, "text")
+    if form == "phone":
+        identifiers.phonenumbers()
+    rule = KindRule(
+        form=form,
+        shared_by_at_most=said.shared_by_at_most,
+        per_profile_at_most=said.per_profile_at_most,
+        priority=said.priority,
+        region=said.region,
+        providers=said.providers,
+    )
+    return identifiers.blocking(rule, said.blocked)
