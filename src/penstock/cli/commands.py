@@ -3,6 +3,7 @@
 from penstock.cli import (
     acl,
     ask,
+    identity,
     init,
     keys,
     looking,
@@ -20,6 +21,7 @@ from penstock.cli import (
 __all__ = [
     "acl",
     "ask",
+    "identity",
     "init",
     "keys",
     "looking",
