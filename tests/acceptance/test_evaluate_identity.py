@@ -53,11 +53,11 @@ def test_the_command_prints_the_figures(tmp_path: Path) -> None:
     assert "rec_id" not in report["rules"]["columns"]
 
 
-async def test_another_order_gives_the_same_profiles(tmp_path: Path) -> None:
-    """G10: the order of the stream is no evidence. (Training is by what there is, not by order.)"""
+async def test_g10_another_order_gives_the_same_profiles(tmp_path: Path) -> None:
+    """G10: the order of the stream is no evidence."""
     file = write(tmp_path / "people.csv", many=60)
     one = await evaluate_identity([file], "rec_id", seed=1)
-    two = await evaluate_identity([file], "rec_id", seed=1)
+    two = await evaluate_identity([file], "rec_id", seed=2)
     same = ("precision", "recall", "f1", "clusters")
     assert [one[name] for name in same] == [two[name] for name in same]
 

@@ -46,7 +46,7 @@ async def evaluate_identity(
     tell = tell or _silent
     data = read_labelled(files, truth, ignore=ignore, rename=rename)
     tell(f"learning from {len(data.rows):,} records, without the truth")
-    trained = train(data.rows, data.sources, seed=seed)
+    trained = train(data.rows, data.sources)
     after_training = time.perf_counter()
     profiles = await Stream(trained, data).run(seed, tell)
     ended = time.perf_counter()
@@ -114,14 +114,15 @@ class Stream:
             RecordKey(source, _TABLE, str(number)) for number, source in enumerate(data.sources)
         ]
 
-    async def run(self, seed: int, tell: Tell) -> list[str]:
+    async def run(self, seed: int, tell: Tell) -> list[int]:
         """The profile of each record, in the order of the rows."""
         order = list(range(len(self._keys)))
         random.Random(seed).shuffle(order)
         for start in range(0, len(order), _BATCH):
             await self._take(order[start : start + _BATCH], start)
             tell(f"{min(start + _BATCH, len(order)):,} of {len(order):,} records")
-        return [str(self._graph.rows[key].profile) for key in self._keys]
+        profile = {key: n for n, part in enumerate(self._graph.partition()) for key in part}
+        return [profile[key] for key in self._keys]
 
     async def _take(self, numbers: Sequence[int], start: int) -> None:
         changes = [

@@ -25,6 +25,8 @@ _FEWEST: Final = 12
 _KINDS: Final = 10
 _EXCESS: Final = 2.0
 _MOST_SHARED: Final = 2 / 3
+_MOST_SHARED_BY_MANY: Final = 5 / 6
+_MANY: Final = 1 / 3
 _ALIKE: Final = np.log(100.0)
 _ROUNDS: Final = 25
 _BELIEF: Final = 3.0
@@ -84,7 +86,8 @@ def _patterns(
         _agreement(levels[:, place], agrees[:, place], frequencies)
         for place, frequencies in enumerate(m)
     ]
-    # Who shares nearly all that could be said is no relative, but the same with errors.
+    # Who shares nearly all that could be said is no relative, but the same with errors, unless
+    # there are as many such pairs as no errors explain.
     could = sum(
         float(np.median(said[levels[:, place] == 0, place]))
         for place in range(levels.shape[1])
@@ -98,7 +101,8 @@ def _patterns(
         if many < max(_FEWEST, _EXCESS * expected) or len(found) == _KINDS:
             continue
         such = candidates & (agrees == np.isin(np.arange(agrees.shape[1]), shared)).all(axis=1)
-        if float(weight[such].mean()) <= _MOST_SHARED * could:
+        most = _MOST_SHARED if many < _MANY * matches else _MOST_SHARED_BY_MANY
+        if float(weight[such].mean()) <= most * could:
             found.append((shared, many))
     return found
 
