@@ -25,6 +25,7 @@ from penstock.identity.fuzzy.matcher import PRIOR, RELATED, FuzzyMatcher
 from penstock.identity.fuzzy.model import from_json
 from penstock.identity.fuzzy.sources import each_once
 from penstock.identity.fuzzy.training import Trained, train
+from penstock.identity.matching import Matcher
 
 GIVEN = ("anna", "maria", "peter", "hans", "julia", "thomas", "sofia", "lukas", "emma", "jonas")
 PARTS = ("ber", "gel", "mann", "stein", "wald", "hof", "bach", "brand", "kel", "ler", "schmid")
@@ -172,6 +173,8 @@ def test_an_explanation_adds_up_and_says_the_level(trained: Trained) -> None:
 
 def test_a_model_is_a_file_that_means_the_same_elsewhere(trained: Trained) -> None:
     again = from_json(trained.model.to_json())
+    promised: Matcher = FuzzyMatcher(again)
+    assert promised.version == again.version
     assert again.version == trained.model.version
     rows, _ = people(60, 9)
     found = records(rows)
