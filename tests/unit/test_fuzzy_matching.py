@@ -23,7 +23,7 @@ from penstock.identity.fuzzy.comparisons import (
 )
 from penstock.identity.fuzzy.matcher import PRIOR, RELATED, FuzzyMatcher
 from penstock.identity.fuzzy.model import from_json
-from penstock.identity.fuzzy.sources import each_once
+from penstock.identity.fuzzy.sources import each_once, source_column
 from penstock.identity.fuzzy.training import Trained, train
 from penstock.identity.matching import Matcher
 
@@ -215,6 +215,9 @@ def test_sources_that_have_everybody_once_are_recognised() -> None:
     assert each_once(names, rows, sources)
     chance = random.Random(1)
     assert not each_once(names, rows, [chance.choice("ab") for _ in rows])
+    told = [{**row, "system": source} for row, source in zip(rows, sources, strict=True)]
+    assert source_column([*names, "system"], told) == "system"
+    assert source_column(names, rows) is None
 
 
 def test_households_are_not_one_person() -> None:

@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from penstock.evaluate.records import Labelled, read_labelled
 from penstock.identity.evidence import RecordKey
 from penstock.identity.fuzzy.index import BlockIndex
 from penstock.identity.fuzzy.matcher import FuzzyMatcher
+from penstock.identity.fuzzy.sources import source_column
 from penstock.identity.fuzzy.training import Trained, train
 from penstock.identity.graph import RecordChange, incorporate, reconsider
 from penstock.identity.memory import MemoryGraph
@@ -45,6 +47,8 @@ async def evaluate_identity(
     started = time.perf_counter()
     tell = tell or _silent
     data = read_labelled(files, truth, ignore=ignore, rename=rename)
+    if len(files) == 1:
+        data = _parted(data)
     tell(f"learning from {len(data.rows):,} records, without the truth")
     trained = train(data.rows, data.sources)
     after_training = time.perf_counter()
@@ -65,6 +69,16 @@ async def evaluate_identity(
         },
         "rules": proposed(trained),
     }
+
+
+def _parted(data: Labelled) -> Labelled:
+    """The same by source, if a column says which."""
+    names = list(dict.fromkeys(name for row in data.rows for name in row))
+    column = source_column(names, data.rows)
+    if column is None:
+        return data
+    rows = tuple({k: v for k, v in row.items() if k != column} for row in data.rows)
+    return replace(data, rows=rows, sources=tuple(row[column] for row in data.rows))
 
 
 def _silent(_: str) -> None:

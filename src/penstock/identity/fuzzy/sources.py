@@ -21,6 +21,7 @@ FEWEST: Final = 30
 """So many pairs there must be to judge by."""
 MOST_WITHIN: Final = 0.4
 """Of what chance gives."""
+MOST_SOURCES: Final = 6
 _RARE: Final = 4
 
 
@@ -33,6 +34,19 @@ def each_once(names: Sequence[str], rows: Sequence[Row], sources: Sequence[str])
         if within + across >= FEWEST and within / (within + across) < MOST_WITHIN * by_chance:
             return True
     return False
+
+
+def source_column(names: Sequence[str], rows: Sequence[Row]) -> str | None:
+    """The column that says which source a row is from, where rows of several are in one heap: it
+    has a few values, always one, and by it each source has everybody once. (What else has a few
+    values is the same in the rows of one person.)"""
+    for name in names:
+        said = [values.plain(row.get(name)) or "" for row in rows]
+        if 2 <= len(set(said)) <= MOST_SOURCES and all(said):
+            others = [other for other in names if other != name]
+            if each_once(others, rows, said):
+                return name
+    return None
 
 
 def _ways(names: Sequence[str], rows: Sequence[Row]) -> Iterator[Iterable[Iterable[Hashable]]]:
