@@ -12,7 +12,7 @@ from penstock.evaluate.dataset import Query
 from penstock.models.base import Usage
 from penstock.principals import Principal
 from penstock.serving.answer import Answer, Answerer, Citation
-from penstock.serving.context import ContextRow, Item
+from penstock.serving.items import ContextRow, Item
 from penstock.serving.values import plain
 from penstock.telemetry import percentiles
 

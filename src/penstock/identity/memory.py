@@ -91,6 +91,11 @@ class MemoryGraph:
         self._matches[match.left][match.right] = match
         self._matches[match.right][match.left] = match
 
+    def unmatch(self, left: RecordKey, right: RecordKey) -> None:
+        """Forget a match between two records, if there is one."""
+        self._matches[left].pop(right, None)
+        self._matches[right].pop(left, None)
+
     def decisions(self) -> list[Decision]:
         """All decisions."""
         return list(self._decisions.values())

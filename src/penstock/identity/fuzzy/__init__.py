@@ -1,0 +1,1 @@
+"""Fuzzy matching: who is one person although nothing they bear is equal."""

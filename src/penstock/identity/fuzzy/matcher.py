@@ -1,0 +1,141 @@
+"""Scores pairs of records with a trained model, and says why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final, NamedTuple
+
+from penstock.identity.evidence import Match, Record, RecordKey
+from penstock.identity.fuzzy.blocking import block_names
+from penstock.identity.fuzzy.model import Model
+from penstock.identity.fuzzy.prepared import Comparer, Prepared, level_names
+
+_REMEMBERED: Final = 50_000
+PRIOR: Final = "(before looking)"
+"""In an explanation: the odds that any two records are one person."""
+
+RELATED: Final = "(related people)"
+"""In an explanation: that people of one household or firm share as much."""
+_LITTLE: Final = 1.0001
+
+
+class Reason(NamedTuple):
+    """What one field said about two records."""
+
+    field: str
+    level: str
+    bits: float
+    left: str | None
+    right: str | None
+
+
+class FuzzyMatcher:
+    """A `penstock.identity.matching.Matcher`. A score depends on the two records and on the model;
+    what is remembered between calls only saves work."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._prepared: dict[RecordKey, tuple[Mapping[str, str], Prepared]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "_prepared": {}}
+
+    @property
+    def version(self) -> str:
+        return self.model.version
+
+    @property
+    def link(self) -> float:
+        return self.model.link
+
+    @property
+    def possible(self) -> float:
+        return self.model.possible
+
+    @property
+    def block_at_most(self) -> int:
+        return self.model.block_at_most
+
+    @cached_property
+    def _comparer(self) -> Comparer:
+        model = self.model
+        return Comparer(model.columns, model.rarity, model.swapped)
+
+    def blocks(self, fields: Mapping[str, str]) -> Sequence[str]:
+        """The blocks of a record with these fields, each once."""
+        model = self.model
+        names = block_names(
+            self._comparer.prepare(fields), model.families, model.columns, model.rarity
+        )
+        return tuple(dict.fromkeys(names))
+
+    def score(self, pairs: Sequence[tuple[Record, Record]]) -> Sequence[Match]:
+        """One match for each pair, in order; the smaller key is on the left."""
+        return [self._match(*sorted(pair, key=lambda record: record.key)) for pair in pairs]
+
+    def explain(self, left: Record, right: Record) -> list[Reason]:
+        """What each field says, in the order of the columns; the prior comes first."""
+        a, b = self._prepare(left), self._prepare(right)
+        levels = self._comparer.levels(a, b)
+        reasons = [Reason(PRIOR, "", self.model.prior, None, None)]
+        for place, level in enumerate(levels):
+            column, weights = self.model.columns[place], self.model.fields[place]
+            names = level_names(column, swapped=weights.swapped_with is not None)
+            said = names[level] if level >= 0 else "no evidence"
+            texts = [
+                " ".join(record.fields[name] for name in column.of if record.fields.get(name))
+                for record in (left, right)
+            ]
+            bits = self._bits(place, level, a)
+            reasons.append(Reason(column.name, said, bits, texts[0] or None, texts[1] or None))
+        if against := self._related(levels, a):
+            reasons.append(Reason(RELATED, "", against, None, None))
+        return reasons
+
+    def _match(self, left: Record, right: Record) -> Match:
+        a, b = self._prepare(left), self._prepare(right)
+        levels = self._comparer.levels(a, b)
+        said = [
+            (column.name, bits)
+            for place, (column, level) in enumerate(zip(self.model.columns, levels, strict=True))
+            if (bits := self._bits(place, level, a))
+        ]
+        against = self._related(levels, a)
+        if against:
+            said.append((RELATED, against))
+        weight = self.model.prior + sum(bits for _, bits in said)
+        return Match(left.key, right.key, weight, tuple(said))
+
+    def _bits(
+        self, place: int, level: int, one: Prepared, frequencies: Sequence[float] = ()
+    ) -> float:
+        value = one.values[place]
+        text = value if isinstance(value, str) and place not in self._unshared else None
+        return self.model.fields[place].bits(level, text, frequencies)
+
+    def _related(self, levels: Sequence[int], one: Prepared) -> float:
+        """What speaks against a match because related people share as much."""
+        total = 1.0
+        for relation in self.model.relations:
+            bits = relation.prior
+            for place, frequencies in relation.shared:
+                bits += self._bits(place, levels[place], one, frequencies)
+            total += 2.0 ** min(bits, 500.0)
+        return -math.log2(total) if total > _LITTLE else 0.0
+
+    @cached_property
+    def _unshared(self) -> frozenset[int]:
+        """Columns whose values have no shares: an equal one is as rare as any."""
+        return frozenset(p for p, c in enumerate(self.model.columns) if c.kind == "codes")
+
+    def _prepare(self, record: Record) -> Prepared:
+        known = self._prepared.get(record.key)
+        if known is not None and known[0] == record.fields:
+            return known[1]
+        if len(self._prepared) >= _REMEMBERED:
+            self._prepared.clear()
+        found = self._comparer.prepare(record.fields)
+        self._prepared[record.key] = (record.fields, found)
+        return found
