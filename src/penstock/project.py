@@ -202,7 +202,9 @@ class Project:
     def answerer(self) -> Answerer:
         """What answers questions."""
         if self._answerer is None:
-            self._answerer = wiring.answerer(self.settings, self.contexts(), self.embedder())
+            self._answerer = wiring.answerer(
+                self.settings, self.contexts(), self.embedder(), self.pool
+            )
         return self._answerer
 
     # ------------------------------------------------------------------ asking

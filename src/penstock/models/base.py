@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,6 +160,39 @@ class Generator(Protocol):
 
     def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
         """The answer piece by piece; the pieces together are the whole text."""
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What requests to a generator took, all tries together. None: unknown, which is not nothing:
+    the endpoint did not say, or no price is set."""
+
+    requests: int = 0
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    cost: float | None = None
+
+
+class Written(NamedTuple):
+    """What a generator wrote, as parsed JSON, and what it took."""
+
+    value: object
+    usage: Usage
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A generator that writes JSON of a shape that it is given."""
+
+    name: str
+
+    async def write(self, messages: Sequence[Message], shape: Mapping[str, Any]) -> Written:
+        """What it wrote; ``shape`` is a JSON schema that the model is held to as far as the
+        endpoint can, so that the reader still has to look. Raises `RetryableError`,
+        `BadRecordError` or `FatalError` as the endpoint answers."""
 
     async def close(self) -> None:
         """Release connections."""

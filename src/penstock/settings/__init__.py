@@ -25,8 +25,10 @@ from penstock.settings.log import (
     LogSettings,
 )
 from penstock.settings.models import (
+    AnyChatSettings,
     AnyEmbedderSettings,
     BedrockEmbedderSettings,
+    ChatModelSettings,
     CohereEmbedderSettings,
     ConstantSettings,
     EmbedderSettings,
@@ -38,6 +40,7 @@ from penstock.settings.models import (
     KeyedEndpointSettings,
     LateInteractionSettings,
     MiniLMSettings,
+    ModelSettings,
     NoRerankerSettings,
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
@@ -73,8 +76,10 @@ from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 __all__ = [
     "AmazonSettings",
     "AnswerSettings",
+    "AnyChatSettings",
     "AnyEmbedderSettings",
     "BedrockEmbedderSettings",
+    "ChatModelSettings",
     "ChunkSettings",
     "CohereEmbedderSettings",
     "ColumnPermissions",
@@ -104,6 +109,7 @@ __all__ = [
     "LogSettings",
     "MessageFormatSettings",
     "MiniLMSettings",
+    "ModelSettings",
     "MySQLSettings",
     "NatsSettings",
     "NoRerankerSettings",
@@ -255,10 +261,11 @@ class Settings(Section):
     models: dict[
         Name,
         Annotated[
-            EmbedderSettings, BeforeValidator(typed, json_schema_input_type=EmbedderSettings | str)
+            ModelSettings, BeforeValidator(typed, json_schema_input_type=ModelSettings | str)
         ],
     ] = Field(default_factory=dict)
-    """Embedders by name, for ``knowledge.embedder`` and ``penstock models migrate``."""
+    """Models by name: embedders, for ``knowledge.embedder`` and ``penstock models migrate``, and
+    of type ``chat`` for ``answers.generator``."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
     log: AnyLogSettings = EmbeddedLogSettings()
@@ -269,17 +276,28 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _embedder_by_name(cls, values: object) -> object:
+    def _models_by_name(cls, values: object) -> object:
         """A name of ``models`` stands for that model."""
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(values.get("models"), dict):
             return values
-        models, knowledge = values.get("models"), values.get("knowledge")
-        if not isinstance(models, dict) or not isinstance(knowledge, dict):
-            return values
-        named = knowledge.get("embedder")
-        if isinstance(named, str) and named in models:
-            return {**values, "knowledge": {**knowledge, "embedder": models[named]}}
+        models = values["models"]
+        for section, part in (("knowledge", "embedder"), ("answers", "generator")):
+            chosen = values.get(section)
+            if not isinstance(chosen, dict):
+                continue
+            named = chosen.get(part)
+            if isinstance(named, str) and named in models:
+                values = {**values, section: {**chosen, part: models[named]}}
         return values
+
+    @property
+    def embedders(self) -> dict[str, EmbedderSettings]:
+        """Those of ``models`` that make vectors."""
+        return {
+            name: chosen
+            for name, chosen in self.models.items()
+            if not isinstance(chosen, ChatModelSettings)
+        }
 
     @field_validator("sources", mode="after")
     @classmethod
