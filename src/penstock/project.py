@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from penstock.serving.api.guard import Application
     from penstock.serving.api.services import Services
     from penstock.serving.reranking import Reranker
+    from penstock.serving.rewriting import Rewriter
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.store import PostgresStore
@@ -74,6 +75,7 @@ class Project:
         self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
         self._reranker: Reranker | None = None
+        self._rewriter: Rewriter | None = None
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
         self._followers: list[Follower] | None = None
@@ -133,7 +135,8 @@ class Project:
         async with contextlib.AsyncExitStack() as stack:
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
-            parts = (self._pool, self._log, self._embedder, self._reranker, self._answerer)
+            models = (self._embedder, self._reranker, self._rewriter, self._answerer)
+            parts = (self._pool, self._log, *models)
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
@@ -191,7 +194,14 @@ class Project:
             rows=wiring.row_views(self.settings),
             reranker=self.reranker(),
             shape=wiring.shaping(self.settings),
+            rewriter=self.rewriter(),
         )
+
+    def rewriter(self) -> Rewriter | None:
+        """What turns a question into searches."""
+        if self._rewriter is None and self.settings.answers.rewrite:
+            self._rewriter = wiring.rewriter(self.settings, self.pool, self.meters.rewrites)
+        return self._rewriter
 
     def reranker(self) -> Reranker | None:
         """What orders candidates anew."""

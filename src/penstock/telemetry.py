@@ -27,6 +27,8 @@ MetricName = Literal[
     "penstock_chunks_reused_total",
     "penstock_dead_letters_total",
     "penstock_freshness_seconds",
+    "penstock_rewrites_total",
+    "penstock_rewrites_failed_total",
 ]
 
 METRICS: Mapping[MetricName, str] = {
@@ -45,6 +47,8 @@ METRICS: Mapping[MetricName, str] = {
     "penstock_chunks_reused_total": "Chunks whose vector was stored already.",
     "penstock_dead_letters_total": "Records put aside because they could not be processed.",
     "penstock_freshness_seconds": "From the source's commit until a query can see it.",
+    "penstock_rewrites_total": "Questions that a generator was asked to rewrite, in this process.",
+    "penstock_rewrites_failed_total": "Those that were searched as they are, because it failed.",
 }
 
 
@@ -137,11 +141,20 @@ class PipelineMeter:
 
 
 @dataclass
+class RewriteMeter:
+    """How often questions were to be rewritten, and how often that failed."""
+
+    asked: int = 0
+    failed: int = 0
+
+
+@dataclass
 class Meters:
     """Everything that one process counts; handed to the loops by whoever runs them."""
 
     sources: dict[str, SourceMeter] = field(default_factory=dict)
     pipelines: dict[tuple[str, str], PipelineMeter] = field(default_factory=dict)
+    rewrites: RewriteMeter = field(default_factory=RewriteMeter)
 
     def source(self, name: str) -> SourceMeter:
         """The meter of a source, made on first use."""

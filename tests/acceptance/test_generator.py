@@ -29,9 +29,14 @@ def endpoint() -> Iterator[ThreadedEndpoint]:
 
 
 def writes(request: Request) -> Reply:
+    wanted = request.body["response_format"]["json_schema"]["schema"]["required"]
+    rewrites = wanted == ["searches"]
+    text = json.dumps({"searches": ["ferry departure"]} if rewrites else ANSWER)
     body = {
-        "choices": [{"message": {"content": json.dumps(ANSWER)}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 1000, "completion_tokens": 100},
+        "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 0, "completion_tokens": 0}
+        if rewrites
+        else {"prompt_tokens": 1000, "completion_tokens": 100},
     }
     return Reply(pieces=[orjson.dumps(body)])
 
@@ -49,7 +54,7 @@ def test_a_question_is_answered_counted_and_refused_beyond_the_budget(
         "models:\n  writer:\n    type: chat\n    model: m\n    api_key_file: key\n"
         f"    base_url: {endpoint.base_url}\n    max_tokens: 100\n"
         "    input_price: 1\n    output_price: 10\n    budget: {cost_per_day: 0.003}\n"
-        "knowledge: {embedder: constant}\nanswers: {generator: writer}\n"
+        "knowledge: {embedder: constant}\nanswers: {generator: writer, rewrite: 2}\n"
         "sources:\n  documents: {type: files, path: ./documents, heartbeat: 0.1}\n"
     )
     running = home.start("run").wait_for("is running")
@@ -59,14 +64,15 @@ def test_a_question_is_answered_counted_and_refused_beyond_the_budget(
     assert found["text"] == "It leaves at nine. [1]"
     assert (found["generator"], found["dropped"]) == ("openai/m", 1)
     assert found["usage"] == {
-        "requests": 1, "input_tokens": 1000, "output_tokens": 100, "cost": 0.002,
+        "requests": 2, "input_tokens": 1000, "output_tokens": 100, "cost": 0.002,
     }  # fmt: skip
-    [request] = endpoint.fake.requests
+    assert (found["searches"], found["notes"]) == (["ferry departure"], [])
+    request = endpoint.fake.requests[-1]
     assert request.headers["authorization"] == f"Bearer {KEY}"
 
     refused = home.run("ask", "When does the ferry leave?")
     assert (refused.code, "budget" in refused.errors) == (1, True)
-    assert len(endpoint.fake.requests) == 1
+    assert len(endpoint.fake.requests) == 2
     with psycopg.connect(database_url) as connection:
         connection.execute("UPDATE penstock.model_usage SET tokens = 0")
 

@@ -16,6 +16,7 @@ from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.context import Asking, Context, ContextBuilder, ContextRow, Item
 from penstock.serving.prompt import BUDGET, Template, messages, prompted, read_template
+from penstock.serving.rewriting import both
 from penstock.serving.statements import SHAPE, asked_for_statements, stated
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import Passage
@@ -96,6 +97,8 @@ class Answer:
             "taken_at": context["taken_at"],
             "sources": context["sources"],
             "generator": self.generator,
+            "searches": context["searches"],
+            "notes": context["notes"],
             "usage": None if self.usage is None else asdict(self.usage),
             "dropped": self.dropped,
             "timings_ms": dict(self.timings_ms),
@@ -175,7 +178,7 @@ class Answerer:
                 "answer": round((ended - assembled) * 1e3, 3),
                 "total": round((ended - began) * 1e3, 3),
             },
-            usage=usage,
+            usage=both(context.usage, usage),
             dropped=dropped,
         )
 

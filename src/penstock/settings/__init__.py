@@ -198,6 +198,11 @@ class AnswerSettings(Section):
         GeneratorSettings,
         BeforeValidator(typed, json_schema_input_type=GeneratorSettings | str),
     ] = ExtractiveSettings(type="extractive")
+    rewrite: int = Field(default=0, ge=0, le=5)
+    """Into how many searches a question is rewritten at most, beside itself: the parts of what it
+    asks, or other words. Needs a generator. 0: none."""
+    rewrite_timeout: Duration = Field(default=3.0, gt=0, le=30)
+    """How long a question waits for that; then it is searched as it is."""
     prompt: Path | None = None
     """A file with your own prompt template, relative to the project file."""
     passages: int = Field(default=8, gt=0, le=100)
@@ -209,6 +214,16 @@ class AnswerSettings(Section):
     """After so many days a passage has lost half of what it gets for being new."""
     neighbours: int = Field(default=0, ge=0, le=5)
     """How many chunks before and after are shown with each passage."""
+
+    @model_validator(mode="after")
+    def _who_rewrites_is_known(self) -> AnswerSettings:
+        chosen = self.generator
+        if self.rewrite and not (isinstance(chosen, AnyChatSettings) and chosen.structured):
+            raise ValueError(
+                "rewrite: expected a structured generator that rewrites questions, got none: set "
+                "answers.generator to a model of type chat, or rewrite to 0"
+            )
+        return self
 
 
 class RunSettings(Section):

@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from penstock.serving.answer import Answerer
     from penstock.serving.context import ContextBuilder
     from penstock.serving.reranking import Reranker
+    from penstock.serving.rewriting import Rewriter
     from penstock.serving.shaping import Shaping
     from penstock.stores.postgres.model_registry import PostgresModels
+    from penstock.telemetry import RewriteMeter
 
 
 def embedder(
@@ -313,6 +315,21 @@ def answerer(
         return Answerer(builder, embedder=model, template=template, reader=reader)
     generator = _generator(settings, chosen, pool)
     return Answerer(builder, embedder=model, generator=generator, template=template)
+
+
+def rewriter(
+    settings: Settings, pool: AsyncConnectionPool[Any] | None, meter: RewriteMeter
+) -> Rewriter | None:
+    """What turns a question into searches."""
+    answers = settings.answers
+    if not answers.rewrite or isinstance(answers.generator, ExtractiveSettings):
+        return None
+    from penstock.models.base import Writer
+    from penstock.serving.rewriting import Rewriter
+
+    writer = _generator(settings, answers.generator, pool)
+    assert isinstance(writer, Writer)  # the settings are checked for it
+    return Rewriter(writer, most=answers.rewrite, timeout_s=answers.rewrite_timeout, meter=meter)
 
 
 def _generator(
