@@ -122,6 +122,18 @@ class SourceMeter:
     parked: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingTexts:
+    """Texts of one step that wait for their vectors, because the endpoint does not give them.
+    Times are microseconds since 1970; what comes behind them in the log is the pipeline's lag."""
+
+    texts: int
+    since: int
+    tries: int
+    next_try: int
+    reason: str
+
+
 @dataclass
 class PipelineMeter:
     """How one pipeline is doing on one topic."""
@@ -138,6 +150,16 @@ class PipelineMeter:
     lag: int = 0
     last_error: str | None = None
     freshness: FreshnessWindow = field(default_factory=FreshnessWindow)
+    waiting: dict[int, WaitingTexts] = field(default_factory=dict)
+    """By partition, what waits for an endpoint."""
+
+    def postponed(self, partition: int, texts: int, now: int, pause_s: float, reason: str) -> None:
+        """A step was put off; ``texts`` of it wait for an endpoint (0: it waits for another)."""
+        before = self.waiting.pop(partition, None)
+        if texts:
+            since, tries = (now, 0) if before is None else (before.since, before.tries)
+            next_try = now + round(pause_s * 1e6)
+            self.waiting[partition] = WaitingTexts(texts, since, tries + 1, next_try, reason)
 
 
 @dataclass
