@@ -45,6 +45,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("answers", s.AnswerSettings),
     ("answers.generator, type: extractive", s.ExtractiveSettings),
     ("answers.generator, type: openai", s.OpenAIGeneratorSettings),
+    ("models, type: chat", s.ChatModelSettings),
     ("log", s.LogSettings),
     ("run", s.RunSettings),
     ("server", s.ServerSettings),

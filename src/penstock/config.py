@@ -22,6 +22,7 @@ from penstock import DEFAULT_FILE
 from penstock.errors import ConfigError
 from penstock.settings import (
     BedrockEmbedderSettings,
+    ChatModelSettings,
     CohereEmbedderSettings,
     ConstantSettings,
     DeclaredRowsSettings,
@@ -255,6 +256,7 @@ _TAGGED: dict[str, Any] = {
     "cohere": CohereEmbedderSettings,
     "bedrock": BedrockEmbedderSettings,
     "extractive": ExtractiveSettings,
+    "chat": ChatModelSettings,
     "late_interaction": LateInteractionSettings,
     "none": NoRerankerSettings,
     "endpoint": EndpointRerankerSettings,

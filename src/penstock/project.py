@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from penstock.serving.api.services import Services
     from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
+    from penstock.serving.rewriting import Rewriter
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.store import PostgresStore
@@ -75,6 +76,7 @@ class Project:
         self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
         self._reranker: Reranker | None = None
+        self._rewriter: Rewriter | None = None
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
         self._followers: list[Follower] | None = None
@@ -134,7 +136,8 @@ class Project:
         async with contextlib.AsyncExitStack() as stack:
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
-            parts = (self._pool, self._log, self._embedder, self._reranker, self._answerer)
+            models = (self._embedder, self._reranker, self._rewriter, self._answerer)
+            parts = (self._pool, self._log, *models)
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
@@ -192,7 +195,14 @@ class Project:
             rows=wiring.row_views(self.settings),
             reranker=self.reranker(),
             shape=wiring.shaping(self.settings),
+            rewriter=self.rewriter(),
         )
+
+    def rewriter(self) -> Rewriter | None:
+        """What turns a question into searches."""
+        if self._rewriter is None and self.settings.answers.rewrite:
+            self._rewriter = wiring.rewriter(self.settings, self.pool, self.meters.rewrites)
+        return self._rewriter
 
     def reranker(self) -> Reranker | None:
         """What orders candidates anew."""
@@ -203,7 +213,9 @@ class Project:
     def answerer(self) -> Answerer:
         """What answers questions."""
         if self._answerer is None:
-            self._answerer = wiring.answerer(self.settings, self.contexts(), self.embedder())
+            self._answerer = wiring.answerer(
+                self.settings, self.contexts(), self.embedder(), self.pool
+            )
         return self._answerer
 
     # ------------------------------------------------------------------ asking

@@ -27,6 +27,8 @@ MetricName = Literal[
     "penstock_chunks_reused_total",
     "penstock_dead_letters_total",
     "penstock_freshness_seconds",
+    "penstock_rewrites_total",
+    "penstock_rewrites_failed_total",
 ]
 
 METRICS: Mapping[MetricName, str] = {
@@ -45,6 +47,8 @@ METRICS: Mapping[MetricName, str] = {
     "penstock_chunks_reused_total": "Chunks whose vector was stored already.",
     "penstock_dead_letters_total": "Records put aside because they could not be processed.",
     "penstock_freshness_seconds": "From the source's commit until a query can see it.",
+    "penstock_rewrites_total": "Questions that a generator was asked to rewrite, in this process.",
+    "penstock_rewrites_failed_total": "Those that were searched as they are, because it failed.",
 }
 
 
@@ -118,6 +122,18 @@ class SourceMeter:
     parked: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingTexts:
+    """Texts of one step that wait for their vectors, because the endpoint does not give them.
+    Times are microseconds since 1970; what comes behind them in the log is the pipeline's lag."""
+
+    texts: int
+    since: int
+    tries: int
+    next_try: int
+    reason: str
+
+
 @dataclass
 class PipelineMeter:
     """How one pipeline is doing on one topic."""
@@ -134,6 +150,24 @@ class PipelineMeter:
     lag: int = 0
     last_error: str | None = None
     freshness: FreshnessWindow = field(default_factory=FreshnessWindow)
+    waiting: dict[int, WaitingTexts] = field(default_factory=dict)
+    """By partition, what waits for an endpoint."""
+
+    def postponed(self, partition: int, texts: int, now: int, pause_s: float, reason: str) -> None:
+        """A step was put off; ``texts`` of it wait for an endpoint (0: it waits for another)."""
+        before = self.waiting.pop(partition, None)
+        if texts:
+            since, tries = (now, 0) if before is None else (before.since, before.tries)
+            next_try = now + round(pause_s * 1e6)
+            self.waiting[partition] = WaitingTexts(texts, since, tries + 1, next_try, reason)
+
+
+@dataclass
+class RewriteMeter:
+    """How often questions were to be rewritten, and how often that failed."""
+
+    asked: int = 0
+    failed: int = 0
 
 
 @dataclass
@@ -142,6 +176,7 @@ class Meters:
 
     sources: dict[str, SourceMeter] = field(default_factory=dict)
     pipelines: dict[tuple[str, str], PipelineMeter] = field(default_factory=dict)
+    rewrites: RewriteMeter = field(default_factory=RewriteMeter)
 
     def source(self, name: str) -> SourceMeter:
         """The meter of a source, made on first use."""

@@ -77,7 +77,12 @@ def test_the_endpoint_fails_and_recovers(
     endpoint.fake.reacts = lambda request: fake.status(503, "overloaded")
     (home.documents / "d3.md").write_text("Ferry 3 leaves at ten.")
     (home.documents / "d4.md").write_text("POISON is here.")
-    knowledge_says(home, "overloaded")
+    said = knowledge_says(home, '"texts": ')  # how many, since when, why, and when next
+    [waiting] = [p["waiting"] for p in said["pipelines"] if p["waiting"]]
+    assert waiting["texts"] in (1, 2)
+    assert "overloaded" in waiting["reason"]
+    assert waiting["since"] < waiting["next_try"]
+    assert "waiting for the endpoint since" in home.run("status").output.replace("\n", " ")
     old = "SELECT bool_or(text LIKE 'Ferry 3 leaves at nine%') FROM penstock.chunks"
     until(home, "the version before serves", (database_url, old))
     found = home.run("search", "Ferry 3", "--mode", "text", "--json").json

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tests.acceptance.conftest import Home
 
-from penstock.testing.fake_openai import ThreadedEndpoint
+from penstock.testing.fake_openai import Reply, Request, ThreadedEndpoint
 
 SUBJECTS = ["river", "turbine", "valve", "bridge", "harbour", "garden"]
 
@@ -19,6 +19,16 @@ SUBJECTS = ["river", "turbine", "valve", "bridge", "harbour", "garden"]
 def endpoint() -> Iterator[ThreadedEndpoint]:
     with ThreadedEndpoint() as server:
         yield server
+
+
+def beavers(request: Request) -> Reply:
+    """A language model that answers everything with what is not there."""
+    written = {"statements": [{"text": "In 1999, by beavers.", "items": [1]}]}
+    body = {
+        "choices": [{"message": {"content": json.dumps(written)}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1000, "completion_tokens": 20},
+    }
+    return Reply(pieces=[json.dumps(body).encode()])
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -73,11 +83,11 @@ def test_answers_of_two_configurations_are_measured_and_compared(
     assert [row["id"] for row in a["details"]] == [*(f"q{i}" for i in range(6)), "n0", "n1"]
     (home.folder / "a.json").write_text(ended.output)
 
-    endpoint.fake.answer = "In 1999, by beavers [1]."
+    endpoint.fake.reacts = beavers
     home.write(
         "project: other\nsources: {documents: {type: files, path: ./documents}}\n"
         "answers:\n  generator: {type: openai, model: m, api_key: sk-canary, "
-        f"base_url: '{endpoint.base_url}', price: {{input: 2, output: 10}}}}\n"
+        f"base_url: '{endpoint.base_url}', input_price: 2, output_price: 10}}\n"
     )
     ended = home.run("eval", "answers", str(folder), "--like", "penstock.yaml", "--json",
                      "--details")  # fmt: skip

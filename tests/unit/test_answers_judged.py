@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from penstock.errors import UnavailableError
-from penstock.evaluate.answers import Failed, Judged, Price, answer_all, judge, judgeable, summary
+from penstock.evaluate.answers import Failed, Judged, answer_all, judge, judgeable, summary
 from penstock.evaluate.dataset import Query
-from penstock.models.base import Message, Usage
+from penstock.models.base import Message, Usage, Written
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.answer import Answer, Answerer
@@ -31,37 +31,33 @@ LIVE = LiveRow(
 
 
 class MeteredWords:
-    """Says what it is told to, and what that took."""
+    """Writes what it is told to, and says what that took."""
 
     name = "metered"
 
-    def __init__(self, text: str, *usages: Usage) -> None:
-        self._text, self._usages = text, usages
+    def __init__(self, text: str, usage: Usage, item: int) -> None:
+        self._text, self._usage, self._item = text, usage, item
 
-    def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
-        raise AssertionError("a generator that can tell what it takes is asked to")
-
-    async def metered(
-        self, messages: Sequence[Message], told: Callable[[Usage], None]
-    ) -> AsyncIterator[str]:
-        yield self._text
-        for usage in self._usages:
-            told(usage)
+    async def write(self, messages: Sequence[Message], shape: Mapping[str, Any]) -> Written:
+        return Written({"statements": [{"text": self._text, "items": [self._item]}]}, self._usage)
 
     async def close(self) -> None:
         pass
 
 
-def answerer(text: str, *usages: Usage) -> Answerer:
+NOTHING = Usage()
+
+
+def answerer(text: str, usage: Usage, item: int = 1) -> Answerer:
     snapshots = ScriptedSnapshots(
         passages=[DOCUMENT, ROW], hits=[Hit(1, 0.5, 0.5), Hit(2, 0.4, 0.4)], rows=[LIVE], ages=[]
     )
     builder = ContextBuilder(snapshots, WordEmbedder(), clock=ManualClock(Microseconds(1)))
-    return Answerer(builder, embedder=WordEmbedder(), generator=MeteredWords(text, *usages))
+    return Answerer(builder, embedder=WordEmbedder(), generator=MeteredWords(text, usage, item))
 
 
-async def said(text: str, *usages: Usage) -> Answer:
-    return await answerer(text, *usages).answer("Until when can I cancel?", Principal())
+async def said(text: str, usage: Usage = NOTHING, item: int = 1) -> Answer:
+    return await answerer(text, usage, item).answer("Until when can I cancel?", Principal())
 
 
 CANCEL = Query("q", "Until when can I cancel?", {"refunds.md": 1}, answers=("24 hours",),
@@ -69,25 +65,27 @@ CANCEL = Query("q", "Until when can I cancel?", {"refunds.md": 1}, answers=("24 
 
 
 async def test_what_an_answer_took_is_kept_and_priced() -> None:
-    """The last report counts: some endpoints say it again and again, growing. 1,000 tokens read at
-    2 a million and 50 written at 10."""
-    answer = await said("Up to 24 hours before [1].", Usage(1000, 1), Usage(1000, 50))
-    assert answer.usage == Usage(1000, 50)
-    assert answer.to_dict()["usage"] == {"input_tokens": 1000, "output_tokens": 50}
-    judged = judge(CANCEL, answer, Price(2, 10))
+    """As its generator says."""
+    answer = await said("Up to 24 hours before.", Usage(1, 1000, 50, 0.0025))
+    assert answer.to_dict()["usage"] == {
+        "requests": 1, "input_tokens": 1000, "output_tokens": 50, "cost": 0.0025,
+    }  # fmt: skip
+    judged = judge(CANCEL, answer)
     assert judged.cost == pytest.approx(0.0025)
     assert judged.measures["citation_recall"] == judged.measures["grounded"] == 1.0
-    assert judge(CANCEL, answer).cost is None
-    assert judge(CANCEL, await said("Yes [1]."), Price(2, 10)).cost is None
+    unknown = await said("Up to 24 hours before.", Usage(1, 1000, 50))
+    assert judge(CANCEL, unknown).cost is None
 
 
 async def test_a_statement_may_stand_in_a_cited_row() -> None:
     """By the row's values; a passage that is not cited does not count."""
     seats = Query("q", "How many seats?", {"flights/PS204": 1}, answerable=True)
-    found = judge(seats, await said("PS204 has 42 seats [2].")).measures
+    found = judge(seats, await said("PS204 has 42 seats.", item=2)).measures
     assert (found["grounded"], found["citation_precision"]) == (1.0, 1.0)
     assert found["exact"] is None
-    found = judge(seats, await said("You may cancel up to 24 hours before departure [2].")).measures
+    found = judge(
+        seats, await said("You may cancel up to 24 hours before departure.", item=2)
+    ).measures
     assert found["grounded"] == 0.0
 
 
@@ -100,7 +98,7 @@ class Failing(Answerer):
     async def answer(self, question: str, principal: Principal, **_: Any) -> Answer:
         if question in self._fails:
             raise UnavailableError(f"expected an answer to {question}")
-        return await said("24 hours [1].")
+        return await said("24 hours.")
 
 
 async def test_a_question_that_fails_costs_the_others_nothing() -> None:
@@ -146,8 +144,8 @@ async def test_figures_of_several_answers() -> None:
     assert [query.id for query in asked] == ["q", "n"]
     told: list[str] = []
     judged = await answer_all(
-        asked, answerer("24 hours [1].", Usage(10, 10)), told.append,
-        principal=Principal(), limit=8, price=Price(0, 1e6),
+        asked, answerer("24 hours", Usage(1, 10, 10, 10.0)), told.append,
+        principal=Principal(), limit=8,
     )  # fmt: skip
     found: dict[str, Any] = summary(judged)
     assert found["answers"]["exact"] == 0.5

@@ -167,3 +167,28 @@ def test_substitute_is_the_same_for_command_arguments(monkeypatch: pytest.Monkey
     """`penstock init --postgres '${MY_DSN}'` reads the variable as the file would."""
     monkeypatch.setenv("MY_DSN", "postgresql://here")
     assert substitute("${MY_DSN}") == "postgresql://here"
+
+
+CHAT = """
+models:
+  small: {type: openai, model: e, dimensions: 8}
+  writer: {type: chat, model: m, input_price: 1, output_price: 4, budget: {cost_per_day: 2}}
+knowledge: {embedder: small}
+answers: {generator: writer}
+"""
+
+
+def test_models_are_found_by_their_name() -> None:
+    """Embedders and chat models stand side by side; each is taken where it fits."""
+    settings = parse_settings(GOOD + CHAT, environment={})
+    assert settings.answers.generator == settings.models["writer"]
+    assert settings.knowledge.embedder == settings.models["small"]
+    assert list(settings.embedders) == ["small"]
+    assert "expected knowledge.embedder to be one of" in parse(
+        GOOD + CHAT.replace("embedder: small", "embedder: writer")
+    )
+    assert "set input_price and output_price" in parse(GOOD + CHAT.replace("input_price: 1, ", ""))
+    assert "structured answers only" in parse(
+        GOOD + CHAT.replace("model: m", "model: m, structured: false")
+    )
+    jsonschema.validate(yaml.safe_load(GOOD + CHAT), json_schema())

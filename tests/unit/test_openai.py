@@ -18,7 +18,7 @@ from penstock.errors import (
     RetryableError,
     UnavailableError,
 )
-from penstock.models.base import Message, Usage
+from penstock.models.base import Message
 from penstock.models.endpoint import retry_after_s
 from penstock.models.openai import OpenAIEmbedder, OpenAIGenerator
 from penstock.models.remote import Care
@@ -325,40 +325,6 @@ async def test_an_answer_is_streamed(endpoint: FakeOpenAI, generator: OpenAIGene
             {"role": "user", "content": "Is it so?"},
         ],
     }
-
-
-async def test_tokens_are_told_where_they_are_asked_for(endpoint: FakeOpenAI) -> None:
-    """Asked for only where wanted: some endpoints refuse what they do not know."""
-    for ask, expected in ((False, []), (True, [Usage(1000, 20)])):
-        made = OpenAIGenerator(model="m", api_key=KEY, base_url=endpoint.base_url, ask_usage=ask)
-        told: list[Usage] = []
-        pieces = [piece async for piece in made.metered(QUESTION, told.append)]
-        await made.close()
-        assert ("".join(pieces), told) == ("It is so [1].", expected)
-        assert ("stream_options" in endpoint.requests[-1].body) is ask
-
-
-USAGES = {
-    "none": (b"null", []),
-    "empty": (b"{}", []),
-    "half": (b'{"prompt_tokens": 3}', []),
-    "nonsense": (b'{"prompt_tokens": "3", "completion_tokens": -1}', []),
-    "whole": (b'{"prompt_tokens": 3, "completion_tokens": 0}', [Usage(3, 0)]),
-}
-
-
-@pytest.mark.parametrize("name", USAGES)
-async def test_tokens_of_all_kinds(
-    endpoint: FakeOpenAI, generator: OpenAIGenerator, name: str
-) -> None:
-    """What is not a count is as good as none; also of an answer that is not streamed."""
-    said, expected = USAGES[name]
-    endpoint.script(
-        Reply(pieces=[b'{"choices": [{"message": {"content": "Yes"}}], "usage": ' + said + b"}"])
-    )
-    told: list[Usage] = []
-    assert [part async for part in generator.metered(QUESTION, told.append)] == ["Yes"]
-    assert told == expected
 
 
 STREAMS = {

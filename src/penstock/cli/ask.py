@@ -14,6 +14,7 @@ from penstock.cli.output import age, console, counted, print_json, shown, table
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
+    from penstock.models.base import Usage
     from penstock.stores.base import Filter
 
 SourceOption = Annotated[
@@ -85,10 +86,21 @@ def ask(
                     f"as of {age(citation.age_ms)} ago",
                     markup=False,
                 )
+            if answer.usage is not None and answer.usage.requests:
+                console.print(Text(_took(answer.usage), style="dim"))
             if not answer.citations:
                 _say_why_nothing(answer.to_dict())
 
     run_async(work())
+
+
+def _took(usage: Usage) -> str:
+    known = usage.input_tokens is not None and usage.output_tokens is not None
+    tokens = (
+        f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens" if known else "tokens unknown"
+    )
+    cost = "cost unknown" if usage.cost is None else f"cost {usage.cost:.6f}"
+    return f"{counted(usage.requests, 'request')} to the generator, {tokens}, {cost}"
 
 
 def _filter(source: list[str] | None, path: str | None, where: list[str] | None) -> Filter:

@@ -99,7 +99,21 @@ def _status(report: dict[str, Any]) -> Group:
         for part in (*report["sources"], *report["pipelines"])
         if part["last_error"]
     ]
-    return Group(head, Text(), sources, *copies, Text(), pipelines, *errors, *_worries(report))
+    waiting = [
+        Text(f"{part['pipeline']} {part['topic']}/{part['partition']}: {_waiting(part['waiting'])}")
+        for part in report["pipelines"]
+        if part["waiting"]
+    ]
+    below = (*waiting, *errors, *_worries(report))
+    return Group(head, Text(), sources, *copies, Text(), pipelines, *below)
+
+
+def _waiting(texts: dict[str, Any]) -> str:
+    """The texts that wait for an endpoint, as a line; why is said by the error."""
+    return (
+        f"{counted(texts['texts'], 'text')} waiting for the endpoint since {texts['since'][:19]}Z, "
+        f"tried {counted(texts['tries'], 'time')}, next at {texts['next_try'][:19]}Z"
+    )
 
 
 def _copy(copy: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from penstock.evaluate.dataset import Query
 from penstock.models.base import Usage
 from penstock.principals import Principal
 from penstock.serving.answer import Answer, Answerer, Citation
-from penstock.serving.items import ContextRow, Item
+from penstock.serving.context import Item
+from penstock.serving.items import ContextRow
 from penstock.serving.values import plain
 from penstock.telemetry import percentiles
 
@@ -28,18 +29,6 @@ MEANS: Final = (
 """The measures that are means over the questions that have them."""
 _TELL_EVERY: Final = 25
 _IN_A_ROW: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What a million tokens cost, read and written."""
-
-    input: float
-    output: float
-
-    def of(self, usage: Usage) -> float:
-        """What one answer cost."""
-        return (usage.input_tokens * self.input + usage.output_tokens * self.output) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +94,6 @@ async def answer_all(
     *,
     principal: Principal,
     limit: int,
-    price: Price | None = None,
 ) -> list[Judged | Failed]:
     """Ask one question after the other, as a user would. ``limit``: the passages of a context.
 
@@ -128,15 +116,15 @@ async def answer_all(
                 return [*found, *(Failed(query, "not asked") for query in rest)]
         else:
             failures = 0
-            found.append(judge(query, answer, price))
+            found.append(judge(query, answer))
         if number % _TELL_EVERY == 0 or number == len(queries):
             tell(f"answered {number:,} of {len(queries):,} questions")
     return found
 
 
-def judge(query: Query, answer: Answer, price: Price | None = None) -> Judged:
-    """What one answer is worth. Extraction costs nothing; what a model's answer costs is known
-    where its endpoint reports tokens and there is a price."""
+def judge(query: Query, answer: Answer) -> Judged:
+    """What one answer is worth. Extraction costs nothing; a model says what its answer cost, where
+    it is known."""
     relevant = {key for key, gain in query.gains.items() if gain > 0}
     expected = Expected(query.answers, relevant, query.answerable)
     found = measures(
@@ -145,17 +133,14 @@ def judge(query: Query, answer: Answer, price: Price | None = None) -> Judged:
         expected,
         abstained=answer.abstained,
     )
-    cost: float | None = None
-    if answer.generator == "extractive":
-        cost = 0.0
-    elif price is not None and answer.usage is not None:
-        cost = price.of(answer.usage)
+    usage = answer.usage
+    cost = usage.cost if usage else 0.0 if answer.generator == "extractive" else None
     return Judged(
         query,
         found,
         answer.abstained,
         answer.timings_ms.get("total", 0.0),
-        answer.usage,
+        usage,
         cost,
         {
             "answer": answer.text,
@@ -198,8 +183,8 @@ def _cost(judged: Sequence[Judged]) -> dict[str, Any]:
     return {
         "per_question": sum(known) / len(known) if known else None,
         "questions_known": len(known),
-        "input_tokens": sum(usage.input_tokens for usage in used),
-        "output_tokens": sum(usage.output_tokens for usage in used),
+        "input_tokens": sum(usage.input_tokens or 0 for usage in used),
+        "output_tokens": sum(usage.output_tokens or 0 for usage in used),
     }
 
 

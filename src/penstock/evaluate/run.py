@@ -14,7 +14,7 @@ from penstock import wiring
 from penstock.bench.world import scratch_folder
 from penstock.config import parse_settings, read_settings
 from penstock.errors import ConfigError
-from penstock.evaluate.answers import Price, answer_all, asked, judgeable
+from penstock.evaluate.answers import answer_all, asked, judgeable
 from penstock.evaluate.answers import summary as answers_summary
 from penstock.evaluate.dataset import (
     TITLE,
@@ -44,7 +44,7 @@ from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.records import Change
 from penstock.settings import Settings
-from penstock.settings.models import ExtractiveSettings, OpenAIGeneratorSettings
+from penstock.settings.models import ExtractiveSettings
 from penstock.stores.postgres.merging import merge_postings
 from penstock.stores.postgres.vector_index import maintain
 
@@ -208,7 +208,6 @@ async def evaluate_answers(wanted: Asked) -> dict[str, Any]:
             wanted.tell,
             principal=principal,
             limit=limit,
-            price=_price(project.settings),
         )
         return {
             **answers_summary(found),
@@ -222,13 +221,6 @@ async def evaluate_answers(wanted: Asked) -> dict[str, Any]:
 def _generator(settings: Settings) -> str:
     chosen = settings.answers.generator
     return chosen.type if isinstance(chosen, ExtractiveSettings) else f"openai/{chosen.model}"
-
-
-def _price(settings: Settings) -> Price | None:
-    chosen = settings.answers.generator
-    if isinstance(chosen, OpenAIGeneratorSettings) and chosen.price is not None:
-        return Price(chosen.price.input, chosen.price.output)
-    return None
 
 
 def _details(judged: Sequence[Query], rankings: Rankings) -> list[dict[str, Any]]:

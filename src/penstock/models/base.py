@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,13 +153,6 @@ class Message:
     content: str
 
 
-class Usage(NamedTuple):
-    """What an endpoint says it read and wrote for one answer, in tokens."""
-
-    input_tokens: int
-    output_tokens: int
-
-
 class Generator(Protocol):
     """Writes text from messages."""
 
@@ -172,11 +165,34 @@ class Generator(Protocol):
         """Release connections."""
 
 
-@runtime_checkable
-class MeteredGenerator(Generator, Protocol):
-    """A generator that also tells what an answer took."""
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What requests to a generator took, all tries together. None: unknown, which is not nothing:
+    the endpoint did not say, or no price is set."""
 
-    def metered(
-        self, messages: Sequence[Message], told: Callable[[Usage], None]
-    ) -> AsyncIterator[str]:
-        """As `stream`; ``told`` is called before the end if the endpoint reports what it took."""
+    requests: int = 0
+    input_tokens: int | None = 0
+    output_tokens: int | None = 0
+    cost: float | None = None
+
+
+class Written(NamedTuple):
+    """What a generator wrote, as parsed JSON, and what it took."""
+
+    value: object
+    usage: Usage
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A generator that writes JSON of a shape that it is given."""
+
+    name: str
+
+    async def write(self, messages: Sequence[Message], shape: Mapping[str, Any]) -> Written:
+        """What it wrote; ``shape`` is a JSON schema that the model is held to as far as the
+        endpoint can, so that the reader still has to look. Raises `RetryableError`,
+        `BadRecordError` or `FatalError` as the endpoint answers."""
+
+    async def close(self) -> None:
+        """Release connections."""

@@ -101,7 +101,7 @@ def refuse_beyond(limits: Limits, today: Use, use: Use, now: Microseconds) -> No
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     raise RetryableError(
         f"the budget of {said} a day holds no further request (used today: {used}): it goes on at "
-        "midnight UTC, or raise `budget` of the embedder; what is stored keeps serving",
+        "midnight UTC, or raise `budget` of the model; what is stored keeps serving",
         retry_after_s=min(300.0, (midnight - moment).total_seconds()),
         budget=True,
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 
 from penstock.errors import RetryableError
-from penstock.models.base import Message, Role, Usage
+from penstock.models.base import Message, Role
 from penstock.models.endpoint import Endpoint, embeddings_endpoint, error_message, malformed
 from penstock.models.remote import NO_CARE, Answered, Care, RemoteEmbedder, Shape, attempts, marked
 
@@ -117,27 +117,14 @@ class OpenAIGenerator:
         temperature: float = 0.0,
         max_tokens: int = 800,
         timeout_s: float = 120.0,
-        ask_usage: bool = False,
     ) -> None:
-        """``ask_usage``: the endpoint is asked to report tokens at the end of a stream, which not
-        all of them understand; what one reports unasked is heard as well."""
         self.name = f"openai/{model}"
-        self._request: dict[str, Any] = {
-            "model": model,
-            "temperature": temperature,
-            "max_tokens": max_tokens,
-            **({"stream_options": {"include_usage": True}} if ask_usage else {}),
-        }
+        self._request = {"model": model, "temperature": temperature, "max_tokens": max_tokens}
         self._endpoint = Endpoint(
             base_url, api_key, timeout_s=timeout_s, connections=64, max_bytes=_MAX_ANSWER_BYTES
         )
 
-    def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
-        return self.metered(messages, _unheard)
-
-    async def metered(
-        self, messages: Sequence[Message], told: Callable[[Usage], None]
-    ) -> AsyncIterator[str]:
+    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
         body = {
             **self._request,
             "stream": True,
@@ -146,7 +133,7 @@ class OpenAIGenerator:
         begun = False
         async for attempt in attempts():
             try:
-                async for piece in self._pieces(body, told):
+                async for piece in self._pieces(body):
                     begun = True
                     yield piece
                 return
@@ -159,10 +146,10 @@ class OpenAIGenerator:
     async def close(self) -> None:
         await self._endpoint.close()
 
-    async def _pieces(self, body: object, told: Callable[[Usage], None]) -> AsyncIterator[str]:
+    async def _pieces(self, body: object) -> AsyncIterator[str]:
         async with self._endpoint.stream("/chat/completions", body) as answer:
             if "json" in answer.headers.get("content-type", ""):
-                yield self._whole(await answer.whole(), told)
+                yield self._whole(await answer.whole())
                 return
             finished = False
             async for line in _lines(answer.parts()):
@@ -171,30 +158,30 @@ class OpenAIGenerator:
                 data = line[5:].strip()
                 if data == b"[DONE]":
                     return
-                piece, ended = self._piece(data, told)
+                piece, ended = self._piece(data)
                 finished = finished or ended
                 if piece:
                     yield piece
             if not finished:
                 raise RetryableError("the stream of the answer broke off before its end")
 
-    def _piece(self, data: bytes, told: Callable[[Usage], None]) -> tuple[str, bool]:
+    def _piece(self, data: bytes) -> tuple[str, bool]:
         """The text of one event, and whether the answer ends with it."""
-        choice = self._choice(data, told)
+        choice = self._choice(data)
         delta = choice.get("delta")
         content = delta.get("content") if isinstance(delta, dict) else None
         return content if isinstance(content, str) else "", choice.get("finish_reason") is not None
 
-    def _whole(self, content: bytes, told: Callable[[Usage], None]) -> str:
+    def _whole(self, content: bytes) -> str:
         """The text of an endpoint that does not stream."""
-        message = self._choice(content, told).get("message")
+        message = self._choice(content).get("message")
         text = message.get("content") if isinstance(message, dict) else None
         if not isinstance(text, str):
             came = self._endpoint.excerpt(content)
             raise RetryableError(f"expected a message with content, got {came!r}")
         return text
 
-    def _choice(self, data: bytes, told: Callable[[Usage], None]) -> dict[str, Any]:
+    def _choice(self, data: bytes) -> dict[str, Any]:
         """The first choice; an event without one (usage, for example) is as good as empty."""
         try:
             event = orjson.loads(data)
@@ -203,8 +190,6 @@ class OpenAIGenerator:
             raise RetryableError(f"expected JSON in the stream, got {came!r}") from error
         if (message := error_message(event)) is not None:
             raise RetryableError(f"{self._endpoint.url} said: {self._endpoint.excerpt(message)}")
-        if (used := _usage(event)) is not None:
-            told(used)
         choices = event.get("choices") if isinstance(event, dict) else None
         first = choices[0] if isinstance(choices, list) and choices else None
         return first if isinstance(first, dict) else {}
@@ -239,18 +224,3 @@ def _in_order(found: Sequence[object], wanted: int) -> list[object]:
 
 def _text(content: str) -> str:
     return content.encode("utf-8", "replace").decode("utf-8")
-
-
-def _usage(event: object) -> Usage | None:
-    """What an event says of tokens; some endpoints say it again and again, growing."""
-    usage = event.get("usage") if isinstance(event, dict) else None
-    if not isinstance(usage, dict):
-        return None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if type(read) is not int or type(written) is not int or min(read, written) < 0:
-        return None
-    return Usage(read, written)
-
-
-def _unheard(_usage: Usage) -> None:
-    pass

@@ -117,7 +117,7 @@ async def _line(registry: PostgresModels, model: StoredModel) -> dict[str, Any]:
 
 def _declared(project: Project) -> dict[str, EmbedderSettings]:
     settings = project.settings
-    return {"knowledge.embedder": settings.knowledge.embedder, **settings.models}
+    return {"knowledge.embedder": settings.knowledge.embedder, **settings.embedders}
 
 
 # --------------------------------------------------------------------------- which model
@@ -129,7 +129,7 @@ async def target(project: Project, named: str | None) -> Target:
     name = named or "knowledge.embedder"
     chosen = declared.get(name)
     if chosen is None:
-        known = ", ".join(project.settings.models) or "there are none"
+        known = ", ".join(project.settings.embedders) or "there are none"
         raise ConfigError(
             f"expected one of the project file's models ({known}), got {name!r}: "
             "name it in `models`"

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +15,7 @@ from psycopg.rows import dict_row
 from penstock.database.project_lock import is_project_locked
 from penstock.errors import PenstockError
 from penstock.principals import Principal
+from penstock.serving.values import iso
 from penstock.sources.base import PARKED, Health, WatchedSource
 from penstock.telemetry import Meters
 
@@ -89,6 +91,10 @@ def meters_report(meters: Meters) -> dict[str, Any]:
                 "reused": meter.reused,
                 "dead_letters": meter.dead_letters,
                 "freshness_ms": meter.freshness.percentiles().to_dict(),
+                "waiting": [
+                    {"partition": partition, **asdict(waiting)}
+                    for partition, waiting in sorted(meter.waiting.items())
+                ],
             }
             for meter in meters.pipelines.values()
         ],
@@ -149,6 +155,7 @@ def _together(one: dict[str, Any] | None, other: Mapping[str, Any]) -> dict[str,
         "state": worse["state"],
         "last_error": worse["last_error"],
         "freshness_ms": samples["freshness_ms"],
+        "waiting": [*one.get("waiting", ()), *other.get("waiting", ())],
     }
 
 
@@ -208,6 +215,7 @@ async def status(project: Project) -> dict[str, Any]:
                 "reused": live.get("reused"),
                 "freshness_ms": live.get("freshness_ms"),
                 "last_error": live.get("last_error"),
+                "waiting": waiting_texts(live, place["partition"]),
             }
         )
     return {
@@ -218,6 +226,21 @@ async def status(project: Project) -> dict[str, Any]:
         "pipelines": pipelines,
         **(counts or {}),
     }
+
+
+def waiting_texts(live: Mapping[str, Any], partition: int) -> dict[str, Any] | None:
+    """The texts of a partition that wait for an endpoint: how many, since when, why, and when they
+    are tried again."""
+    for waiting in live.get("waiting", ()):
+        if waiting["partition"] == partition:
+            return {
+                "texts": waiting["texts"],
+                "since": iso(waiting["since"]),
+                "tries": waiting["tries"],
+                "next_try": iso(waiting["next_try"]),
+                "reason": waiting["reason"],
+            }
+    return None
 
 
 async def is_running(project: Project) -> bool:

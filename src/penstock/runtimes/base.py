@@ -51,12 +51,21 @@ class Backoff:
         """Something went well: begin with short pauses again."""
         self._next_s = self._first_s
 
-    async def wait(self, asked_s: float | None = None) -> None:
-        """Pause; ``asked_s`` is what the other side asked for and is kept when it is longer."""
-        heed_cancellation()
+    def pause_s(self, asked_s: float | None = None) -> float:
+        """How long the next pause is; ``asked_s`` is what the other side asked for and is kept when
+        it is longer."""
         pause = self._next_s * (0.5 + random.random() / 2)
         self._next_s = min(self._next_s * 2, self._most_s)
-        await self._clock.sleep(max(pause, asked_s or 0.0))
+        return max(pause, asked_s or 0.0)
+
+    async def wait(self, asked_s: float | None = None) -> None:
+        """Pause, as `pause_s` says."""
+        await self.sleep(self.pause_s(asked_s))
+
+    async def sleep(self, pause_s: float) -> None:
+        """Pause for so long."""
+        heed_cancellation()
+        await self._clock.sleep(pause_s)
 
 
 async def patiently(

@@ -146,7 +146,10 @@ class Processor:
                     if meter.position != before:
                         backoff.reset()
                     logger.warning("pipeline.waiting", **self._names(), reason=str(error))
-                    await backoff.wait(error.retry_after_s)
+                    pause_s = backoff.pause_s(error.retry_after_s)
+                    texts, now = error.facts.get("texts", 0), self._clock.now()
+                    meter.postponed(self._assignment.partition, texts, now, pause_s, str(error))
+                    await backoff.sleep(pause_s)
                 except FencedError:
                     raise  # another process goes on with it: nothing has failed
                 except FatalError as error:
@@ -154,6 +157,7 @@ class Processor:
                     logger.error("pipeline.failed", **self._names(), reason=str(error))  # noqa: TRY400 - a sentence, no traceback
                     raise
         finally:
+            meter.waiting.pop(self._assignment.partition, None)
             if meter.state != "failed":
                 meter.state = "stopped"
 
@@ -396,6 +400,7 @@ class Processor:
         meter.reused += outcome.reused
         meter.dead_letters += len(outcome.rejected)
         meter.last_error = None
+        meter.waiting.pop(self._assignment.partition, None)
         if changes:
             now = self._clock.now()
             every = max(1, len(changes) // FRESHNESS_SAMPLES)

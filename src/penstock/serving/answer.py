@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Unpack
 
 from penstock.clock import Clock, SystemClock
-from penstock.models.base import Embedder, Generator, Message, MeteredGenerator, Usage
+from penstock.models.base import Embedder, Generator, Usage, Writer
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
 from penstock.places import place_at
@@ -17,7 +17,9 @@ from penstock.records import Microseconds, Position
 from penstock.serving.context import Asking, Context, ContextBuilder, Item
 from penstock.serving.items import ContextRow
 from penstock.serving.profiles import SOURCE as PROFILES
-from penstock.serving.prompt import BUDGET, Template, messages, read_template
+from penstock.serving.prompt import BUDGET, Template, messages, prompted, read_template
+from penstock.serving.rewriting import both
+from penstock.serving.statements import SHAPE, asked_for_statements, stated
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import Passage
 
@@ -68,7 +70,9 @@ class Answer:
     generator: str
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     usage: Usage | None = None
-    """The tokens that the generator's endpoint reported; None if it did not."""
+    """What the generator took; None: none was asked, or it does not say."""
+    dropped: int = 0
+    """Statements of a generator that rested on nothing that it was shown."""
 
     @property
     def question(self) -> str:
@@ -95,20 +99,24 @@ class Answer:
             "taken_at": context["taken_at"],
             "sources": context["sources"],
             "generator": self.generator,
-            "usage": None if self.usage is None else self.usage._asdict(),
+            "searches": context["searches"],
+            "notes": context["notes"],
+            "usage": None if self.usage is None else asdict(self.usage),
+            "dropped": self.dropped,
             "timings_ms": dict(self.timings_ms),
         }
 
 
 class Answerer:
-    """Answers from contexts: with ``generator``, or by extraction when that is None."""
+    """Answers from contexts: with ``generator``, or by extraction when that is None. A `Writer` is
+    asked for statements with what they rest on, any other generator for text with marks."""
 
     def __init__(
         self,
         builder: ContextBuilder,
         *,
         embedder: Embedder,
-        generator: Generator | None = None,
+        generator: Generator | Writer | None = None,
         template: Template | None = None,
         reader: ExtractiveReader | None = None,
         clock: Clock | None = None,
@@ -139,18 +147,21 @@ class Answerer:
         began = self._clock.monotonic()
         context = await self._builder.context(question, principal, **asking)
         assembled = self._clock.monotonic()
-        used: list[Usage] = []
+        reading = Reading((), top_score(context))
+        usage, dropped = None, 0
         if self._generator is None:
             reading = await self._reader.read(
                 context.question, evidence_of(context), restricted=context.restricted
             )
             text, citations = extracted(context, reading)
             yield text
+        elif isinstance(self._generator, Writer):
+            text, citations, usage, dropped = await self._written(self._generator, context)
+            yield text
         else:
-            reading = Reading((), top_score(context))
             pieces: list[str] = []
             prompt = messages(self._template, context, budget=self._budget, count=self._count)
-            async for piece in _written(self._generator, prompt, used.append):
+            async for piece in self._generator.stream(prompt):
                 pieces.append(piece)
                 yield piece
                 if sum(map(len, pieces)) > LONGEST_ANSWER:
@@ -169,8 +180,22 @@ class Answerer:
                 "answer": round((ended - assembled) * 1e3, 3),
                 "total": round((ended - began) * 1e3, 3),
             },
-            usage=used[-1] if used else None,
+            usage=both(context.usage, usage),
+            dropped=dropped,
         )
+
+    async def _written(
+        self, writer: Writer, context: Context
+    ) -> tuple[str, tuple[Citation, ...], Usage, int]:
+        """Text, citations, what they took, and how many statements were dropped. Where nothing was
+        found, nothing is asked."""
+        if not context.items:
+            return ABSTAINED, (), Usage(cost=0.0), 0
+        prompt, shown = prompted(self._template, context, budget=self._budget, count=self._count)
+        written = await writer.write(asked_for_statements(prompt), SHAPE)
+        found = stated(written.value, shown)
+        text, citations = cited(context, found.text)
+        return text or ABSTAINED, citations, written.usage, found.dropped
 
     async def close(self) -> None:
         """Release the generator."""
@@ -239,14 +264,6 @@ def _citation(number: int, context: Context, item: Item, found: Found) -> Citati
 
 
 # --------------------------------------------------------------------------- by a language model
-
-
-def _written(
-    generator: Generator, prompt: Sequence[Message], told: Callable[[Usage], None]
-) -> AsyncIterator[str]:
-    if isinstance(generator, MeteredGenerator):
-        return generator.metered(prompt, told)
-    return generator.stream(prompt)
 
 
 def top_score(context: Context) -> float:

@@ -14,13 +14,14 @@ from typing import Any, Final, TypeAlias, TypedDict
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import ChangedModelError, ConfigError, RetryableError, UnavailableError
-from penstock.models.base import Embedder, question_vectors, serving
+from penstock.models.base import Embedder, Usage, question_vectors, serving
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
 from penstock.serving.items import ContextRow, RowView
 from penstock.serving.profiles import ProfileFound, ProfileWanted, read_profile
 from penstock.serving.reranking import Reranker
-from penstock.serving.retrieval import Mode, retrieve, widened
+from penstock.serving.retrieval import Mode, Search, retrieve, widened
+from penstock.serving.rewriting import Rewriter, Rewritten
 from penstock.serving.shaping import Shaping
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import (
@@ -31,7 +32,6 @@ from penstock.stores.base import (
     Snapshot,
     SnapshotStore,
     SourceAge,
-    Vectors,
 )
 
 LONGEST_QUESTION: Final = 20_000
@@ -81,6 +81,10 @@ class Context:
     """What did not go as it should, though there is a context."""
     restricted: bool = False
     """Whether only some of the documents were asked, by a filter."""
+    searches: tuple[str, ...] = ()
+    """What was searched beside the question."""
+    usage: Usage | None = None
+    """What rewriting took."""
 
     @property
     def passages(self) -> list[Passage]:
@@ -111,6 +115,7 @@ class Context:
             "sources": [_shown(part) for part in self.sources],
             "reranked": self.reranked,
             "notes": list(self.notes),
+            "searches": list(self.searches),
             "timings_ms": dict(self.timings_ms),
         }
 
@@ -125,6 +130,7 @@ class _Asked:
     limit: int
     mode: Mode
     shape: Shaping
+    rewritten: Rewritten
     profile: ProfileWanted | None
 
 
@@ -140,6 +146,7 @@ class ContextBuilder:
         rows: Mapping[tuple[str, str], RowView] = MappingProxyType({}),
         reranker: Reranker | None = None,
         shape: Shaping | None = None,
+        rewriter: Rewriter | None = None,
     ) -> None:
         self._snapshots = snapshots
         self._embedder = embedder
@@ -147,6 +154,7 @@ class ContextBuilder:
         self._rows = rows
         self._reranker = reranker
         self._shape = shape or Shaping()
+        self._rewriter = rewriter
 
     async def context(
         self,
@@ -171,20 +179,29 @@ class ContextBuilder:
                 f"expected a limit from 1 to {MOST_ITEMS} passages and rows, got {limit}: a larger "
                 "part of the documents is read from their source"
             )
+        asked_at = self._clock.monotonic()
+        rewritten = Rewritten()
+        if self._rewriter is not None:
+            rewritten = await self._rewriter.rewrite(question)
         began = self._clock.monotonic()
         for attempt in range(1, _ATTEMPTS + 1):
             # Whether it is still the one that is searched is seen in the snapshot.
             embedder = await serving(self._embedder, fresh=attempt > 1)
             asked = _Asked(
-                question, embedder.name, where, limit, mode, shape or self._shape, profile
+                question,
+                embedder.name,
+                where,
+                limit,
+                mode,
+                shape or self._shape,
+                rewritten,
+                profile,
             )
-            vector = None
-            if mode != "text":
-                vector = (await question_vectors(embedder, [question]))[0]
+            searches = await _searches(embedder, [question, *rewritten.searches], mode)
             embedded = self._clock.monotonic()
             try:
                 async with self._snapshots.snapshot(principal) as opened:
-                    context = await self._read(opened, asked, vector)
+                    context = await self._read(opened, asked, searches)
                 break
             except UnavailableError:
                 raise
@@ -192,22 +209,24 @@ class ContextBuilder:
                 if attempt == _ATTEMPTS:
                     raise
         timings = {
+            **({} if self._rewriter is None else {"rewrite": round((began - asked_at) * 1e3, 3)}),
             "embed": round((embedded - began) * 1e3, 3),
             **context.timings_ms,
-            "total": round((self._clock.monotonic() - began) * 1e3, 3),
+            "total": round((self._clock.monotonic() - asked_at) * 1e3, 3),
         }
         return replace(context, timings_ms=timings)
 
-    async def _read(self, snapshot: Snapshot, asked: _Asked, vector: Vectors | None) -> Context:
+    async def _read(self, snapshot: Snapshot, asked: _Asked, searches: Sequence[Search]) -> Context:
         """Everything that is read, in one snapshot."""
+        first, *others = searches
         taken_at = self._clock.now()
         began = self._clock.monotonic()
-        if vector is not None:
+        if first.vector is not None:
             await expect_serving(snapshot, asked.model)
         retrieved = await retrieve(
             snapshot,
             asked.question,
-            vector,
+            first.vector,
             model=asked.model,
             where=asked.where,
             limit=asked.limit,
@@ -215,6 +234,7 @@ class ContextBuilder:
             reranker=self._reranker,
             shape=asked.shape,
             now=taken_at,
+            others=others,
         )
         passages = retrieved.passages
         if asked.shape.neighbours:
@@ -238,8 +258,14 @@ class ContextBuilder:
                 "read": round((ended - found) * 1e3, 3),
             },
             retrieved.reranked,
-            tuple(note for note in (retrieved.note, person.note) if note is not None),
+            tuple(
+                note
+                for note in (asked.rewritten.note, retrieved.note, person.note)
+                if note is not None
+            ),
             asked.where not in (None, Filter()),
+            asked.rewritten.searches,
+            asked.rewritten.usage,
         )
 
     def _items(self, passages: Sequence[Passage], rows: Sequence[LiveRow]) -> list[Item]:
@@ -255,6 +281,14 @@ class ContextBuilder:
                 view = self._rows.get((passage.source, passage.stream), RowView())
                 items.append(_context_row(passage, row, view))
         return items
+
+
+async def _searches(embedder: Embedder, texts: Sequence[str], mode: Mode) -> list[Search]:
+    """Texts with their vectors, where these are searched."""
+    if mode == "text":
+        return [Search(text, None) for text in texts]
+    vectors = await question_vectors(embedder, texts)
+    return [Search(text, vector) for text, vector in zip(texts, vectors, strict=True)]
 
 
 async def expect_serving(snapshot: Snapshot, model: str) -> None:

@@ -110,19 +110,31 @@ def messages(
 
     ``count`` says how many tokens a text has for the model; without it, three characters are one.
     """
+    return prompted(template, context, budget=budget, count=count)[0]
+
+
+def prompted(
+    template: Template,
+    context: Context,
+    *,
+    budget: int = BUDGET,
+    count: Callable[[str], int] | None = None,
+) -> tuple[list[Message], int]:
+    """As `messages`, and how many of the context's items stand in it: the first ones."""
+    parts = _numbered(context, budget, count or (lambda text: len(text) // 3 + 1))
     values = {
         "question": context.question,
-        "context": _numbered(context, budget, count or (lambda text: len(text) // 3 + 1)),
+        "context": "\n".join(parts) or "(nothing was found)",
         "taken_at": iso(context.taken_at) or "",
     }
     filled = [
         Message("system", string.Template(template.system).substitute(values)),
         Message("user", string.Template(template.user).substitute(values)),
     ]
-    return [message for message in filled if message.content]
+    return [message for message in filled if message.content], len(parts)
 
 
-def _numbered(context: Context, budget: int, count: Callable[[str], int]) -> str:
+def _numbered(context: Context, budget: int, count: Callable[[str], int]) -> list[str]:
     """The items by number, best first, as far as the budget goes; the first is cut to fit."""
     parts: list[str] = []
     left = budget
@@ -136,7 +148,7 @@ def _numbered(context: Context, budget: int, count: Callable[[str], int]) -> str
             text = f"{body.rstrip()} ...\n</item>"
         parts.append(text)
         left -= size
-    return "\n".join(parts) or "(nothing was found)"
+    return parts
 
 
 def _item(number: int, item: Item, age_ms: float | None) -> str:

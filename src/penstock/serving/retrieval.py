@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from penstock.errors import ConfigError
 from penstock.records import Microseconds
@@ -26,6 +26,8 @@ WORDS: Final = 1.0
 """What a full match of words counts, beside a cosine of 1."""
 CANDIDATES: Final = 50
 """How many chunks each kind of search gives, at least."""
+_RANKS: Final = 60
+"""How little the first ranks are preferred when rankings are joined."""
 _SPARE: Final = 4
 """Passages read beyond those wanted: some are repetitions, some stand for rows that are gone."""
 
@@ -42,6 +44,13 @@ def fuse(hits: Sequence[Hit], mode: Mode = "hybrid") -> list[tuple[Hit, float]]:
     else:
         scored = [(hit, hit.similarity + WORDS * hit.text_score) for hit in hits]
     return sorted(scored, key=lambda pair: (-pair[1], pair[0].chunk))
+
+
+class Search(NamedTuple):
+    """One text to look for, and its vector (None in mode ``text``)."""
+
+    text: str
+    vector: Vectors | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,29 +75,64 @@ async def retrieve(
     reranker: Reranker | None = None,
     shape: Shaping | None = None,
     now: Microseconds | None = None,
+    others: Sequence[Search] = (),
 ) -> Found:
     """The best passages for a question, with their scores, best first.
 
     ``vector`` is the question's, made by ``model``; mode ``text`` does without one. ``reranker``
     orders what mode ``hybrid`` finds; where it fails, the order before it stands. ``shape`` says
-    what else is asked of the passages; recency is counted from ``now``.
+    what else is asked of the passages; recency is counted from ``now``. ``others`` are searched as
+    well, and what is found is joined by its ranks.
     """
     if mode != "text" and vector is None:
         raise ConfigError(f"expected the question's vector for mode {mode!r}, got none")
-    hits = await snapshot.candidates(
-        None if mode == "text" else vector,
-        None if mode == "vector" else question,
-        limit=max(CANDIDATES, 2 * limit),
-        where=where or Filter(),
-        model=model,
-    )
-    if not hits and where is not None and where.metadata:
-        await _expect_fields(where, snapshot)
-    ranked: Ranked = fuse(hits, mode)
+    rankings: list[Ranked] = []
     by, note = None, None
-    if reranker is not None and mode == "hybrid":
-        ranked, by, note = await again(ranked, reranker, question, snapshot)
-    shape = shape or Shaping()
+    for search in (Search(question, vector), *others):
+        hits = await snapshot.candidates(
+            None if mode == "text" else search.vector,
+            None if mode == "vector" else search.text,
+            limit=max(CANDIDATES, 2 * limit),
+            where=where or Filter(),
+            model=model,
+        )
+        ranked: Ranked = fuse(hits, mode)
+        if reranker is not None and mode == "hybrid":
+            ranked, ranker, said = await again(ranked, reranker, search.text, snapshot)
+            by, note = by or ranker, note or said
+        rankings.append(ranked)
+    if not any(rankings) and where is not None and where.metadata:
+        await _expect_fields(where, snapshot)
+    ranked = by_ranks(rankings)
+    return await _shown(snapshot, ranked, Found([], by, note), limit, shape or Shaping(), now)
+
+
+def by_ranks(rankings: Sequence[Ranked]) -> Ranked:
+    """Several rankings as one, by reciprocal ranks (Cormack, Clarke, Buettcher, 2009). Scores keep
+    their meaning: the nth has the nth best of all."""
+    if len(rankings) == 1:
+        return rankings[0]
+    worth: dict[int, float] = {}
+    best: dict[int, tuple[Hit, float]] = {}
+    for ranking in rankings:
+        for rank, (hit, score) in enumerate(ranking, 1):
+            worth[hit.chunk] = worth.get(hit.chunk, 0.0) + 1 / (_RANKS + rank)
+            if hit.chunk not in best or score > best[hit.chunk][1]:
+                best[hit.chunk] = (hit, score)
+    scores = sorted((score for _, score in best.values()), reverse=True)
+    order = sorted(best, key=lambda chunk: (-worth[chunk], chunk))
+    return [(best[chunk][0], score) for chunk, score in zip(order, scores, strict=True)]
+
+
+async def _shown(
+    snapshot: Snapshot,
+    ranked: Ranked,
+    found: Found,
+    limit: int,
+    shape: Shaping,
+    now: Microseconds | None,
+) -> Found:
+    """The best of a ranking as passages, with what is asked of them besides."""
     wider = shape.recency_days is not None or shape.near_duplicates is not None
     ranked = ranked[: max(CANDIDATES, 2 * limit) if wider else limit + _SPARE]
     scores = {hit.chunk: (hit, score) for hit, score in ranked}
@@ -106,7 +150,7 @@ async def retrieve(
         scored = without_near_duplicates(scored, shape.near_duplicates)
     if shape.recency_days is not None and now is not None:
         scored = by_recency(scored, now, shape.recency_days)
-    return Found(scored[: limit + _SPARE], by, note)
+    return replace(found, passages=scored[: limit + _SPARE])
 
 
 async def widened(

@@ -25,8 +25,10 @@ from penstock.settings.log import (
     LogSettings,
 )
 from penstock.settings.models import (
+    AnyChatSettings,
     AnyEmbedderSettings,
     BedrockEmbedderSettings,
+    ChatModelSettings,
     CohereEmbedderSettings,
     ConstantSettings,
     EmbedderSettings,
@@ -38,6 +40,7 @@ from penstock.settings.models import (
     KeyedEndpointSettings,
     LateInteractionSettings,
     MiniLMSettings,
+    ModelSettings,
     NoRerankerSettings,
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
@@ -74,8 +77,10 @@ from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 __all__ = [
     "AmazonSettings",
     "AnswerSettings",
+    "AnyChatSettings",
     "AnyEmbedderSettings",
     "BedrockEmbedderSettings",
+    "ChatModelSettings",
     "ChunkSettings",
     "CohereEmbedderSettings",
     "ColumnPermissions",
@@ -105,6 +110,7 @@ __all__ = [
     "LogSettings",
     "MessageFormatSettings",
     "MiniLMSettings",
+    "ModelSettings",
     "MySQLSettings",
     "NatsSettings",
     "NoRerankerSettings",
@@ -194,6 +200,11 @@ class AnswerSettings(Section):
         GeneratorSettings,
         BeforeValidator(typed, json_schema_input_type=GeneratorSettings | str),
     ] = ExtractiveSettings(type="extractive")
+    rewrite: int = Field(default=0, ge=0, le=5)
+    """Into how many searches a question is rewritten at most, beside itself: the parts of what it
+    asks, or other words. Needs a generator. 0: none."""
+    rewrite_timeout: Duration = Field(default=3.0, gt=0, le=30)
+    """How long a question waits for that; then it is searched as it is."""
     prompt: Path | None = None
     """A file with your own prompt template, relative to the project file."""
     passages: int = Field(default=8, gt=0, le=100)
@@ -205,6 +216,16 @@ class AnswerSettings(Section):
     """After so many days a passage has lost half of what it gets for being new."""
     neighbours: int = Field(default=0, ge=0, le=5)
     """How many chunks before and after are shown with each passage."""
+
+    @model_validator(mode="after")
+    def _who_rewrites_is_known(self) -> AnswerSettings:
+        chosen = self.generator
+        if self.rewrite and not (isinstance(chosen, AnyChatSettings) and chosen.structured):
+            raise ValueError(
+                "rewrite: expected a structured generator that rewrites questions, got none: set "
+                "answers.generator to a model of type chat, or rewrite to 0"
+            )
+        return self
 
 
 class RunSettings(Section):
@@ -259,10 +280,11 @@ class Settings(Section):
     models: dict[
         Name,
         Annotated[
-            EmbedderSettings, BeforeValidator(typed, json_schema_input_type=EmbedderSettings | str)
+            ModelSettings, BeforeValidator(typed, json_schema_input_type=ModelSettings | str)
         ],
     ] = Field(default_factory=dict)
-    """Embedders by name, for ``knowledge.embedder`` and ``penstock models migrate``."""
+    """Models by name: embedders, for ``knowledge.embedder`` and ``penstock models migrate``, and
+    of type ``chat`` for ``answers.generator``."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
     log: AnyLogSettings = EmbeddedLogSettings()
@@ -273,17 +295,28 @@ class Settings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _embedder_by_name(cls, values: object) -> object:
+    def _models_by_name(cls, values: object) -> object:
         """A name of ``models`` stands for that model."""
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not isinstance(values.get("models"), dict):
             return values
-        models, knowledge = values.get("models"), values.get("knowledge")
-        if not isinstance(models, dict) or not isinstance(knowledge, dict):
-            return values
-        named = knowledge.get("embedder")
-        if isinstance(named, str) and named in models:
-            return {**values, "knowledge": {**knowledge, "embedder": models[named]}}
+        models = values["models"]
+        for section, part in (("knowledge", "embedder"), ("answers", "generator")):
+            chosen = values.get(section)
+            if not isinstance(chosen, dict):
+                continue
+            named = chosen.get(part)
+            if isinstance(named, str) and named in models:
+                values = {**values, section: {**chosen, part: models[named]}}
         return values
+
+    @property
+    def embedders(self) -> dict[str, EmbedderSettings]:
+        """Those of ``models`` that make vectors."""
+        return {
+            name: chosen
+            for name, chosen in self.models.items()
+            if not isinstance(chosen, ChatModelSettings)
+        }
 
     @field_validator("sources", mode="after")
     @classmethod

@@ -192,27 +192,70 @@ class ExtractiveSettings(Section):
     type: Literal["extractive"]
 
 
-class GeneratorPriceSettings(Section):
-    """What a million tokens cost, for ``penstock eval answers``."""
+class GeneratorLimitSettings(Section):
+    """What the endpoint may be asked a minute, kept over all processes of the project. A question
+    that would wait for more than 5 seconds is refused, with the time to wait."""
 
-    input: float = Field(default=0.0, ge=0)
-    """Of those that the model reads."""
-    output: float = Field(default=0.0, ge=0)
-    """Of those that it writes."""
+    requests_per_minute: int | None = Field(default=None, gt=0)
 
 
-class OpenAIGeneratorSettings(Section):
+class GeneratorBudgetSettings(Section):
+    """What the endpoint may be asked a day (UTC); then questions are refused until the next."""
+
+    cost_per_day: float | None = Field(default=None, gt=0)
+    """In the currency of ``input_price`` and ``output_price``, which must be set."""
+
+
+class AnyChatSettings(Section):
     """An OpenAI-compatible chat endpoint."""
 
-    type: Literal["openai"]
-    model: str
+    model: str = Field(min_length=1)
     base_url: str = "https://api.openai.com/v1"
     api_key: SecretStr | None = None
     """Default: the environment variable OPENAI_API_KEY."""
+    api_key_file: Path | None = None
+    """A file that holds the key, relative to the project file."""
     temperature: float = 0.0
     max_tokens: int = Field(default=800, gt=0)
-    price: GeneratorPriceSettings | None = None
-    """Of a million tokens. With it, the endpoint is asked to report the tokens of each answer."""
+    """The most that it writes."""
+    timeout: Duration = Field(default=60.0, gt=0, le=600)
+    """From sending a request to the last byte of its answer."""
+    structured: bool = True
+    """Whether answers are asked for as statements with the passages that they rest on; those that
+    rest on none are dropped. ``false``: as text with marks, streamed; tokens are not counted."""
+    input_price: float | None = Field(default=None, ge=0)
+    """Of a million tokens that are sent. Without it, what an answer cost is unknown."""
+    output_price: float | None = Field(default=None, ge=0)
+    """Of a million tokens that the model writes."""
+    limits: GeneratorLimitSettings = GeneratorLimitSettings()
+    budget: GeneratorBudgetSettings = GeneratorBudgetSettings()
+
+    @model_validator(mode="after")
+    def _prices_are_known(self) -> AnyChatSettings:
+        if self.budget.cost_per_day is not None and not (self.input_price and self.output_price):
+            raise ValueError(
+                "budget.cost_per_day needs the prices of a million tokens: set input_price and "
+                "output_price"
+            )
+        limited = self.budget.cost_per_day or self.limits.requests_per_minute
+        if limited and not self.structured:
+            raise ValueError(
+                "limits and budget of a generator hold for structured answers only: set "
+                "structured to true, or leave them out"
+            )
+        return self
+
+
+class OpenAIGeneratorSettings(AnyChatSettings):
+    """An OpenAI-compatible chat endpoint, written where it is used."""
+
+    type: Literal["openai"]
+
+
+class ChatModelSettings(AnyChatSettings):
+    """An OpenAI-compatible chat endpoint, as one of ``models``: for ``answers.generator``."""
+
+    type: Literal["chat"]
 
 
 EmbedderSettings: TypeAlias = Annotated[
@@ -229,5 +272,15 @@ RerankerSettings: TypeAlias = Annotated[
     Field(discriminator="type"),
 ]
 GeneratorSettings: TypeAlias = Annotated[
-    ExtractiveSettings | OpenAIGeneratorSettings, Field(discriminator="type")
+    ExtractiveSettings | OpenAIGeneratorSettings | ChatModelSettings, Field(discriminator="type")
+]
+ModelSettings: TypeAlias = Annotated[
+    MiniLMSettings
+    | OpenAIEmbedderSettings
+    | ConstantSettings
+    | FolderSettings
+    | CohereEmbedderSettings
+    | BedrockEmbedderSettings
+    | ChatModelSettings,
+    Field(discriminator="type"),
 ]

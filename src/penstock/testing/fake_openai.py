@@ -69,7 +69,6 @@ class FakeOpenAI:
     def __init__(self, *, dimensions: int = 32, answer: str = "It is so [1].") -> None:
         self.dimensions = dimensions
         self.answer = answer
-        self.usage = {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020}
         self.weights = ""
         self.reacts: Callable[[Request], Reply | None] | None = None
         self.requests: list[Request] = []
@@ -142,8 +141,7 @@ class FakeOpenAI:
         if request.path.endswith("/invoke"):
             return bedrock(request, self.dimensions, self.weights)
         if request.path.endswith("/chat/completions"):
-            asked = request.body.get("stream_options") == {"include_usage": True}
-            return chat(self.answer, usage=self.usage if asked else None)
+            return chat(self.answer)
         return status(404)
 
 
@@ -290,15 +288,13 @@ def is_signed(request: Request, keys: tuple[str, str] = AMAZON) -> bool:
     return hmac.compare_digest(hmac.new(key, text.encode(), "sha256").hexdigest(), found[5])
 
 
-def chat(answer: str, *, usage: Mapping[str, int] | None = None) -> Reply:
-    """An answer streamed word by word, as OpenAI does; with ``usage`` at the end, after all
-    choices."""
+def chat(answer: str) -> Reply:
+    """An answer streamed word by word, as OpenAI does."""
     words = [word + " " for word in answer.split(" ")]
     words[-1] = words[-1][:-1]
     events = [event({"choices": [{"index": 0, "delta": {"content": word}}]}) for word in words]
     end = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-    told = [] if usage is None else [event({"choices": [], "usage": usage})]
-    return stream(*events, end, *told, b"data: [DONE]\n\n")
+    return stream(*events, end, b"data: [DONE]\n\n")
 
 
 def event(value: object) -> bytes:

@@ -7,6 +7,7 @@ from penstock.wiring.models import (
     models,
     recent_vectors,
     reranker,
+    rewriter,
     serving_models,
     shaping,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "publishing",
     "recent_vectors",
     "reranker",
+    "rewriter",
     "row_views",
     "serving_models",
     "shaping",

@@ -9,6 +9,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.config import cohere_api_key, openai_api_key, secret_file
 from penstock.errors import ConfigError, MissingExtraError
 from penstock.settings import (
+    AnyChatSettings,
     AnyEmbedderSettings,
     BedrockEmbedderSettings,
     CohereEmbedderSettings,
@@ -18,12 +19,10 @@ from penstock.settings import (
     EndpointSettings,
     ExtractiveSettings,
     FolderSettings,
-    KeyedEndpointSettings,
     LateInteractionSettings,
     MiniLMSettings,
     NoRerankerSettings,
     OpenAIEmbedderSettings,
-    OpenAIGeneratorSettings,
     RerankerSettings,
     Settings,
 )
@@ -31,15 +30,17 @@ from penstock.settings import (
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-    from penstock.models.base import Embedder, Generator, Role
+    from penstock.models.base import Embedder, Generator, Role, Writer
     from penstock.models.changing import ServingModels
-    from penstock.models.limits import Limits
+    from penstock.models.limits import Ledger, Limits
     from penstock.models.remote import Care
     from penstock.serving.answer import Answerer
     from penstock.serving.context import ContextBuilder
     from penstock.serving.reranking import Reranker
+    from penstock.serving.rewriting import Rewriter
     from penstock.serving.shaping import Shaping
     from penstock.stores.postgres.model_registry import PostgresModels
+    from penstock.telemetry import RewriteMeter
 
 
 def embedder(
@@ -103,7 +104,7 @@ def serving_models(
 
     def find(name: str) -> Embedder | None:
         for known in (settings, reread()):
-            for chosen in (*known.models.values(), known.knowledge.embedder, *_minilms(name)):
+            for chosen in (*known.embedders.values(), known.knowledge.embedder, *_minilms(name)):
                 made = _attempt(known, chosen, pool, clock)
                 if made is not None and made.name == name:
                     return made
@@ -268,11 +269,11 @@ def _endpoint(
 
 def _api_key(
     settings: Settings,
-    chosen: OpenAIEmbedderSettings | CohereEmbedderSettings | OpenAIGeneratorSettings,
+    chosen: OpenAIEmbedderSettings | CohereEmbedderSettings | AnyChatSettings,
 ) -> str:
     cohere = isinstance(chosen, CohereEmbedderSettings)
     key = chosen.api_key.get_secret_value() if chosen.api_key else ""
-    if not key and isinstance(chosen, KeyedEndpointSettings) and chosen.api_key_file is not None:
+    if not key and chosen.api_key_file is not None:
         key = secret_file(settings.path(chosen.api_key_file))
     key = key or (cohere_api_key() if cohere else openai_api_key()) or ""
     if not key:
@@ -284,8 +285,14 @@ def _api_key(
     return key
 
 
-def answerer(settings: Settings, builder: ContextBuilder, model: Embedder) -> Answerer:
-    """What turns a context into an answer."""
+def answerer(
+    settings: Settings,
+    builder: ContextBuilder,
+    model: Embedder,
+    pool: AsyncConnectionPool[Any] | None = None,
+) -> Answerer:
+    """What turns a context into an answer. With a ``pool``, what a generator is asked is counted in
+    the project's database."""
     from penstock.serving.answer import Answerer
     from penstock.serving.prompt import read_template
 
@@ -306,14 +313,62 @@ def answerer(settings: Settings, builder: ContextBuilder, model: Embedder) -> An
             calibration=Calibration() if fitted else None,
         )
         return Answerer(builder, embedder=model, template=template, reader=reader)
-    from penstock.models.openai import OpenAIGenerator
-
-    generator: Generator = OpenAIGenerator(
-        model=chosen.model,
-        base_url=chosen.base_url,
-        api_key=_api_key(settings, chosen),
-        temperature=chosen.temperature,
-        max_tokens=chosen.max_tokens,
-        ask_usage=chosen.price is not None,
-    )
+    generator = _generator(settings, chosen, pool)
     return Answerer(builder, embedder=model, generator=generator, template=template)
+
+
+def rewriter(
+    settings: Settings, pool: AsyncConnectionPool[Any] | None, meter: RewriteMeter
+) -> Rewriter | None:
+    """What turns a question into searches."""
+    answers = settings.answers
+    if not answers.rewrite or isinstance(answers.generator, ExtractiveSettings):
+        return None
+    from penstock.models.base import Writer
+    from penstock.serving.rewriting import Rewriter
+
+    writer = _generator(settings, answers.generator, pool)
+    assert isinstance(writer, Writer)  # the settings are checked for it
+    return Rewriter(writer, most=answers.rewrite, timeout_s=answers.rewrite_timeout, meter=meter)
+
+
+def _generator(
+    settings: Settings, chosen: AnyChatSettings, pool: AsyncConnectionPool[Any] | None
+) -> Generator | Writer:
+    common: dict[str, Any] = {
+        "model": chosen.model,
+        "base_url": chosen.base_url,
+        "api_key": _api_key(settings, chosen),
+        "temperature": chosen.temperature,
+        "max_tokens": chosen.max_tokens,
+        "timeout_s": chosen.timeout,
+    }
+    if not chosen.structured:
+        from penstock.models.openai import OpenAIGenerator
+
+        return OpenAIGenerator(**common)
+    from penstock.models.chat import ChatWriter, Prices
+
+    return ChatWriter(
+        prices=Prices(chosen.input_price, chosen.output_price),
+        ledger=_generator_ledger(chosen, pool),
+        **common,
+    )
+
+
+def _generator_ledger(
+    chosen: AnyChatSettings, pool: AsyncConnectionPool[Any] | None
+) -> Ledger | None:
+    """Who counts, where there is a limit. Tokens are counted at the price of those sent."""
+    from penstock.models.limits import Limits, MemoryLedger
+
+    requests, cost = chosen.limits.requests_per_minute, chosen.budget.cost_per_day
+    if requests is None and cost is None:
+        return None
+    limits = Limits(requests_per_minute=requests, cost_per_day=cost, price=chosen.input_price)
+    if pool is None:
+        return MemoryLedger(limits, SystemClock())
+    from penstock.stores.postgres.model_usage import PostgresModelUsage
+    from penstock.wiring.ledgers import StoredLedger
+
+    return StoredLedger(PostgresModelUsage(pool), f"chat/{chosen.model}", limits, SystemClock())

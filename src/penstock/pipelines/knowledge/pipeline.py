@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import orjson
 
-from penstock.errors import BadRecordError
+from penstock.errors import BadRecordError, RetryableError
 from penstock.models.base import Embedded, Embedder, serving, token_embedder
 from penstock.pipelines.base import Outcome, Rejected, Tools
 from penstock.pipelines.knowledge.chunker import Chunker, ChunkSettings, Titled
@@ -100,7 +100,7 @@ class KnowledgePipeline:
             else set()
         )
         missing = [hash_ for hash_ in texts if hash_ not in known]
-        made, refused = await _embed([texts[hash_] for hash_ in missing], tools)
+        made, refused = await _vectors([texts[hash_] for hash_ in missing], tools)
         versions = []
         for draft, pieces in zip(drafts, chunks, strict=True):
             bad = [refused[texts[c.hash]] for c in pieces if texts[c.hash] in refused]
@@ -340,6 +340,15 @@ def _metadata(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise BadRecordError(f"the metadata is expected to be JSON, but {error}") from error
     return found if isinstance(found, dict) else {}
+
+
+async def _vectors(texts: Sequence[str], tools: Tools) -> tuple[Embedded, dict[str, str]]:
+    """As `_embed`; an error for which they wait says how many they are."""
+    try:
+        return await _embed(texts, tools)
+    except RetryableError as error:
+        error.facts["texts"] = len(texts)
+        raise
 
 
 async def _embed(texts: Sequence[str], tools: Tools) -> tuple[Embedded, dict[str, str]]:

@@ -36,6 +36,14 @@ class MeterCollector(Collector):
                 if value is not None:
                     freshness.add_metric([meter.name, meter.topic, quantile], value / 1000)
         yield freshness
+        rewrites = self._meters.rewrites
+        for name, count in (
+            ("penstock_rewrites_total", rewrites.asked),
+            ("penstock_rewrites_failed_total", rewrites.failed),
+        ):
+            family = _counter(name, [])
+            family.add_metric([], count)
+            yield family
 
     def _sources(self) -> Iterator[Metric]:
         changes = _counter("penstock_source_changes_total", ["source"])
