@@ -41,7 +41,7 @@ def campaigns() -> list[str]:
             report["seed"],
             f"{report['kills']:,}",
             f"{report['changes']:,}",
-            f"{sum(report['faults'].values()):,}",
+            f"{sum(report['faults'].values()):,}{_together(report)}",
             *(report[name] for name in ("lost", "duplicated", "out_of_order")),
             report["acknowledged_too_early"],
             f"{recovery['p50']} / {recovery['max']} s",
@@ -52,6 +52,12 @@ def campaigns() -> list[str]:
     for report in reports:
         lines += ["", *_recoveries(report)]
     return lines
+
+
+def _together(report: dict[str, Any]) -> str:
+    """How many of all pairs of faults were close in time, where that was asked for."""
+    pairs = report.get("pairs", {})
+    return f", {pairs['together']} of {pairs['possible']} pairs" if pairs.get("together") else ""
 
 
 def _setting(report: dict[str, Any]) -> tuple[str, str, str]:
