@@ -37,8 +37,8 @@ class ListKeys:
             return problem(error.reason)
         if said.missing:
             return problem(
-                f"expected to read all metadata, the store keeps {said.missing} of them back, which "
-                "hold characters that no header can have: write them in ASCII"
+                f"expected to read all metadata, the store keeps {said.missing} of them back: they "
+                "hold characters that no header can have, write them in ASCII"
             )
         return json.dumps(lists, ensure_ascii=False)
 

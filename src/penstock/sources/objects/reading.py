@@ -146,8 +146,10 @@ class Reading:
 
     async def _confirm(self, keys: Sequence[str]) -> SourceBatch | None:
         """What a listing did not show is gone only if the store says so of the object itself:
-        listings of some stores are late."""
-        return await self._look_at(keys, "live")
+        listings of some stores are late. What the patterns leave out by now is gone all the same."""
+        wanted = [key for key in keys if self._patterns.wanted(key)]
+        unwanted = [key for key in keys if not self._patterns.wanted(key)]
+        return await self._look_at(wanted, "live", unwanted)
 
     # ------------------------------------------------------------ looking
 
@@ -181,9 +183,11 @@ class Reading:
         self._hinted.update(self._again)
         self._again.clear()
 
-    async def _look_at(self, keys: Sequence[str], lane: Lane) -> SourceBatch | None:
+    async def _look_at(
+        self, keys: Sequence[str], lane: Lane, unwanted: Sequence[str] = ()
+    ) -> SourceBatch | None:
         present = await asyncio.gather(*(self._bucket.look(key) for key in keys))
-        gone: list[str] = []
+        gone = list(unwanted)
         versions: list[Listed] = []
         for key, version in zip(keys, present, strict=True):
             self._left.discard(document_key(key))
