@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from penstock.operate.letters import retry
 from penstock.operate.permissions import explain, overview
+from penstock.operate.replay import replay
 from penstock.operate.verify import verify
 from penstock.principals import Principal
 from penstock.project import Project
@@ -151,6 +153,14 @@ async def test_g7_metadata_of_objects_say_who_may_see_them(
         await until(project, "ada", {"pay.md"})
         assert await seen(project, "bob") == set()
         assert await reasons(project) == []
+    objects.permit("pay.md", allow="user:bob")  # while nobody looks
+    async with opened(chosen, running=False) as project:
+        assert await seen(project, "ada") == {"pay.md"}
+        assert await replay(project, "knowledge", position=0)
+    async with opened(chosen) as project:
+        await until(project, "bob", {"pay.md"})
+        assert await seen(project, "ada") == set()
+        assert project.embedding_counts()[0] == 0
 
 
 async def test_g7_lists_that_cannot_be_read_close_and_those_of_a_broken_text_count(
@@ -167,8 +177,11 @@ async def test_g7_lists_that_cannot_be_read_close_and_those_of_a_broken_text_cou
         assert "expected user:NAME, group:NAME or everyone, got 'Bob'" in reason
         assert "in the metadata for allow" in reason
         assert [entry for _, _, entry, _ in (await overview(project)).problems] == ["its metadata"]
+        assert await retry(project, None) == {"processed": 0, "failed again": 1}
         objects.permit("a.md", allow="user:ada")
         await until(project, "ada", {"a.md", "b.md"})
+        assert await retry(project, None) == {"processed": 1, "failed again": 0}
+        assert await seen(project, "bob") == {"b.md"}
         # The version before goes on serving, but only those who may see the one that is there now.
         objects.put("b.md", "x" * 2000, allow="user:bob")
         await until(project, "ada", {"a.md"})

@@ -4,13 +4,20 @@ knowledge pipeline judges it."""
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64decode
 from dataclasses import dataclass
-from email.errors import HeaderParseError
-from email.header import decode_header, make_header
 from hashlib import sha256
+from quopri import decodestring
+from typing import Final
 
 from penstock.errors import BadRecordError
 from penstock.sources.objects.bucket import Said
+
+_WORD: Final = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
+_BETWEEN: Final = re.compile(r"\?=\s+=\?")  # blanks between two words are none of the text
+_NO_ESCAPE: Final = re.compile(r"=(?![0-9A-Fa-f]{2})")
+_CHARSETS: Final = frozenset({"utf-8", "us-ascii", "iso-8859-1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +63,30 @@ def _value(said: Said, key: str) -> str | None:
 
 
 def _decoded(key: str, written: str) -> str:
-    """Stores give what is not ASCII as encoded words (RFC 2047)."""
+    """Stores give what is not ASCII as encoded words (RFC 2047). Strictly: the decoders of the
+    standard library pass over what they cannot read, which may have been a denial."""
     if "=?" not in written:
         return written
     try:
-        return str(make_header(decode_header(written)))
-    except (LookupError, ValueError, HeaderParseError) as error:
+        text = _WORD.sub(_word, _BETWEEN.sub("?==?", written))
+    except (LookupError, ValueError) as error:
         raise BadRecordError(
             f"expected an encoded word of RFC 2047 in the metadata {key!r}, but {error}"
         ) from error
+    if "=?" in text:
+        raise BadRecordError(f"expected encoded words of RFC 2047 in the metadata {key!r}, got =?")
+    return text
+
+
+def _word(match: re.Match[str]) -> str:
+    charset, kind, written = match.groups()
+    if charset.lower() not in _CHARSETS:
+        raise LookupError(f"its character set is {charset!r}: write UTF-8")
+    if kind in "Bb":
+        return b64decode(written, validate=True).decode(charset)
+    if _NO_ESCAPE.search(written):
+        raise ValueError("an = in it begins no character")
+    return decodestring(written, header=True).decode(charset)
 
 
 def _short(text: str) -> str:

@@ -146,7 +146,7 @@ class Reading:
 
     async def _confirm(self, keys: Sequence[str]) -> SourceBatch | None:
         """What a listing did not show is gone only if the store says so of the object itself:
-        listings of some stores are late. What the patterns leave out by now is gone all the same."""
+        listings of some stores are late. What the patterns leave out is gone all the same."""
         wanted = [key for key in keys if self._patterns.wanted(key)]
         unwanted = [key for key in keys if not self._patterns.wanted(key)]
         return await self._look_at(wanted, "live", unwanted)
