@@ -229,3 +229,20 @@ async def test_g7_other_ways_to_say_it_leave_nothing_behind(
             assert await seen(project, other) == set()
             assert project.embedding_counts()[0] == 0
             assert (await verify(project)).differences == 0
+
+
+async def test_g7_a_dead_letter_from_before_is_read_again_with_its_list(
+    amazon: AmazonServer, database_url: str, tmp_path: Path
+) -> None:
+    objects = Objects(amazon)
+    objects.put("a.md", "x" * 2000)
+    async with opened(settings(amazon, tmp_path, database_url, "open")) as project:
+        async with asyncio.timeout(DEADLINE_S):
+            while not await reasons(project):
+                await asyncio.sleep(0.01)
+    objects.put("a.md", "The river of a.", allow="user:ada")
+    chosen = settings(amazon, tmp_path, database_url, "metadata")
+    async with opened(chosen, running=False) as project:
+        assert await retry(project, None) == {"processed": 1, "failed again": 0}
+        assert await seen(project, "ada") == {"a.md"}
+        assert await seen(project, "bob") == set()

@@ -217,6 +217,16 @@ async def test_g4_a_late_listing_deletes_nothing(store: Store) -> None:
     assert [(c.op, c.key) for c in changes] == [(Op.DELETE, ("a.md",))]
 
 
+async def test_g4_what_the_project_file_leaves_out_by_now_goes(store: Store) -> None:
+    """Though the store has it still."""
+    store.put("a.md", "one")
+    store.put("b.txt", "two")
+    state: dict[str, str] = {}
+    await collect(store.source(), some(2), state)
+    changes = await collect(store.source(include=["**/*.md"]), some(1), state)
+    assert [(c.op, c.key) for c in changes] == [(Op.DELETE, ("b.txt",))]
+
+
 class Timeless(Meddled):
     """A bucket in which everything was changed at one moment."""
 
