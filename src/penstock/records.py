@@ -153,9 +153,15 @@ of the original bytes. ``error`` says why there is no text: such a change become
 the version before it keeps serving."""
 
 
-def document_schema(source: str) -> Schema:
-    """The schema of the documents of ``source``."""
-    return Schema(source, DOCUMENTS, DOCUMENT_COLUMNS)
+LISTED_COLUMNS: Final = (*DOCUMENT_COLUMNS, Column("permissions", "jsonb"))
+"""The columns of documents that say themselves who may see them. ``permissions`` has what was
+written, unread: ``{"allow": TEXT, "deny": TEXT}`` (null: nothing was), or ``{"problem": REASON}``.
+A column of its own, because ``metadata`` is partly what a document's author wrote into it."""
+
+
+def document_schema(source: str, *, listed: bool = False) -> Schema:
+    """The schema of the documents of ``source``; ``listed``: they say who may see them."""
+    return Schema(source, DOCUMENTS, LISTED_COLUMNS if listed else DOCUMENT_COLUMNS)
 
 
 UNREADABLE: Final = "unreadable"

@@ -16,7 +16,15 @@ from penstock.records import Change, Op
 from penstock.sources.amazon import AmazonAccess, AmazonClient
 from penstock.sources.base import SourceBatch
 from penstock.sources.objects import ObjectsSource, Place
-from penstock.sources.objects.bucket import Absence, Bucket, Listed, Refused, S3Bucket
+from penstock.sources.objects.bucket import (
+    Absence,
+    Bucket,
+    Listed,
+    Refused,
+    S3Bucket,
+    Said,
+    Stored,
+)
 from penstock.sources.objects.hints import keys_of
 from penstock.testing.amazon import AmazonServer
 from penstock.testing.sources import reading
@@ -74,9 +82,12 @@ class Meddled:
     async def look(self, key: str) -> Listed | Refused | None:
         return await self._real.look(key)
 
-    async def get(self, version: Listed) -> bytes | Absence | Refused:
+    async def get(self, version: Listed) -> Stored | Absence | Refused:
         self._before(version.key)
         return await self._real.get(version)
+
+    async def describe(self, key: str) -> Said | Absence | Refused:
+        return await self._real.describe(key)
 
     async def close(self) -> None:
         await self._real.close()
@@ -206,6 +217,16 @@ async def test_g4_a_late_listing_deletes_nothing(store: Store) -> None:
     assert [(c.op, c.key) for c in changes] == [(Op.DELETE, ("a.md",))]
 
 
+async def test_g4_what_the_project_file_leaves_out_by_now_goes(store: Store) -> None:
+    """Though the store has it still."""
+    store.put("a.md", "one")
+    store.put("b.txt", "two")
+    state: dict[str, str] = {}
+    await collect(store.source(), some(2), state)
+    changes = await collect(store.source(include=["**/*.md"]), some(1), state)
+    assert [(c.op, c.key) for c in changes] == [(Op.DELETE, ("b.txt",))]
+
+
 class Timeless(Meddled):
     """A bucket in which everything was changed at one moment."""
 
@@ -265,7 +286,9 @@ async def test_g1_a_server_that_ignores_if_match_gives_no_mixture(
     bucket = store.bucket()
     version = await bucket.look("a.md")
     assert isinstance(version, Listed)
-    assert await bucket.get(version) == b"old"
+    stored = await bucket.get(version)
+    assert isinstance(stored, Stored)
+    assert stored.data == b"old"
     store.put("a.md", "new")
     assert await bucket.get(version) is Absence.REPLACED
     await bucket.close()

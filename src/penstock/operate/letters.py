@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from penstock import wiring
 from penstock.errors import BadRecordError, ConfigError
 from penstock.pipelines.base import Pipeline, Tools
-from penstock.records import DOCUMENTS, UNREADABLE, Change, Op
+from penstock.records import (
+    DOCUMENT_COLUMNS,
+    DOCUMENTS,
+    UNREADABLE,
+    Change,
+    Op,
+    document_schema,
+)
 from penstock.sources.base import ComparableDocuments, RecordKeepingSource
 
 if TYPE_CHECKING:
@@ -100,7 +107,10 @@ async def _again(project: Project, change: Change) -> Sequence[Change]:
         row = await source.reread(str(change.key[0]))
     finally:
         await source.close()
-    return [change._replace(after=row, op=change.op if row is not None else Op.DELETE)]
+    if row is None:
+        return [change._replace(after=None, op=Op.DELETE)]
+    schema = document_schema(change.schema.source, listed=len(row) > len(DOCUMENT_COLUMNS))
+    return [change._replace(schema=schema, after=row)]
 
 
 def _pipeline(project: Project, name: str, source: str) -> Pipeline:

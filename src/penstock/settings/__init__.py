@@ -49,6 +49,7 @@ from penstock.settings.models import (
 from penstock.settings.permissions import (
     ColumnPermissions,
     GroupTableSettings,
+    MetadataPermissions,
     SidecarPermissions,
     TablePermissions,
 )
@@ -109,6 +110,7 @@ __all__ = [
     "LateInteractionSettings",
     "LogSettings",
     "MessageFormatSettings",
+    "MetadataPermissions",
     "MiniLMSettings",
     "ModelSettings",
     "MySQLSettings",

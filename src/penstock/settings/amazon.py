@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator
 
 from penstock.settings.base import Duration, Section, named_tables
 from penstock.settings.declared import DeclaredRowsSettings, column_type
+from penstock.settings.permissions import ObjectPermissions
 from penstock.settings.sources import FileDocumentSettings, RowSourceSettings, TableSettings
 
 
@@ -39,6 +40,11 @@ class ObjectsSettings(FileDocumentSettings, AmazonSettings):
     """The URL of an SQS queue that gets the bucket's events: changes are noticed at once."""
     relist: Duration = Field(default=60.0, gt=0)
     """How often the bucket is listed, beside events."""
+    # More than the class above allows.
+    permissions: ObjectPermissions = None  # type: ignore[assignment]
+    """Who may see the documents: ``open``, ``closed``, ``sidecars`` (files beside them),
+    ``metadata`` (of each object), or a table that says it. Default: everybody, but nobody where the
+    project has permissions anywhere."""
 
 
 class ItemTableSettings(TableSettings):

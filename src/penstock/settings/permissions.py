@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+import re
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -20,6 +21,19 @@ def _listed(name: str) -> str:
 
 Listed = Annotated[str, AfterValidator(_listed)]
 """``user:NAME``, ``group:NAME`` or ``everyone``."""
+
+
+def _metadata_key(key: str) -> str:
+    if not _HEADER.fullmatch(key) or key.lower().startswith("x-amz-"):
+        raise ValueError(
+            f"expected a key of metadata as penstock-allow, without x-amz-meta-, got {key[:60]!r}"
+        )
+    return key
+
+
+_HEADER: Final = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]{1,200}")
+MetadataKey = Annotated[str, AfterValidator(_metadata_key)]
+"""The name of a header without its ``x-amz-meta-``."""
 
 
 class ListsSettings(Section):
@@ -48,6 +62,23 @@ class SidecarPermissions(ListsSettings):
     """Files beside documents and folders say it: ``hr.acl.yaml`` is about ``hr``, and all in it."""
 
     type: Literal["sidecars"]
+
+
+class MetadataPermissions(Section):
+    """The metadata of each object say it: names with commas or blanks between."""
+
+    type: Literal["metadata"]
+    allow: MetadataKey = "penstock-allow"
+    """The key of the metadata that says who may see the object (of ``x-amz-meta-KEY``, the KEY).
+    An object without it: nobody."""
+    deny: MetadataKey = "penstock-deny"
+    """The key that says who may not, whatever else is said."""
+
+    @model_validator(mode="after")
+    def _keys_are_two(self) -> MetadataPermissions:
+        if self.allow.lower() == self.deny.lower():
+            raise ValueError(f"expected two keys of metadata, got {self.allow!r} for both lists")
+        return self
 
 
 class TablePermissions(ListsSettings):
@@ -127,6 +158,18 @@ class GroupTableSettings(Section):
 DocumentPermissions: TypeAlias = Annotated[
     Annotated[
         OpenPermissions | ClosedPermissions | SidecarPermissions | TablePermissions,
+        Field(discriminator="type"),
+    ]
+    | None,
+    BeforeValidator(typed),
+]
+ObjectPermissions: TypeAlias = Annotated[
+    Annotated[
+        OpenPermissions
+        | ClosedPermissions
+        | SidecarPermissions
+        | MetadataPermissions
+        | TablePermissions,
         Field(discriminator="type"),
     ]
     | None,

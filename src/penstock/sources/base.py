@@ -212,7 +212,8 @@ class ComparableDocuments(Protocol):
         """The SHA-256 of every document's original bytes by key (None: it cannot be read)."""
 
     async def reread(self, key: str) -> Row | None:
-        """One document as it is now (`penstock.records.DOCUMENT_COLUMNS`); None: there is none."""
+        """One document as it is now (`penstock.records.DOCUMENT_COLUMNS`, or `LISTED_COLUMNS` where
+        documents say who may see them); None: there is none."""
 
 
 class LiveSide(Protocol):

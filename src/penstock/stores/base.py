@@ -116,6 +116,10 @@ class TruncateDocuments:
     position: Position
 
 
+OWN_ENTRY: Final = "its metadata"
+"""The name of the entry that a document itself brings. No file beside a document is called so."""
+
+
 @dataclass(frozen=True, slots=True)
 class PermissionEntry:
     """What a source says about a place: a document, or a folder and all in it. ``entry`` names

@@ -12,6 +12,7 @@ from penstock.runtimes.base import bulk_topic
 from penstock.settings import (
     ColumnPermissions,
     DocumentSourceSettings,
+    MetadataPermissions,
     RowSourceSettings,
     Settings,
     SidecarPermissions,
@@ -49,7 +50,8 @@ def courses(settings: Settings) -> list[Course]:
         if isinstance(chosen, DocumentSourceSettings):
             topics = (name, bulk_topic(name))
             sidecars = isinstance(chosen.permissions, SidecarPermissions)
-            pipeline = KnowledgePipeline("knowledge", topics, chunks, {}, sidecars, detects)
+            listed = isinstance(chosen.permissions, MetadataPermissions)
+            pipeline = KnowledgePipeline("knowledge", topics, chunks, {}, sidecars, detects, listed)
             found.append(Course(pipeline, name, topics))
             continue
         found.append(Course(TablesPipeline("tables", (name,)), name, (name,)))

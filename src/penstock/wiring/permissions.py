@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.settings import (
     ColumnPermissions,
+    MetadataPermissions,
     RowSourceSettings,
     Settings,
     SidecarPermissions,
@@ -56,6 +57,9 @@ def declared_permissions(settings: Settings) -> Declared:
             if said.allow is not None or said.deny:
                 allow = None if said.allow is None else list(said.allow)
                 entries.append({"source": name, "allow": allow, "deny": list(said.deny)})
+        elif isinstance(said, MetadataPermissions):
+            keys = {"allow": said.allow.lower(), "deny": said.deny.lower()}
+            rules.append(_rule(name, DOCUMENTS, kind="entries", type=said.type, keys=keys))
         elif said is not None:
             rules.append(_rule(name, DOCUMENTS, kind=said.type))
     return Declared(rules, tables, entries)

@@ -14,6 +14,7 @@ from penstock.settings import (
     FilesSettings,
     KafkaSettings,
     KinesisSettings,
+    MetadataPermissions,
     MySQLSettings,
     NatsSettings,
     ObjectsSettings,
@@ -123,9 +124,10 @@ def _access(chosen: AmazonSettings) -> AmazonAccess:
 def _objects(settings: Settings, name: str, chosen: ObjectsSettings, clock: Clock) -> ObjectsSource:
     from penstock.sources.documents.patterns import HIDDEN_AND_TEMPORARY
     from penstock.sources.extract import ChildExtractor, Limits
-    from penstock.sources.objects import ObjectsSource, Place
+    from penstock.sources.objects import ListKeys, ObjectsSource, Place
 
     del settings
+    said = chosen.permissions
     return ObjectsSource(
         name,
         Place(chosen.bucket, chosen.prefix),
@@ -133,7 +135,8 @@ def _objects(settings: Settings, name: str, chosen: ObjectsSettings, clock: Cloc
         queue=chosen.queue,
         include=chosen.include,
         exclude=[*HIDDEN_AND_TEMPORARY, *chosen.exclude],
-        sidecars=isinstance(chosen.permissions, SidecarPermissions),
+        sidecars=isinstance(said, SidecarPermissions),
+        lists=ListKeys(said.allow, said.deny) if isinstance(said, MetadataPermissions) else None,
         max_bytes=chosen.max_size,
         images=chosen.images,
         extractor=ChildExtractor(Limits(ocr_s=chosen.ocr_limit)),

@@ -20,6 +20,7 @@ from penstock.models.base import Embedded, Embedder, serving, token_embedder
 from penstock.pipelines.base import Outcome, Rejected, Tools
 from penstock.pipelines.knowledge.chunker import Chunker, ChunkSettings, Titled
 from penstock.pipelines.knowledge.languages import LANGUAGE, declared, detect, prepare
+from penstock.pipelines.knowledge.own_lists import own_entry
 from penstock.pipelines.knowledge.rows import (
     SearchedRow,
     document_key,
@@ -74,8 +75,10 @@ class KnowledgePipeline:
     settings: ChunkSettings
     rows: Mapping[str, SearchedRow] = field(default_factory=dict)
     sidecars: bool = False
-    detects_language: bool = False
     """Whether files such as ``hr.acl.yaml`` say who may see the documents."""
+    detects_language: bool = False
+    listed: bool = False
+    """Whether documents say themselves who may see them."""
     _counts: TokenCounts = field(default_factory=TokenCounts, init=False, repr=False, compare=False)
 
     @property
@@ -147,21 +150,36 @@ class KnowledgePipeline:
                         del drafts[name]
                 truncates.append(TruncateDocuments(source, stream, change.position))
             elif stream == DOCUMENTS:
-                entry = sidecar_entry(change) if self.sidecars else None
-                problem = change.value("error") if entry is None else entry.problem
-                if entry is not None:
-                    entries.append(entry)
-                if problem is not None:
-                    rejected.append(Rejected(change, str(problem)))
-                else:
-                    # A list is no document: one that was stored before lists counted goes.
-                    draft = _Draft(change, change.key[0] or "", deleted=entry is not None)
-                    self._put(drafts, draft)
+                self._draft_document(drafts, change, entries, rejected)
             elif stream in self.rows:
                 self._draft_row(drafts, change)
         # Entries come first: until they are stored, others wait who store documents.
         first: list[Effect] = [SetPermissions(tuple(entries))] if entries else []
         return list(drafts.values()), [*first, *truncates], rejected
+
+    def _draft_document(
+        self,
+        drafts: dict[_Name, _Draft],
+        change: Change,
+        entries: list[PermissionEntry],
+        rejected: list[Rejected],
+    ) -> None:
+        entry = sidecar_entry(change) if self.sidecars else None
+        problem = change.value("error") if entry is None else entry.problem
+        if entry is not None:
+            entries.append(entry)
+        readable = problem is None
+        if self.listed:
+            # It counts also where there is no text: the version before goes on serving.
+            own = own_entry(change)
+            entries.append(own)
+            problem = own.problem if readable else problem
+        if problem is not None:
+            rejected.append(Rejected(change, str(problem)))
+        if readable:
+            # A list is no document: one that was stored before lists counted goes.
+            draft = _Draft(change, change.key[0] or "", deleted=entry is not None)
+            self._put(drafts, draft)
 
     def _draft_row(self, drafts: dict[_Name, _Draft], change: Change) -> None:
         source, stream = change.schema.source, change.schema.stream

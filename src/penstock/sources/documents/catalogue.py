@@ -17,13 +17,15 @@ _FILE: Final = "file:"  # so named since the first release, in every state
 class Catalogue:
     """Fingerprints by key, the number of the last change, and what of it is not yet in a batch."""
 
-    def __init__(self, source: str, state: State, *, sidecars: bool = False) -> None:
+    def __init__(
+        self, source: str, state: State, *, sidecars: bool = False, listed: bool = False
+    ) -> None:
         self.known = {
             name[len(_FILE) :]: value for name, value in state.items() if name.startswith(_FILE)
         }
         self.loaded = "loaded" in state
         self.root = state.get("root")
-        self._schema = document_schema(source)
+        self._schema = document_schema(source, listed=listed)
         self._sequence = int(state.get("sequence", "0"))
         self._news: dict[str, str | None] = {}
         if state.get("extraction") != VERSION:

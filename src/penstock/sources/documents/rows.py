@@ -57,8 +57,13 @@ def readable(found: Found, base: str | None, extracted: Extracted) -> Document:
         timestamp(found.modified_ns),
         json.dumps(metadata, ensure_ascii=False) if metadata else "{}",
         None,
+        *_listed(found),
     )
     return Document(found.key, found.fingerprint, base, found.changed_at, row)
+
+
+def _listed(found: Found) -> tuple[str, ...]:
+    return () if found.permissions is None else (found.permissions,)
 
 
 def broken(found: Found, base: str | None, reason: str, *, again: bool = False) -> Document:
@@ -74,6 +79,7 @@ def broken(found: Found, base: str | None, reason: str, *, again: bool = False) 
         timestamp(found.modified_ns),
         "{}",
         reason,
+        *_listed(found),
     )
     fingerprint = found.fingerprint
     if again and not fingerprint.startswith("?"):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from penstock.sources.amazon import AmazonAccess, AmazonClient, error_code
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _GONE: Final = frozenset({"NoSuchKey", "404", "NoSuchVersion"})
 _OTHER: Final = frozenset({"PreconditionFailed", "412", "ConditionalRequestConflict", "409"})
+_FRESH: Final = timedelta(seconds=2)
 _REFUSED: Final = frozenset({"AccessDenied", "InvalidObjectState", "403", "KMS.DisabledException"})
 
 
@@ -44,6 +46,23 @@ class Refused(NamedTuple):
     reason: str
 
 
+class Said(NamedTuple):
+    """What a store says of an object beside its bytes. ``missing`` metadata could not be sent.
+    ``fresh``: it was stored only just, by the store's clock, so that it may be stored again within
+    the same second, and metadata that change within it leave the listing as it is."""
+
+    metadata: Mapping[str, str]
+    missing: int = 0
+    fresh: bool = False
+
+
+class Stored(NamedTuple):
+    """The bytes of a version, and what was said of them in the same answer."""
+
+    data: bytes
+    said: Said
+
+
 class Bucket(Protocol):
     """Objects below a prefix; keys are relative to it."""
 
@@ -53,8 +72,11 @@ class Bucket(Protocol):
     async def look(self, key: str) -> Listed | Refused | None:
         """The present version; None when there is none."""
 
-    async def get(self, version: Listed) -> bytes | Absence | Refused:
+    async def get(self, version: Listed) -> Stored | Absence | Refused:
         """All bytes of exactly this version, never a mixture."""
+
+    async def describe(self, key: str) -> Said | Absence | Refused:
+        """What is said now of an object whose bytes are not wanted."""
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -109,20 +131,31 @@ class S3Bucket:
 
     async def look(self, key: str) -> Listed | Refused | None:
         """See `Bucket.look`."""
+        found = await self._head(key)
+        if isinstance(found, Absence):
+            return None
+        if isinstance(found, Refused):
+            return found
+        return self._listed(key, found["ETag"], found["ContentLength"], found["LastModified"])
+
+    async def describe(self, key: str) -> Said | Absence | Refused:
+        """See `Bucket.describe`."""
+        found = await self._head(key)
+        return found if isinstance(found, Absence | Refused) else _said(found)
+
+    async def _head(self, key: str) -> Mapping[str, Any] | Absence | Refused:
         try:
-            found = await self._client.call(
+            found: Mapping[str, Any] = await self._client.call(
                 "head_object", Bucket=self._place.bucket, Key=self._folder + key
             )
         except (SourceError, UnavailableError) as error:
-            if error_code(error) in _GONE:
-                return None
-            return self._refused(error)
-        return self._listed(key, found["ETag"], found["ContentLength"], found["LastModified"])
+            return Absence.GONE if error_code(error) in _GONE else self._refused(error)
+        return found
 
-    async def get(self, version: Listed) -> bytes | Absence | Refused:
+    async def get(self, version: Listed) -> Stored | Absence | Refused:
         """See `Bucket.get`."""
 
-        def read(client: Any) -> tuple[str, bytes]:
+        def read(client: Any) -> tuple[Mapping[str, Any], bytes]:
             answer = client.get_object(
                 Bucket=self._place.bucket,
                 Key=self._folder + version.key,
@@ -130,20 +163,20 @@ class S3Bucket:
             )
             body = answer["Body"]
             try:
-                return answer["ETag"].strip('"'), body.read(version.size + 1)
+                return answer, body.read(version.size + 1)
             finally:
                 body.close()
 
         try:
-            etag, data = await self._client.run(read)
+            answer, data = await self._client.run(read)
         except (SourceError, UnavailableError) as error:
             code = error_code(error)
             if code in _GONE:
                 return Absence.GONE
             return Absence.REPLACED if code in _OTHER else self._refused(error)
         # Some servers ignore If-Match: what counts is what the answer says of itself.
-        whole = etag == version.etag and len(data) == version.size
-        return data if whole else Absence.REPLACED
+        whole = answer["ETag"].strip('"') == version.etag and len(data) == version.size
+        return Stored(data, _said(answer)) if whole else Absence.REPLACED
 
     def _refused(self, error: SourceError | UnavailableError) -> Refused:
         code = error_code(error)
@@ -154,3 +187,12 @@ class S3Bucket:
     async def close(self) -> None:
         """See `Bucket.close`."""
         await self._client.close()
+
+
+def _said(answer: Mapping[str, Any]) -> Said:
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        age = parsedate_to_datetime(headers.get("date", "")) - answer["LastModified"]
+    except (TypeError, ValueError):  # no time, none that can be read, or one without a zone
+        age = timedelta(0)
+    return Said(answer.get("Metadata", {}), answer.get("MissingMeta", 0), age < _FRESH)

@@ -9,7 +9,8 @@ from typing import Final
 
 from penstock.records import Microseconds
 from penstock.sources.documents.found import Found, digest_of, unreadable_digest
-from penstock.sources.objects.bucket import Absence, Bucket, Listed, Refused
+from penstock.sources.objects.bucket import Absence, Bucket, Listed, Refused, Said, Stored
+from penstock.sources.objects.lists import ListKeys, problem
 
 _TRIES: Final = 5
 
@@ -22,31 +23,45 @@ class Verdict(Enum):
     CHANGING = auto()
 
 
+def unchanged(version: Listed, known: str | None, keys: ListKeys | None) -> bool:
+    """Whether a listing's version is the known one, and its lists, where they count, are those of
+    these keys."""
+    if known is None or not known.startswith(version.signature):
+        return False
+    rest = known[len(version.signature) :]
+    return rest.startswith(keys.mark) if keys is not None else not rest.startswith("@")
+
+
 async def look(
-    bucket: Bucket, version: Listed, known: str | None, max_bytes: int
+    bucket: Bucket,
+    version: Listed,
+    known: str | None,
+    max_bytes: int,
+    keys: ListKeys | None = None,
 ) -> Found | Verdict:
     """What is new about an object, compared with its known fingerprint.
 
     The version is pinned by its etag: when it was replaced before or while it was read, the version
-    that replaced it is read instead, from the beginning.
+    that replaced it is read instead, from the beginning. With ``keys``, metadata come with the
+    bytes, in one answer, and other lists are something new.
     """
     for _ in range(_TRIES):
-        if known is not None and known.startswith(version.signature):
+        if unchanged(version, known, keys):
             return Verdict.SAME
         if (reason := _unfit(version, max_bytes)) is not None:
-            return unreadable(version, reason, known)
-        data = await bucket.get(version)
-        if isinstance(data, Refused):
-            return unreadable(version, data.reason, known)
-        if isinstance(data, bytes):
-            return _read(version, data, known)
-        if data is Absence.GONE:
+            return await _unreadable(bucket, version, reason, known, keys)
+        found = await bucket.get(version)
+        if isinstance(found, Refused):
+            return await _unreadable(bucket, version, found.reason, known, keys)
+        if isinstance(found, Stored):
+            return _read(version, found, known, keys)
+        if found is Absence.GONE:
             return Verdict.GONE
         present = await bucket.look(version.key)
         if present is None:
             return Verdict.GONE
         if isinstance(present, Refused):
-            return unreadable(version, present.reason, known)
+            return await _unreadable(bucket, version, present.reason, known, keys)
         version = present
     return Verdict.CHANGING
 
@@ -67,26 +82,48 @@ def document_key(key: str) -> str:
     return key.replace("\0", "\\x00")
 
 
-def _read(version: Listed, data: bytes, known: str | None) -> Found | Verdict:
-    digest = hashlib.sha256(data).hexdigest()
-    fingerprint = f"{version.signature}{digest}"
-    content: bytes | None = data
+def _read(
+    version: Listed, stored: Stored, known: str | None, keys: ListKeys | None
+) -> Found | Verdict:
+    digest = hashlib.sha256(stored.data).hexdigest()
+    permissions = None if keys is None else keys.found(stored.said)
+    word = _word(keys, permissions)
+    # Metadata may change once more within the second that the listing tells: look again.
+    mark = "~" if keys is not None and stored.said.fresh else ""
+    fingerprint = f"{mark}{version.signature}{word}{digest}"
+    content: bytes | None = stored.data
     if known is not None and not known.startswith("?"):
         before = digest_of(known)
-        if before.removeprefix("!") == digest:  # the same content with other times
+        same_lists = keys is None or f" {word}" in known
+        if before.removeprefix("!") == digest and same_lists:  # the same content with other times
             content = None
-            fingerprint = f"{version.signature}{before}"
-    return _found(version, fingerprint, digest, data=content)
+            fingerprint = f"{mark}{version.signature}{word}{before}"
+    return _found(version, fingerprint, digest, data=content, permissions=permissions)
 
 
-def unreadable(version: Listed, reason: str, known: str | None) -> Found | Verdict:
-    """An object that has no bytes for us."""
+async def _unreadable(
+    bucket: Bucket, version: Listed, reason: str, known: str | None, keys: ListKeys | None
+) -> Found | Verdict:
+    """An object that has no bytes for us. Its lists count for the version before it, which goes on
+    serving: those that cannot be had close it."""
+    permissions = None
+    if keys is not None:
+        said = Refused(reason) if "\0" in version.key else await bucket.describe(version.key)
+        if said is Absence.GONE:
+            return Verdict.GONE
+        permissions = keys.found(said) if isinstance(said, Said) else problem(reason)
     digest = unreadable_digest(reason)
-    fingerprint = f"?{version.signature}{digest}"
+    word = _word(keys, permissions)
+    fingerprint = f"?{version.signature}{word}{digest}"
     if known == fingerprint:
         return Verdict.SAME
-    same = known is not None and digest_of(known) == digest
-    return _found(version, fingerprint, digest, error=None if same else reason)
+    same = known is not None and digest_of(known) == digest and (not word or f" {word}" in known)
+    told = None if same else reason
+    return _found(version, fingerprint, digest, error=told, permissions=permissions)
+
+
+def _word(keys: ListKeys | None, permissions: str | None) -> str:
+    return "" if keys is None or permissions is None else keys.word(permissions)
 
 
 def _found(
@@ -96,7 +133,9 @@ def _found(
     *,
     data: bytes | None = None,
     error: str | None = None,
+    permissions: str | None = None,
 ) -> Found:
     changed = Microseconds(min(version.modified_ns, time.time_ns()) // 1000)
     key = document_key(version.key)
-    return Found(key, fingerprint, digest, version.size, version.modified_ns, changed, data, error)
+    size, modified = version.size, version.modified_ns
+    return Found(key, fingerprint, digest, size, modified, changed, data, error, permissions)

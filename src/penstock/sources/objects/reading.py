@@ -22,7 +22,8 @@ from penstock.sources.documents.rows import Document, document_of, extracted_doc
 from penstock.sources.extract import Extractor, needs_child
 from penstock.sources.objects.bucket import Bucket, Listed, Refused
 from penstock.sources.objects.hints import Hints
-from penstock.sources.objects.looking import Verdict, document_key, look
+from penstock.sources.objects.lists import ListKeys
+from penstock.sources.objects.looking import Verdict, document_key, look, unchanged
 
 _STEP_OBJECTS: Final = 64
 _STEP_BYTES: Final = 8_000_000
@@ -47,6 +48,7 @@ class Reading:
         clock: Clock,
         max_bytes: int,
         state: State,
+        keys: ListKeys | None = None,
     ) -> None:
         self._bucket = bucket
         self._hints = hints
@@ -54,7 +56,10 @@ class Reading:
         self._extractor = extractor
         self._clock = clock
         self._max_bytes = max_bytes
-        self._catalogue = Catalogue(source, state, sidecars=patterns.sidecars)
+        self._catalogue = Catalogue(
+            source, state, sidecars=patterns.sidecars, listed=keys is not None
+        )
+        self._keys = keys
         self._again: dict[str, None] = {}  # looked at while they changed
         self._again_soon = False
         self._hinted: dict[str, None] = {}
@@ -135,14 +140,16 @@ class Reading:
             key = document_key(version.key)
             left.discard(key)
             fingerprint = known.get(key)
-            if fingerprint is None or not fingerprint.startswith(version.signature):
+            if not unchanged(version, fingerprint, self._keys):
                 news.append(version)
         return news
 
     async def _confirm(self, keys: Sequence[str]) -> SourceBatch | None:
         """What a listing did not show is gone only if the store says so of the object itself:
-        listings of some stores are late."""
-        return await self._look_at(keys, "live")
+        listings of some stores are late. What the patterns leave out is gone all the same."""
+        wanted = [key for key in keys if self._patterns.wanted(key)]
+        unwanted = [key for key in keys if not self._patterns.wanted(key)]
+        return await self._look_at(wanted, "live", unwanted)
 
     # ------------------------------------------------------------ looking
 
@@ -176,9 +183,11 @@ class Reading:
         self._hinted.update(self._again)
         self._again.clear()
 
-    async def _look_at(self, keys: Sequence[str], lane: Lane) -> SourceBatch | None:
+    async def _look_at(
+        self, keys: Sequence[str], lane: Lane, unwanted: Sequence[str] = ()
+    ) -> SourceBatch | None:
         present = await asyncio.gather(*(self._bucket.look(key) for key in keys))
-        gone: list[str] = []
+        gone = list(unwanted)
         versions: list[Listed] = []
         for key, version in zip(keys, present, strict=True):
             self._left.discard(document_key(key))
@@ -201,7 +210,7 @@ class Reading:
         before = [known.get(document_key(version.key)) for version in versions]
         found = await asyncio.gather(
             *(
-                look(self._bucket, version, base, self._max_bytes)
+                look(self._bucket, version, base, self._max_bytes, self._keys)
                 for version, base in zip(versions, before, strict=True)
             )
         )

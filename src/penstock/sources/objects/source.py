@@ -18,6 +18,7 @@ from penstock.sources.documents.sidecars import SidecarExtractor
 from penstock.sources.extract import ChildExtractor, Extractor
 from penstock.sources.objects.bucket import Bucket, Place, Refused, S3Bucket
 from penstock.sources.objects.hints import QueueHints
+from penstock.sources.objects.lists import ListKeys
 from penstock.sources.objects.looking import Verdict, look
 from penstock.sources.objects.reading import Reading
 
@@ -33,7 +34,8 @@ class ObjectsSource:
     kept in the state beside one fingerprint for each object. What exists at first travels in the
     bulk lane, in the order of the listing. The bucket is listed again every ``relist_s``; with a
     ``queue`` that gets the store's events, a change is noticed at once, and listing finds what the
-    events did not tell. An object that is stored again with the same content is no change.
+    events did not tell. An object that is stored again with the same content is no change,
+    unless its metadata have the ``lists`` of who may see it and now say something else.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ObjectsSource:
         include: Sequence[str] = EVERYTHING,
         exclude: Sequence[str] = HIDDEN_AND_TEMPORARY,
         sidecars: bool = False,
+        lists: ListKeys | None = None,
         max_bytes: int = MAX_BYTES,
         images: bool = False,
         relist_s: float = 60.0,
@@ -58,6 +61,7 @@ class ObjectsSource:
         self._access = access or AmazonAccess()
         self._queue = queue
         self._patterns = Patterns(include, exclude, sidecars=sidecars, images=images)
+        self._lists = lists
         self._max_bytes = max_bytes
         self._relist_s = relist_s
         self._clock = clock or SystemClock()
@@ -94,6 +98,7 @@ class ObjectsSource:
             self._clock,
             self._max_bytes,
             state,
+            self._lists,
         )
         try:
             async for batch in reading.batches(self._relist_s):
@@ -138,7 +143,7 @@ class ObjectsSource:
                 return None
             if isinstance(version, Refused):  # not to be seen is not to be gone
                 raise UnavailableError(version.reason)
-            found = await look(bucket, version, None, self._max_bytes)
+            found = await look(bucket, version, None, self._max_bytes, self._lists)
         finally:
             await bucket.close()
         if found is Verdict.CHANGING:

@@ -6,7 +6,8 @@ WHERE tenant = %(tenant)s AND source = %(source)s AND stream IS NULL AND deleted
 UNION ALL
 -- A file that says who may see others is kept as what it says.
 SELECT entry, content_hash FROM penstock.permissions
-WHERE tenant = %(tenant)s AND source = %(source)s AND stream = '' AND entry <> 'settings' AND NOT gone
+WHERE tenant = %(tenant)s AND source = %(source)s AND stream = '' AND NOT gone
+  AND entry NOT IN ('settings', 'its metadata')
 
 -- name: count_documents
 SELECT count(*) FROM penstock.documents WHERE tenant = %(tenant)s AND deleted_at IS NULL

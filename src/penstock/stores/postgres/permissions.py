@@ -68,6 +68,7 @@ async def declare(pool: Pool, declared: Declared, *, tenant: str) -> bool:
     """
     with translated():
         async with pool.connection() as connection, connection.transaction():
+            await _forget(connection, declared, tenant=tenant)
             cursor = await connection.execute(
                 _QUERIES["declare"],
                 {
@@ -79,6 +80,20 @@ async def declare(pool: Pool, declared: Declared, *, tenant: str) -> bool:
             )
             [(changed,)] = await cursor.fetchall()
     return bool(changed)
+
+
+async def _forget(connection: Connection, declared: Declared, *, tenant: str) -> None:
+    """Take back what another kind of lists said: one that counts for nothing any more must not be
+    found when entries count again."""
+    cursor = await connection.execute(
+        _QUERIES["outdated"], {"tenant": tenant, "rules": Jsonb(_sorted(declared.rules))}
+    )
+    sources = sorted(source for (source,) in await cursor.fetchall())
+    if sources:
+        await lock(connection, tenant, sources, alone=True)
+        await connection.execute(
+            _QUERIES["forget_entries"], {"tenant": tenant, "sources": array_literal(sources)}
+        )
 
 
 def _sorted(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

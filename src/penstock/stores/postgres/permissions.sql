@@ -3,6 +3,23 @@
 -- name: declare
 SELECT penstock.declare_permissions(%(tenant)s, %(rules)s, %(tables)s, %(entries)s)
 
+-- name: outdated
+-- Sources with entries of another kind than the rules to come ask for: of files beside documents
+-- where documents say it themselves, and of documents themselves under other keys or none.
+SELECT DISTINCT p.source FROM penstock.permissions p
+LEFT JOIN jsonb_to_recordset(%(rules)s) n (source text, stream text, rule jsonb)
+  ON n.source = p.source AND n.stream = ''
+LEFT JOIN penstock.permission_rules o
+  ON o.tenant = p.tenant AND o.source = p.source AND o.stream = ''
+WHERE p.tenant = %(tenant)s AND p.stream = '' AND p.entry <> 'settings'
+  AND CASE p.entry WHEN 'its metadata' THEN n.rule IS DISTINCT FROM o.rule
+                   ELSE n.rule ->> 'type' = 'metadata' END
+
+-- name: forget_entries
+DELETE FROM penstock.permissions
+WHERE tenant = %(tenant)s AND source = ANY (%(sources)s::text[]) AND stream = ''
+  AND entry <> 'settings'
+
 -- name: declared
 -- Nothing declared, now or ever: nothing to ask about.
 SELECT EXISTS (SELECT FROM penstock.permission_rules WHERE tenant = %(tenant)s)
