@@ -55,22 +55,36 @@ def test_the_demo_tells_the_truth(home: Home) -> None:
     assert not list(folder.rglob("postmaster.pid"))
 
 
-def test_the_readme_example_runs(home: Home, database_url: str) -> None:
-    """README's Python program prints the ages of the sources and an answer."""
+def test_the_readme_examples_run(home: Home, database_url: str) -> None:
+    """README's programs: one prints the ages of the sources and an answer, one asks over HTTP."""
     home.project(database_url)
     (home.documents / "tents.md").write_text(
         "# Tents\n\nThe Fjord tent is waterproof and in stock. The Beach tent is not.\n"
     )
     assert home.run("run", "--once").code == 0
-    (program,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    local, remote = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+    said = _ran(local, home.folder)
+    assert said.startswith("documents ")
+    assert "Fjord tent" in said
+    server = home.start("serve").wait_for("the API is at")
+    found = re.search(r"http://\S+", server.output)
+    assert found is not None
+    key = home.run("keys", "create", "website").output.split()[0]
+    said = _ran(
+        remote.replace("http://127.0.0.1:8321", found[0]).replace("psk_...", key), home.folder
+    )
+    assert "Fjord tent" in said
+
+
+def _ran(program: str, folder: Path) -> str:
+    """What a program prints that somebody has typed from the README."""
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        cwd=home.folder,
+        cwd=folder,
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.startswith("documents ")
-    assert "Fjord tent" in ran.stdout
+    return ran.stdout
