@@ -69,16 +69,20 @@ def test_g1_one_partition_has_moves_whole() -> None:
 
 
 def test_g2_a_move_that_leaves_values_out_is_done_by_the_partition_that_has_them() -> None:
-    """The other waits until that has been done, with what comes after it and not with what was
-    before."""
+    """The two meet there: the one does it when the other has said that it has come, the other goes
+    on when it has been done."""
     first = change(Op.UPDATE, OTHER, 1, (OTHER, "a", "b"))
     move = change(Op.UPDATE, OTHER, 2, (OTHER, "v", UNCHANGED), old=ONE)
     after = change(Op.UPDATE, OTHER, 3, (OTHER, "w", UNCHANGED))
-    assert [list(p.changes) for p in parts([move], home(ONE), COUNT)] == [[move]]
+    [done] = parts([move], home(ONE), COUNT)
+    assert done == ([move], Awaited(home(OTHER), move.position), None)
     before, rest = parts([first, move, after], home(OTHER), COUNT)
-    assert before == ([first], None)
+    assert before == ([first], None, move.position)
     assert rest.after == Awaited(home(ONE), move.position)
+    assert rest.told is None
     assert [one.old_key for one in rest.changes] == [None, None]
+    comes, _ = parts([move], home(OTHER), COUNT)
+    assert comes == ([], None, move.position), "it is said also where nothing came before"
 
 
 def test_g2_values_that_the_old_row_tells_are_not_left_out() -> None:

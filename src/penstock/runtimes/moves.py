@@ -7,8 +7,9 @@ same time never touch the same row.
 
 There is one exception. A source may leave out values that did not change (large ones), and those
 are where the row was: only the partition of the old key knows when they are all there. It then does
-both halves, and the partition of the new key waits until that has been done (`Part.after`) before
-it goes on from there.
+both halves, and the two meet: the partition of the new key says that it has come there (`Part.told`)
+and waits until the move has been done (`Part.after`); the other waits for it to come, because the
+row that stood under the new key may itself have had to be read before.
 """
 
 from __future__ import annotations
@@ -28,10 +29,13 @@ class Awaited(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some changes of a batch, to be processed once another partition is ``after`` there."""
+    """Some changes of a batch, to be processed once another partition is ``after`` there. ``told``
+    is how far this partition is in the source when they are done, if that is further than they
+    are: what comes next is done by the partition that waits for this to be told."""
 
     changes: Sequence[Change]
     after: Awaited | None = None
+    told: Position | None = None
 
 
 def parts(changes: Sequence[Change], partition: int, partitions: int) -> Iterator[Part]:
@@ -49,8 +53,9 @@ def parts(changes: Sequence[Change], partition: int, partitions: int) -> Iterato
         if half is not change and half.op is Op.CREATE:
             came[half.schema.stream, half.key] = half
         if awaited is not None:
-            if mine or after is not None:
-                yield Part(mine, after)
+            comes = half is not change
+            if mine or after is not None or comes:
+                yield Part(mine, after, change.position if comes else None)
             mine, after = [], awaited
         mine.append(half)
     yield Part(mine, after)
@@ -88,7 +93,7 @@ def _half(change: Change, partition: int, partitions: int) -> tuple[Change, Awai
     row = _filled(change.after, change.before)
     if UNCHANGED in row:
         if partition == old:
-            return change, None
+            return change, Awaited(new, change.position)
         arrived = change._replace(op=Op.UPDATE, old_key=None, before=None)
         return arrived, Awaited(old, change.position)
     if partition == old:

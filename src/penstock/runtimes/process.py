@@ -226,7 +226,7 @@ class Processor:
                 start, after = end, None
             # How far this one is in the source is told before it waits: others may wait for it.
             to, as_of = (batch.last, batch.as_of) if last else (at, None)
-            move = self._move(at, to, as_of, _passed(part.changes))
+            move = self._move(at, to, as_of, part.told or _passed(part.changes))
             yield _Step(part.changes[start:], move, after)
 
     def _move(
