@@ -69,6 +69,7 @@ JOIN penstock.models m ON m.name = %(model)s
 JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash
 WHERE c.id = ANY(%(chunks)s) AND v.head = %(head)s {permitted}
 """
+_KINDS = "SELECT FROM penstock.readable_profiles() k (kind) WHERE k.kind = %s"
 _FIELDS = """
 SELECT DISTINCT name FROM penstock.documents d, jsonb_object_keys(d.metadata) name
 WHERE d.deleted_at IS NULL ORDER BY name
@@ -333,10 +334,20 @@ class PostgresSnapshot:
         return await read_rows(self._connection, wanted)
 
     async def profile(self, kind: str, id_: str) -> StoredProfile | None:
+        if not await self._may_see(kind):
+            return None
         return await PostgresProfiles(self._connection, self._tenant, kind).profile(id_)
 
     async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
+        if not await self._may_see(kind):
+            return []
         return await PostgresProfiles(self._connection, self._tenant, kind).bearing(identifiers)
+
+    async def _may_see(self, kind: str) -> bool:
+        """Whether profiles of a kind are for the one who asks, whatever row-level security does
+        besides."""
+        cursor = await self._connection.execute(_KINDS, [kind], prepare=True)
+        return await cursor.fetchone() is not None
 
     async def ages(self) -> list[SourceAge]:
         cursor = await self._connection.execute(_AGES, prepare=True)

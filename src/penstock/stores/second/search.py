@@ -24,6 +24,7 @@ from penstock.stores.base import (
     Passage,
     Rarities,
     SourceAge,
+    StoredProfile,
     Vectors,
 )
 from penstock.stores.documents import StoredDocument
@@ -121,6 +122,12 @@ class FollowedSnapshot:
 
     async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
         return await self._inner.rows(wanted)
+
+    async def profile(self, kind: str, id_: str) -> StoredProfile | None:
+        return await self._inner.profile(kind, id_)
+
+    async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
+        return await self._inner.profiles_bearing(kind, identifiers)
 
     async def ages(self) -> list[SourceAge]:
         """How current each source is, as far as the second store can find it."""
