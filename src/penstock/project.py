@@ -290,6 +290,7 @@ class Project:
             embedder=self.embedder,
             documents=DocumentReader(self.snapshots),
             profiles=wiring.profile_reader(settings, self.snapshots, self.clock),
+            tables=wiring.table_reader(settings, self.snapshots, self.clock),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
         )

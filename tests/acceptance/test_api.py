@@ -166,7 +166,7 @@ async def _walk(client: Client) -> dict[str, Any]:
     """What an assistant does: find, read, ask."""
     async with client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"search", "fetch", "ask", "get_profile"}
+        assert set(tools) == {"search", "fetch", "ask", "get_profile", "query_table"}
         assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools.values())
         found = await client.call_tool("search", {"query": "the pilot Amelia's salary, luggage"})
         assert found.structured_content is not None

@@ -128,7 +128,7 @@ class ProfileReader:
     def wanted(self, kind: str, who: str) -> ProfileWanted:
         """Whom an id or an identifier means. A kind that there is not has no profiles, like one
         that may not be seen: nobody learns which kinds there are."""
-        kind, who = _storable(kind), _storable(who)
+        kind, who = storable(kind), storable(who)
         bearing = self.bearing(kind, who) if kind in self.kinds else ()
         return ProfileWanted(kind, who, tuple(bearing))
 
@@ -180,7 +180,7 @@ def age_ms(age: SourceAge, now: Microseconds) -> float | None:
     return None if age.as_of is None else max(0.0, round((now - age.as_of) / 1000, 3))
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """As a database can be asked for it: nothing that is stored has such characters."""
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 

@@ -13,7 +13,7 @@ from penstock.wiring.models import (
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
-from penstock.wiring.sources import row_views, source
+from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
     consumers,
@@ -57,5 +57,6 @@ __all__ = [
     "snapshots",
     "source",
     "store",
+    "table_reader",
     "upkeep",
 ]

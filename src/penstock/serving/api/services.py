@@ -11,6 +11,7 @@ from penstock.serving.answer import Answerer
 from penstock.serving.context import ContextBuilder
 from penstock.serving.documents import DocumentReader
 from penstock.serving.profiles import ProfileReader
+from penstock.serving.tables import TableReader
 from penstock.stores.keys import KeyStore
 
 
@@ -29,6 +30,7 @@ class Services:
     embedder: Callable[[], Embedder]
     documents: DocumentReader
     profiles: ProfileReader
+    tables: TableReader
     sources: Mapping[str, str]
     """The sources and their types."""
     passages: int = 8

@@ -29,6 +29,8 @@ from penstock.stores.base import (
     Rarity,
     SourceAge,
     StoredProfile,
+    TableRows,
+    TableWanted,
     Vectors,
 )
 from penstock.stores.documents import StoredDocument
@@ -39,6 +41,7 @@ from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
+from penstock.stores.postgres.table_rows import columns_of, table_rows
 
 _OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
@@ -342,6 +345,12 @@ class PostgresSnapshot:
         if not await self._may_see(kind):
             return []
         return await PostgresProfiles(self._connection, self._tenant, kind).bearing(identifiers)
+
+    async def tables(self, source: str) -> Mapping[str, Sequence[str]]:
+        return await columns_of(self._connection, source)
+
+    async def table_rows(self, wanted: TableWanted) -> TableRows | None:
+        return await table_rows(self._connection, wanted)
 
     async def _may_see(self, kind: str) -> bool:
         """Whether profiles of a kind are for the one who asks, whatever row-level security does

@@ -25,6 +25,8 @@ from penstock.stores.base import (
     Rarities,
     SourceAge,
     StoredProfile,
+    TableRows,
+    TableWanted,
     Vectors,
 )
 from penstock.stores.documents import StoredDocument
@@ -128,6 +130,12 @@ class FollowedSnapshot:
 
     async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
         return await self._inner.profiles_bearing(kind, identifiers)
+
+    async def tables(self, source: str) -> Mapping[str, Sequence[str]]:
+        return await self._inner.tables(source)
+
+    async def table_rows(self, wanted: TableWanted) -> TableRows | None:
+        return await self._inner.table_rows(wanted)
 
     async def ages(self) -> list[SourceAge]:
         """How current each source is, as far as the second store can find it."""
