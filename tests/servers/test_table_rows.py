@@ -200,7 +200,7 @@ async def test_what_takes_too_long_is_told(
 ) -> None:
     """A table that somebody holds; the next one is read."""
     monkeypatch.setattr(table_rows, "_PATIENCE", table_rows._PATIENCE.replace("10s", "50ms"))
-    async with calling(project) as client, project.pool.connection() as other:
+    async with calling(project) as client, project.pool.connection() as other, other.transaction():
         await other.execute("LOCK TABLE crm.orders IN ACCESS EXCLUSIVE MODE")
         answer = await client.get("/v1/tables/crm/orders")
         assert answer.status_code == 400
