@@ -34,6 +34,8 @@ class Scope(StrEnum):
     """Contexts, searches and answers, of what its principal may see."""
     EMBED = "embed"
     """Vectors of texts."""
+    TABLES = "tables"
+    """Rows of live tables by their columns, as far as its principal may see them."""
     ACT_AS = "act-as"
     """Ask in the name of users that the application vouches for."""
 

@@ -289,6 +289,8 @@ class Project:
             answerer=self.answerer,
             embedder=self.embedder,
             documents=DocumentReader(self.snapshots),
+            profiles=wiring.profile_reader(settings, self.snapshots, self.clock),
+            tables=wiring.table_reader(settings, self.snapshots, self.clock),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
         )

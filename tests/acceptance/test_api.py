@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 import openai
@@ -14,6 +15,8 @@ import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+from mcp_types import TextResourceContents
 from tests.acceptance.conftest import Home
 
 POLICY = """# Cancellation
@@ -163,16 +166,29 @@ async def _walk(client: Client) -> dict[str, Any]:
     """What an assistant does: find, read, ask."""
     async with client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert set(tools) == {"search", "fetch", "ask"}
+        assert set(tools) == {"search", "fetch", "ask", "get_profile", "query_table"}
         assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools.values())
         found = await client.call_tool("search", {"query": "the pilot Amelia's salary, luggage"})
         assert found.structured_content is not None
         results = found.structured_content["results"]
         read = await client.call_tool("fetch", {"id": results[0]["id"]})
+        assert read.structured_content is not None
         answered = await client.call_tool("ask", {"question": CANCEL})
+        templates = (await client.list_resource_templates()).resource_templates
+        assert {template.uri_template for template in templates} == {
+            "profile://{kind}/{who}",
+            "document://{source}/{key}",
+        }
+        name = quote(results[0]["url"].partition("//documents/")[2], safe="")
+        whole = await client.read_resource(f"document://documents/{name}")
+        [part] = whole.contents
+        assert isinstance(part, TextResourceContents)
+        document = json.loads(part.text)
+        assert document["text"] == read.structured_content["text"]
+        with pytest.raises(MCPError, match="expected a document that you may see"):
+            await client.read_resource("document://documents/nothing.md")
         missing = await client.call_tool("fetch", {"id": "documents/nothing.md"})
         assert missing.is_error
-        assert read.structured_content is not None
         assert answered.structured_content is not None
         return {
             "found": {result["url"] for result in results},

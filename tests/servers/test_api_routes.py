@@ -78,6 +78,8 @@ async def keep(project: Project, *scopes: Scope, **more: Any) -> tuple[str, ApiK
 async def call(project: Project, token: str | None, method: str, path: str) -> int:
     place = path.replace("{store}", "documents").replace("{model:path}", "penstock")
     place = place.replace("{source}/{key:path}", "documents/luggage.md")
+    place = place.replace("{kind}/{who:path}", "customer/ada@example.org")
+    place = place.replace("{source}/{table}", "documents/rows")
     async with client(project, token) as caller:
         answer = await caller.request(method, place, json=BODIES.get(path))
     return answer.status_code

@@ -21,8 +21,9 @@ def mcp(
 ) -> None:
     """Serve the Model Context Protocol on standard input and output (extra `mcp`).
 
-    An assistant on this machine starts this command and gets the tools search, fetch and ask. Over
-    HTTP they are at /mcp of `penstock run` and `penstock serve`, with a key.
+    An assistant on this machine starts this command and gets the tools search, fetch, ask,
+    get_profile and query_table. Over HTTP they are at /mcp of `penstock run` and `penstock serve`,
+    with a key.
 
     Example: penstock mcp --as ada -f /srv/handbook/penstock.yaml
     """

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
-from penstock.records import Position
+from penstock.clock import Clock
+from penstock.errors import ConfigError
+from penstock.principals import Principal
+from penstock.records import Microseconds, Position
 from penstock.serving.items import ContextRow
-from penstock.stores.base import ProfileSnapshot, Snapshot, SourceAge, StoredProfile
+from penstock.serving.values import iso
+from penstock.stores.base import (
+    ProfileSnapshot,
+    Snapshot,
+    SnapshotStore,
+    SourceAge,
+    StoredProfile,
+)
 
 SOURCE: Final = "profiles"
 """The source of a profile among the items of a context: it has no single one."""
@@ -42,18 +52,137 @@ async def read_profile(
     """What the snapshot knows of somebody."""
     if not isinstance(snapshot, ProfileSnapshot):
         return ProfileFound(note="this store keeps no profiles")
-    profile = await snapshot.profile(wanted.kind, wanted.reference)
-    if profile is None and wanted.identifiers:
-        ids = await snapshot.profiles_bearing(wanted.kind, wanted.identifiers)
-        if len(ids) > 1:
-            return ProfileFound(
-                note=f"{wanted.reference!r} means {len(ids)} profiles ({', '.join(ids[:5])}): none "
-                "of them is in this context"
-            )
-        profile = await snapshot.profile(wanted.kind, ids[0]) if ids else None
+    found = await _meant(snapshot, wanted)
+    if len(found) > 1:
+        return ProfileFound(
+            note=f"{wanted.reference!r} means {len(found)} profiles ({', '.join(found[:5])}): none "
+            "of them is in this context"
+        )
+    profile = await snapshot.profile(wanted.kind, found[0]) if found else None
     if profile is None:
         return ProfileFound(note=f"no {wanted.kind} is known (or to be shown) by what was named")
     return ProfileFound((_item(profile),), (_age(profile, ages),))
+
+
+async def _meant(snapshot: ProfileSnapshot, wanted: ProfileWanted) -> Sequence[str]:
+    """The ids that a reference means: itself, where it is one, or of those who bear it."""
+    if await snapshot.profile(wanted.kind, wanted.reference) is not None:
+        return [wanted.reference]
+    if not wanted.identifiers:
+        return []
+    return await snapshot.profiles_bearing(wanted.kind, wanted.identifiers)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileShown:
+    """A profile by itself, with the ages of the sources that it is from."""
+
+    profile: StoredProfile
+    age: SourceAge
+    sources: tuple[SourceAge, ...]
+    taken_at: Microseconds
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON shows it; ``merged_from`` is the id that was asked for, where it is another."""
+        profile = self.profile
+        return {
+            "kind": profile.kind,
+            "id": profile.id,
+            "merged_from": None if profile.asked == profile.id else profile.asked,
+            "version": profile.version,
+            "created_at": iso(profile.created_at),
+            "changed_at": iso(profile.changed_at),
+            "traits": {
+                name: [{**one._asdict(), "at": iso(one.at)} for one in said]
+                for name, said in profile.traits.items()
+            },
+            "identifiers": profile.identifiers,
+            "records": [
+                {
+                    **one._asdict(),
+                    "identifiers": list(one.identifiers),
+                    "position": str(one.position),
+                    "at": iso(one.at),
+                    "committed_at": iso(one.committed_at),
+                }
+                for one in profile.records
+            ],
+            "taken_at": iso(self.taken_at),
+            "age_ms": age_ms(self.age, self.taken_at),
+            "sources": [
+                {**asdict(one), "as_of": iso(one.as_of), "age_ms": age_ms(one, self.taken_at)}
+                for one in self.sources
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReader:
+    """Profiles for whoever asks. ``bearing`` says which identifiers of a kind a text may mean."""
+
+    snapshots: SnapshotStore
+    clock: Clock
+    kinds: Collection[str]
+    bearing: Callable[[str, str], Sequence[str]]
+
+    def wanted(self, kind: str, who: str) -> ProfileWanted:
+        """Whom an id or an identifier means. A kind that there is not has no profiles, like one
+        that may not be seen: nobody learns which kinds there are."""
+        kind, who = storable(kind), storable(who)
+        bearing = self.bearing(kind, who) if kind in self.kinds else ()
+        return ProfileWanted(kind, who, tuple(bearing))
+
+    def about(self, reference: str) -> ProfileWanted:
+        """Whom ``KIND:ID`` or ``KIND:IDENTIFIER`` means."""
+        kind, colon, who = reference.partition(":")
+        if not (kind and colon and who):
+            raise ConfigError(
+                "expected a profile as KIND:ID or KIND:IDENTIFIER (customer:ada@example.org), got "
+                f"{reference[:200]!r}"
+            )
+        return self.wanted(kind, who)
+
+    async def read(self, kind: str, who: str, principal: Principal) -> ProfileShown | None:
+        """The profile; None when there is none that this one may see: who may not see its kind
+        learns nothing. `SeveralProfilesError` where ``who`` means more than one."""
+        wanted = self.wanted(kind, who)
+        async with self.snapshots.snapshot(principal) as snapshot:
+            taken_at = self.clock.now()
+            if not isinstance(snapshot, ProfileSnapshot):
+                return None
+            found = await _meant(snapshot, wanted)
+            if len(found) > 1:
+                raise SeveralProfilesError(
+                    f"expected one {wanted.kind}, but {wanted.reference[:200]!r} means "
+                    f"{len(found)} ({', '.join(found[:5])}): name one by its id"
+                )
+            profile = await snapshot.profile(wanted.kind, found[0]) if found else None
+            if profile is None:
+                return None
+            ages = await snapshot.ages()
+        names = {record.source for record in profile.records}
+        own = tuple(age for age in ages if age.source in names)
+        return ProfileShown(profile, _age(profile, ages), own, taken_at)
+
+
+class SeveralProfilesError(ConfigError):
+    """What was named means more than one profile."""
+
+
+def nobody(kind: str, who: str) -> str:
+    """The sentence for a profile that there is not, or that is not to be seen."""
+    named = f"{kind[:100]!r} by {who[:200]!r}"
+    return f"expected a profile that you may see, found none of the kind {named}"
+
+
+def age_ms(age: SourceAge, now: Microseconds) -> float | None:
+    """How old a part is in milliseconds; None while nothing is known."""
+    return None if age.as_of is None else max(0.0, round((now - age.as_of) / 1000, 3))
+
+
+def storable(text: str) -> str:
+    """As a database can be asked for it: nothing that is stored has such characters."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
 def _item(profile: StoredProfile) -> ContextRow:

@@ -454,6 +454,47 @@ class ProfileSnapshot(Protocol):
         """The ids of the profiles that bear one of these identifiers (``kind:value``)."""
 
 
+@dataclass(frozen=True, slots=True)
+class TableWanted:
+    """Rows of a live table: those whose columns have these values (None: nothing), as texts.
+    ``rule`` is the condition on who may see a row, where its columns say so."""
+
+    source: str
+    table: str
+    columns: Sequence[str]
+    equal: Mapping[str, str | None]
+    limit: int
+    rule: Mapping[str, Any] | None = None
+
+
+class TableRow(NamedTuple):
+    """A row by itself."""
+
+    values: Mapping[str, Any]
+    version: Position
+    committed_at: Microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """Rows in the order of their key, and whether there are more; or why they cannot be asked."""
+
+    rows: Sequence[TableRow] = ()
+    more: bool = False
+    problem: str | None = None
+
+
+@runtime_checkable
+class TableSnapshot(Protocol):
+    """A snapshot that gives rows of live tables by their columns."""
+
+    async def tables(self, source: str) -> Mapping[str, Sequence[str]]:
+        """The live tables of a source with their columns, as the source calls both."""
+
+    async def table_rows(self, wanted: TableWanted) -> TableRows | None:
+        """The rows that the one who asks may see; None where there is no such table."""
+
+
 class SnapshotStore(Protocol):
     """A store that can be asked."""
 

@@ -12,8 +12,8 @@ from penstock.wiring.models import (
     shaping,
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
-from penstock.wiring.profiles import profile_readers, profile_rules, profile_wanted
-from penstock.wiring.sources import row_views, source
+from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
+from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
     consumers,
@@ -43,6 +43,7 @@ __all__ = [
     "log",
     "log_prefix",
     "models",
+    "profile_reader",
     "profile_readers",
     "profile_rules",
     "profile_wanted",
@@ -56,5 +57,6 @@ __all__ = [
     "snapshots",
     "source",
     "store",
+    "table_reader",
     "upkeep",
 ]

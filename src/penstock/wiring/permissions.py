@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from penstock.settings import (
@@ -63,6 +64,17 @@ def declared_permissions(settings: Settings) -> Declared:
         elif said is not None:
             rules.append(_rule(name, DOCUMENTS, kind=said.type))
     return Declared(rules, tables, entries)
+
+
+def row_rule(settings: Settings, source: str, stream: str) -> Mapping[str, Any] | None:
+    """Who may see the rows of a table, as the database finds it (``penstock.rule_of``): the table's
+    own rule, the source's, the project's. None: everybody."""
+    rules = {(r["source"], r["stream"]): r["rule"] for r in declared_permissions(settings).rules}
+    for place in ((source, stream), (source, ANY_OTHER), (ANY_OTHER, ANY_OTHER)):
+        if place in rules:
+            found: Mapping[str, Any] = rules[place]
+            return found
+    return None
 
 
 def _row_rules(name: str, chosen: RowSourceSettings) -> list[dict[str, Any]]:

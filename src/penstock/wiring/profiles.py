@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from penstock.errors import ConfigError
@@ -11,7 +13,9 @@ from penstock.settings.profiles import IdentifierSettings, ProfileTableSettings
 from penstock.wiring.permissions import declares_permissions
 
 if TYPE_CHECKING:
-    from penstock.serving.profiles import ProfileWanted
+    from penstock.clock import Clock
+    from penstock.serving.profiles import ProfileReader, ProfileWanted
+    from penstock.stores.base import SnapshotStore
 
 _BY_NAME: dict[str, Form] = {"email": "email", "phone": "phone"}
 
@@ -47,6 +51,21 @@ def profile_wanted(settings: Settings, reference: str) -> ProfileWanted:
             )
     found = identifiers_of(rest, _rules(settings, kinds[kind]).kinds)
     return ProfileWanted(kind, rest, tuple(map(str, found)))
+
+
+def profile_reader(settings: Settings, snapshots: SnapshotStore, clock: Clock) -> ProfileReader:
+    """What gives profiles to applications."""
+    from penstock.identity.identifiers import identifiers_of
+    from penstock.serving.profiles import ProfileReader
+
+    @cache
+    def rules(kind: str) -> Rules:  # when first asked: a form may need an extra
+        return _rules(settings, settings.profiles[kind])
+
+    def bearing(kind: str, who: str) -> Sequence[str]:
+        return [str(identifier) for identifier in identifiers_of(who, rules(kind).kinds)]
+
+    return ProfileReader(snapshots, clock, frozenset(settings.profiles), bearing)
 
 
 def _rules(settings: Settings, chosen: ProfileSettings) -> Rules:

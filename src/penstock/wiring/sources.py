@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
@@ -26,10 +27,12 @@ from penstock.settings import (
     WebhookDocumentsSettings,
     WebhookSettings,
 )
+from penstock.wiring.permissions import row_rule
 from penstock.wiring.topics import kafka_source, nats_source, redis_source
 
 if TYPE_CHECKING:
     from penstock.serving.items import RowView
+    from penstock.serving.tables import TableReader
     from penstock.sources.amazon import AmazonAccess
     from penstock.sources.base import Source
     from penstock.sources.dynamodb.source import DynamoDBSource
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from penstock.sources.postgres.source import PostgresSource
     from penstock.sources.webhook.payloads import Payloads
     from penstock.sources.webhook.source import WebhookSource
+    from penstock.stores.base import SnapshotStore
 
 
 def source(settings: Settings, name: str, clock: Clock) -> Source:
@@ -245,6 +249,13 @@ _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     RedisSettings: redis_source,
     NatsSettings: nats_source,
 }
+
+
+def table_reader(settings: Settings, snapshots: SnapshotStore, clock: Clock) -> TableReader:
+    """What gives rows of live tables to applications."""
+    from penstock.serving.tables import TableReader
+
+    return TableReader(snapshots, clock, row_views(settings), partial(row_rule, settings))
 
 
 def row_views(settings: Settings) -> dict[tuple[str, str], RowView]:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from penstock.serving.answer import Answer
-from penstock.serving.api.access import Asking
+from penstock.serving.api.access import Asking, Tabling
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.shapes import AnswerRequest, ContextRequest
 from penstock.serving.context import Context
 from penstock.serving.documents import shown
+from penstock.serving.profiles import SeveralProfilesError, nobody
+from penstock.serving.tables import MOST_ROWS, NoTableError
 
 router = APIRouter()
 
@@ -65,13 +67,50 @@ async def document(request: Request, source: str, key: str, caller: Asking) -> R
     return JSONResponse(shown(found))
 
 
+@router.get("/v1/profiles/{kind}/{who:path}")
+async def profile(request: Request, kind: str, who: str, caller: Asking) -> Response:
+    """What is known of somebody: traits with the record and time of each, records, and the age."""
+    try:
+        found = await services(request).profiles.read(kind, who, caller.principal)
+    except SeveralProfilesError as error:
+        raise ProblemError(409, "ambiguous", str(error)) from error
+    if found is None:
+        raise ProblemError(404, "not_found", nobody(kind, who))
+    return JSONResponse(found.to_dict())
+
+
+@router.get("/v1/tables/{source}/{table}")
+async def table(
+    request: Request,
+    source: str,
+    table: str,
+    caller: Tabling,
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
+) -> Response:
+    """Rows of a live table: those that have the values that are asked for."""
+    asked = [pair for pair in request.query_params.multi_items() if pair[0] != "limit"]
+    if len(dict(asked)) < len(asked):
+        raise ProblemError(400, "invalid_request", "expected each column once, got one twice")
+    try:
+        found = await services(request).tables.read(
+            source, table, dict(asked), limit, caller.principal
+        )
+    except NoTableError as error:
+        raise ProblemError(404, "not_found", str(error)) from error
+    return JSONResponse(found)
+
+
 @router.post("/v1/answer")
 async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Response:
     """An answer with citations, or an honest "not in here". With ``stream``: server-sent events
     ``text`` as it comes, and ``answer`` at the end."""
     has = services(request)
     pieces = has.answerer().stream(
-        body.question, caller.principal, where=body.where.filter(), limit=has.passages
+        body.question,
+        caller.principal,
+        where=body.where.filter(),
+        limit=has.passages,
+        profile=None if body.profile is None else has.profiles.about(body.profile),
     )
     if body.stream:
         first = await anext(pieces)  # what cannot be asked at all is told by the status
@@ -82,16 +121,14 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
 
 
 async def _context(request: Request, body: ContextRequest, caller: Asking) -> Context:
-    return (
-        await services(request)
-        .contexts()
-        .context(
-            body.question,
-            caller.principal,
-            where=body.where.filter(),
-            limit=body.limit,
-            mode=body.mode,
-        )
+    has = services(request)
+    return await has.contexts().context(
+        body.question,
+        caller.principal,
+        where=body.where.filter(),
+        limit=body.limit,
+        mode=body.mode,
+        profile=None if body.profile is None else has.profiles.about(body.profile),
     )
 
 

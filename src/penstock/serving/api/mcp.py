@@ -8,8 +8,7 @@ from fastapi import Request
 
 from penstock.errors import MissingExtraError
 from penstock.keys import Scope as KeyScope
-from penstock.principals import Principal
-from penstock.serving.api.access import Doorkeeper
+from penstock.serving.api.access import Caller, Doorkeeper
 from penstock.serving.api.guard import Application, Receive, Scope, Send
 from penstock.serving.api.problems import ProblemError, response_of
 from penstock.serving.api.services import Services
@@ -29,7 +28,9 @@ class WithMcp:
         self._doorkeeper = doorkeeper
         # Hosts and pages are looked at before this (`guard.py`), for all paths alike.
         unguarded = TransportSecuritySettings(enable_dns_rebinding_protection=False)
-        self._mcp: Any = server(services, _caller).streamable_http_app(
+        self._mcp: Any = server(
+            services, lambda context: _caller(context).principal, _may_query
+        ).streamable_http_app(
             streamable_http_path=PATH,
             json_response=True,
             stateless_http=True,
@@ -45,15 +46,19 @@ class WithMcp:
             except ProblemError as problem:
                 await response_of(PATH, problem)(scope, receive, send)
                 return
-            await self._mcp({**scope, _CALLER: caller.principal}, receive, send)
+            await self._mcp({**scope, _CALLER: caller}, receive, send)
         else:
             await self._api(scope, receive, send)
 
 
-def _caller(context: Any) -> Principal:
+def _caller(context: Any) -> Caller:
     """Who asks: put there by us, for this request."""
-    principal: Principal = context.request_context.request.scope[_CALLER]
-    return principal
+    caller: Caller = context.request_context.request.scope[_CALLER]
+    return caller
+
+
+def _may_query(context: Any) -> bool:
+    return KeyScope.TABLES in _caller(context).key.scopes
 
 
 def with_mcp(api: Application, services: Services, doorkeeper: Doorkeeper) -> Application:

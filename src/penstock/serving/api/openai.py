@@ -116,7 +116,13 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     if body.model != ANSWERS:
         raise _no_model(body.model)
     question = next((m.text for m in reversed(body.messages) if m.role == "user"), "")
-    pieces = has.answerer().stream(question, caller.principal, limit=has.passages)
+    about = body.penstock.profile
+    pieces = has.answerer().stream(
+        question,
+        caller.principal,
+        limit=has.passages,
+        profile=None if about is None else has.profiles.about(about),
+    )
     made = Completion(has, body)
     if body.stream:
         first = await anext(pieces)

@@ -10,6 +10,8 @@ from penstock.models.base import Embedder
 from penstock.serving.answer import Answerer
 from penstock.serving.context import ContextBuilder
 from penstock.serving.documents import DocumentReader
+from penstock.serving.profiles import ProfileReader
+from penstock.serving.tables import TableReader
 from penstock.stores.keys import KeyStore
 
 
@@ -27,6 +29,8 @@ class Services:
     answerer: Callable[[], Answerer]
     embedder: Callable[[], Embedder]
     documents: DocumentReader
+    profiles: ProfileReader
+    tables: TableReader
     sources: Mapping[str, str]
     """The sources and their types."""
     passages: int = 8

@@ -10,6 +10,8 @@ from penstock.serving.context import LONGEST_QUESTION, MOST_ITEMS
 from penstock.stores.base import Filter
 
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_QUESTION)]
+About = Annotated[str, Field(min_length=1, max_length=2000)]
+"""Whom a question is about: ``KIND:ID`` or ``KIND:IDENTIFIER``."""
 Scalar = str | int | float | bool | None
 
 
@@ -52,6 +54,7 @@ class ContextRequest(Strict):
     limit: int = Field(default=8, ge=1, le=MOST_ITEMS)
     mode: Literal["hybrid", "vector", "text"] = "hybrid"
     where: Where = Field(default_factory=Where)
+    profile: About | None = None
 
 
 class AnswerRequest(Strict):
@@ -59,6 +62,7 @@ class AnswerRequest(Strict):
 
     question: Text
     where: Where = Field(default_factory=Where)
+    profile: About | None = None
     stream: bool = False
 
 
@@ -103,6 +107,12 @@ class StreamOptions(Loose):
     include_usage: bool = False
 
 
+class OwnFields(Strict):
+    """What is ours in a body of OpenAI's."""
+
+    profile: About | None = None
+
+
 class ChatRequest(Loose):
     """A conversation whose last question is to be answered."""
 
@@ -111,6 +121,7 @@ class ChatRequest(Loose):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int = Field(default=1, ge=1, le=1)
+    penstock: OwnFields = Field(default_factory=OwnFields)
 
 
 class Comparison(Loose):

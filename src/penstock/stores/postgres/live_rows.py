@@ -110,6 +110,11 @@ async def _ask(
         shown=sql.SQL(", ").join(sql.Identifier("t", name) for name in columns),
         table=sql.Identifier(table.schema, table.name),
     )
+    return await lenient_cursor(connection).execute(statement, [Jsonb(records)], prepare=True)
+
+
+def lenient_cursor(connection: psycopg.AsyncConnection[Any]) -> psycopg.AsyncCursor[Any]:
+    """One that gives times for which Python has no value as texts."""
     cursor = connection.cursor()
     for kind, loader in (
         ("date", _DateLoader),
@@ -117,7 +122,7 @@ async def _ask(
         ("timestamptz", _TimestamptzLoader),
     ):
         cursor.adapters.register_loader(kind, loader)
-    return await cursor.execute(statement, [Jsonb(records)], prepare=True)
+    return cursor
 
 
 def _live(table: _Table, keys: Sequence[Key], row: Sequence[Any]) -> tuple[_Place, LiveRow]:

@@ -29,6 +29,8 @@ from penstock.stores.base import (
     Rarity,
     SourceAge,
     StoredProfile,
+    TableRows,
+    TableWanted,
     Vectors,
 )
 from penstock.stores.documents import StoredDocument
@@ -39,6 +41,7 @@ from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
+from penstock.stores.postgres.table_rows import columns_of, table_rows
 
 _OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
@@ -69,6 +72,7 @@ JOIN penstock.models m ON m.name = %(model)s
 JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash
 WHERE c.id = ANY(%(chunks)s) AND v.head = %(head)s {permitted}
 """
+_KINDS = "SELECT FROM penstock.readable_profiles() k (kind) WHERE k.kind = %s"
 _FIELDS = """
 SELECT DISTINCT name FROM penstock.documents d, jsonb_object_keys(d.metadata) name
 WHERE d.deleted_at IS NULL ORDER BY name
@@ -333,10 +337,26 @@ class PostgresSnapshot:
         return await read_rows(self._connection, wanted)
 
     async def profile(self, kind: str, id_: str) -> StoredProfile | None:
+        if not await self._may_see(kind):
+            return None
         return await PostgresProfiles(self._connection, self._tenant, kind).profile(id_)
 
     async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
+        if not await self._may_see(kind):
+            return []
         return await PostgresProfiles(self._connection, self._tenant, kind).bearing(identifiers)
+
+    async def tables(self, source: str) -> Mapping[str, Sequence[str]]:
+        return await columns_of(self._connection, source)
+
+    async def table_rows(self, wanted: TableWanted) -> TableRows | None:
+        return await table_rows(self._connection, wanted)
+
+    async def _may_see(self, kind: str) -> bool:
+        """Whether profiles of a kind are for the one who asks, whatever row-level security does
+        besides."""
+        cursor = await self._connection.execute(_KINDS, [kind], prepare=True)
+        return await cursor.fetchone() is not None
 
     async def ages(self) -> list[SourceAge]:
         cursor = await self._connection.execute(_AGES, prepare=True)

@@ -24,6 +24,9 @@ from penstock.stores.base import (
     Passage,
     Rarities,
     SourceAge,
+    StoredProfile,
+    TableRows,
+    TableWanted,
     Vectors,
 )
 from penstock.stores.documents import StoredDocument
@@ -121,6 +124,18 @@ class FollowedSnapshot:
 
     async def rows(self, wanted: Sequence[Passage]) -> list[LiveRow]:
         return await self._inner.rows(wanted)
+
+    async def profile(self, kind: str, id_: str) -> StoredProfile | None:
+        return await self._inner.profile(kind, id_)
+
+    async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
+        return await self._inner.profiles_bearing(kind, identifiers)
+
+    async def tables(self, source: str) -> Mapping[str, Sequence[str]]:
+        return await self._inner.tables(source)
+
+    async def table_rows(self, wanted: TableWanted) -> TableRows | None:
+        return await self._inner.table_rows(wanted)
 
     async def ages(self) -> list[SourceAge]:
         """How current each source is, as far as the second store can find it."""
