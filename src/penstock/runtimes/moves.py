@@ -7,9 +7,9 @@ same time never touch the same row.
 
 There is one exception. A source may leave out values that did not change (large ones), and those
 are where the row was: only the partition of the old key knows when they are all there. It then does
-both halves, and the two meet: the partition of the new key says that it has come there (`Part.told`)
-and waits until the move has been done (`Part.after`); the other waits for it to come, because the
-row that stood under the new key may itself have had to be read before.
+both halves, and the two meet: the partition of the new key says that it has come there
+(`Part.told`) and waits until the move has been done (`Part.after`); the other waits for it to come,
+because the row that stood under the new key may itself have had to be read before.
 """
 
 from __future__ import annotations
