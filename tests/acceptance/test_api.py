@@ -217,7 +217,7 @@ async def test_the_official_mcp_client_finds_reads_and_asks(served: Served) -> N
     ("body", "status", "said"),
     [
         (b"{", 422, "JSON"),
-        (b"[" * 100_000, 400, "body"),
+        (b"[" * 100_000, 400, "expected a body of JSON"),
         (b'{"question": ""}', 422, "question: "),
         (b'{"question": "x", "limit": -1}', 422, "limit: "),
         (b'{"question": "x", "limit": 1e9}', 422, "limit: "),

@@ -35,6 +35,12 @@ _TITLES: Final = {
     500: "A fault of ours",
     503: "Not available now",
 }
+_SAID: Final = {
+    400: "expected a body of JSON, got something that cannot be read as such",
+    404: "expected a route of this API, got a path that it does not have",
+    405: "expected another method: this path is there, but not for this one",
+}
+"""What the framework says in two words."""
 _OPENAI_TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -66,8 +72,8 @@ def problem_of(error: Exception) -> ProblemError:
         return ProblemError(422, "invalid_request", _sentence(error))
     if isinstance(error, HTTPException):
         code = "not_found" if error.status_code == 404 else "invalid_request"
-        headers = dict(error.headers or {})
-        return ProblemError(error.status_code, code, str(error.detail), headers=headers)
+        detail = _SAID.get(error.status_code, str(error.detail))
+        return ProblemError(error.status_code, code, detail, headers=dict(error.headers or {}))
     if isinstance(error, ConfigError | BadRecordError):
         return ProblemError(400, "invalid_request", str(error))
     if isinstance(error, RetryableError):
