@@ -25,6 +25,7 @@ from penstock.settings import (
     ChatModelSettings,
     CohereEmbedderSettings,
     ConstantSettings,
+    CrossEncoderSettings,
     DeclaredRowsSettings,
     DeclaredTableSettings,
     DynamoDBSettings,
@@ -260,6 +261,7 @@ _TAGGED: dict[str, Any] = {
     "late_interaction": LateInteractionSettings,
     "none": NoRerankerSettings,
     "endpoint": EndpointRerankerSettings,
+    "cross_encoder": CrossEncoderSettings,
     "embedded": EmbeddedLogSettings,
     "kafka": KafkaLogSettings,
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from penstock.errors import BadRecordError, FatalError, RetryableError
+from penstock.errors import BadRecordError, ConfigError, FatalError, RetryableError
 from penstock.models.base import Candidate, Embedder, Scorer, Weighted, serving, token_embedder
 from penstock.stores.base import ChunkVectors, Hit, Passage, Snapshot
 
@@ -89,7 +89,7 @@ class PassageScores:
         texts = [f"{p.title} {p.heading}".strip() + "\n" + p.text for p in passages]
         try:
             scores = await self._scorer.scores(question, texts)
-        except (RetryableError, BadRecordError, FatalError) as error:
+        except (RetryableError, BadRecordError, FatalError, ConfigError) as error:
             raise RerankError(str(error)) from error
         again = [(hits[p.chunk], s * _MOST) for p, s in zip(passages, scores, strict=True)]
         return sorted(again, key=lambda pair: (-pair[1], pair[0].chunk))

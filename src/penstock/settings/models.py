@@ -180,6 +180,21 @@ class EndpointRerankerSettings(Section):
     """How long a question waits for it."""
 
 
+class CrossEncoderSettings(Section):
+    """A cross-encoder in a folder on this machine, as sentence-transformers writes it, exported to
+    ONNX: ``onnx/model.onnx``, ``tokenizer.json``, ``config.json``."""
+
+    type: Literal["cross_encoder"]
+    path: Path
+    """The folder, relative to the project file."""
+    graph: str | None = None
+    """The graph in the folder, if not ``onnx/model.onnx`` or ``model.onnx``."""
+    max_tokens: int | None = Field(default=None, ge=16)
+    """The most tokens of question and passage together. Default: what the model can read."""
+    depth: int = Field(default=20, gt=0, le=200)
+    """How many of the best candidates it reads: each costs the time of one passage."""
+
+
 class NoRerankerSettings(Section):
     """The order in which passages were found; tokens are not stored."""
 
@@ -268,7 +283,7 @@ EmbedderSettings: TypeAlias = Annotated[
     Field(discriminator="type"),
 ]
 RerankerSettings: TypeAlias = Annotated[
-    LateInteractionSettings | EndpointRerankerSettings | NoRerankerSettings,
+    LateInteractionSettings | CrossEncoderSettings | EndpointRerankerSettings | NoRerankerSettings,
     Field(discriminator="type"),
 ]
 GeneratorSettings: TypeAlias = Annotated[

@@ -14,6 +14,7 @@ from penstock.settings import (
     BedrockEmbedderSettings,
     CohereEmbedderSettings,
     ConstantSettings,
+    CrossEncoderSettings,
     EmbedderSettings,
     EndpointRerankerSettings,
     EndpointSettings,
@@ -164,6 +165,13 @@ def reranker(settings: Settings, model: Embedder) -> Reranker | None:
             timeout_s=chosen.timeout,
         )
         return PassageScores(scorer, depth=chosen.depth)
+    if isinstance(chosen, CrossEncoderSettings):
+        from penstock.models.cross_encoder import CrossEncoder
+
+        local = CrossEncoder(
+            settings.path(chosen.path), graph=chosen.graph, max_tokens=chosen.max_tokens
+        )
+        return PassageScores(local, depth=chosen.depth)
     return LateInteraction(model, depth=chosen.depth)
 
 
