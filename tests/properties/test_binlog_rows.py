@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from decimal import Decimal
+from decimal import Context, Decimal
 from struct import pack
 from typing import Any
 
@@ -52,7 +52,8 @@ def decimals(draw: st.DrawFn) -> Case:
     precision = draw(st.integers(1, 65))
     scale = draw(st.integers(0, min(30, precision)))
     number = draw(st.integers(-(10**precision) + 1, 10**precision - 1))
-    text = f"{Decimal(number).scaleb(-scale):f}" if scale else str(number)
+    exact = Context(prec=100)  # the default one rounds to 28 digits
+    text = f"{Decimal(number).scaleb(-scale, exact):f}" if scale else str(number)
     with_places = (
         texts.numeric(text) if number else texts.numeric("0." + "0" * scale if scale else "0")
     )
