@@ -185,7 +185,7 @@ async def carried(url: str, changes: Sequence[Change], cuts: Sequence[int]) -> N
 @given(st.lists(ACTIONS, min_size=1, max_size=25), st.lists(st.integers(0, 24), max_size=4))
 @pytest.mark.timeout(240)  # it takes seconds; making a failure small takes longer
 @settings(
-    derandomize=True,  # one random history in hundreds is refused: see docs/howto/profiles.md
+    derandomize=True,  # equal rows that trade keys are not told apart: see docs/reliability.md
     max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
