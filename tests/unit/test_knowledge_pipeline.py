@@ -321,6 +321,22 @@ async def test_g1_rows_that_trade_keys_in_one_transaction_keep_their_texts() -> 
     assert texts(found["public.flights/B"]) == ["flights\nnumber: B. origin: Rome."]
 
 
+async def test_g2_equal_rows_that_trade_keys_in_one_transaction_are_both_there() -> None:
+    """Of the one, only what the transaction itself brought is gone; also after a third value."""
+    one, other = ("A", "Rome", None, "9"), ("B", "Rome", None, "9")
+    trade = [
+        flight(Op.UPDATE, "B", 2, *one[1:], old_key=("A",), before=one, transaction="7"),
+        flight(Op.UPDATE, "A", 3, *other[1:], old_key=("B",), before=other, transaction="7"),
+    ]
+    found = versions(await computed(trade))
+    assert texts(found["public.flights/A"]) == ["flights\nnumber: A. origin: Rome."]
+    gone = found["public.flights/B"]
+    assert (gone.chunks, gone.since, gone.row_key) == (None, Position("0002"), ("B",))
+    known = flight(Op.UPDATE, "B", 1, *one[1:], transaction="6")
+    found = versions(await computed([known, *trade]))
+    assert texts(found["public.flights/B"]) == ["flights\nnumber: B. origin: Rome."]
+
+
 async def test_g4_a_truncate_removes_what_came_before_it() -> None:
     """Also in the same batch; what comes after stays."""
     outcome = await computed(

@@ -11,6 +11,7 @@ from penstock.pipelines.tables import TablesPipeline
 from penstock.records import UNCHANGED, Change, Column, Microseconds, Op, Position, Row, Schema
 from penstock.runtimes.moves import Awaited, parts
 from penstock.stores.base import ApplyRows
+from penstock.stores.postgres.coalesce import Undone, coalesce
 
 ITEMS = Schema("s", "t", (Column("id", "text", key=True), Column("v", "text"), Column("b", "text")))
 COUNT = 4
@@ -98,12 +99,24 @@ def test_g1_rows_that_trade_keys_are_put_and_not_taken_away() -> None:
         change(Op.UPDATE, OTHER, 1, (OTHER, "v2", "b"), old=ONE, before=(ONE, "v1", "b")),
         change(Op.UPDATE, ONE, 2, (ONE, "w2", "c"), old=OTHER, before=(OTHER, "w1", "c")),
     )
-    from penstock.stores.postgres.coalesce import coalesce
-
     for found, key, value in ((mine, ONE, "w2"), (theirs, OTHER, "v2")):
         net = coalesce(found)
         assert [(put.key, put.row[1]) for put in net.puts] == [((key,), value)]
         assert not net.gone
+
+
+def test_g2_equal_rows_that_trade_keys_across_partitions_are_both_there() -> None:
+    """Nothing on the wire tells them from one row that went there and back."""
+    mine, theirs = halves(
+        change(Op.UPDATE, OTHER, 1, (OTHER, "v", "b"), old=ONE, before=(ONE, "v", "b")),
+        change(Op.UPDATE, ONE, 2, (ONE, "v", "b"), old=OTHER, before=(OTHER, "v", "b")),
+    )
+    net = coalesce(mine)
+    assert [put.key for put in net.puts] == [(ONE,)]
+    net = coalesce(theirs)
+    assert not net.puts
+    assert not net.gone
+    assert net.undone == [Undone((OTHER,), Position("001"), Position("002"))]
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -32,13 +32,15 @@ from penstock.records import Microseconds, Position
 @dataclass(frozen=True, slots=True)
 class RecordChange:
     """The latest of one row. ``values`` are None for one that is gone; columns that are not among
-    them are as they are stored under ``base``."""
+    them are as they are stored under ``base``. With ``since`` a row is gone only if it is stored as
+    of that position or later."""
 
     key: RecordKey
     position: Position
     committed_at: Microseconds
     values: Mapping[str, str | None] | None
     base: RecordKey | None = None
+    since: Position | None = None
 
 
 class Stored(NamedTuple):
@@ -212,6 +214,8 @@ def _newer(
     for change in changes:
         known = stored.get(change.key)
         if known is not None and change.position <= known.position and not always:
+            continue
+        if change.since is not None and (known is None or known.position < change.since):
             continue
         values = change.values
         if values is None:

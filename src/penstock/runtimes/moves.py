@@ -18,7 +18,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from penstock.log.partitions import partitions_of
-from penstock.records import UNCHANGED, Change, Key, Op, Position, Row
+from penstock.records import UNCHANGED, Change, Key, Op, Position
+from penstock.standing import told_by
 
 
 class Awaited(NamedTuple):
@@ -45,17 +46,19 @@ def parts(changes: Sequence[Change], partition: int, partitions: int) -> Iterato
         return
     mine: list[Change] = []
     after: Awaited | None = None
+    here: dict[tuple[str, Key], Change] = {}
     came: dict[tuple[str, Key], Change] = {}
     for change in changes:
         half, awaited = _half(change, partition, partitions)
         if half.op is Op.DELETE and _is_another(came.get((half.schema.stream, half.key)), half):
             continue  # rows trade keys, and the one that leaves has been replaced already
         if half is not change and half.op is Op.CREATE:
-            came[half.schema.stream, half.key] = half
+            here[half.schema.stream, half.key] = half
         if awaited is not None:
             comes = half is not change
             if mine or after is not None or comes:
                 yield Part(mine, after, change.position if comes else None)
+            came, here = came | here, {}
             mine, after = [], awaited
         mine.append(half)
     yield Part(mine, after)
@@ -63,23 +66,13 @@ def parts(changes: Sequence[Change], partition: int, partitions: int) -> Iterato
 
 def _is_another(came: Change | None, leaves: Change) -> bool:
     """Is the row that leaves a key, by what was sent of it, not the one that came there in the same
-    transaction?"""
+    transaction, and has been stored since? (Within one part who processes it tells them apart, see
+    `penstock.standing`.)"""
     if came is None or came.after is None or leaves.before is None:
         return False
     return came.transaction == leaves.transaction and any(
         was is not None and value is not UNCHANGED and value != was
         for value, was in zip(came.after, leaves.before, strict=True)
-    )
-
-
-def _filled(row: Row, before: Row | None) -> Row:
-    """With the values that the source left out, where it has sent the row before in full (as it
-    does of tables whose rows can trade keys)."""
-    if before is None or UNCHANGED not in row:
-        return row
-    return tuple(
-        was if value is UNCHANGED and isinstance(was, str) else value
-        for value, was in zip(row, before, strict=True)
     )
 
 
@@ -90,7 +83,7 @@ def _half(change: Change, partition: int, partitions: int) -> tuple[Change, Awai
     [old] = partitions_of(change._replace(key=change.old_key, old_key=None), partitions)
     if new == old:
         return change, None
-    row = _filled(change.after, change.before)
+    row = told_by(change.after, change.before)
     if UNCHANGED in row:
         if partition == old:
             return change, Awaited(new, change.position)

@@ -71,7 +71,8 @@ class DocumentVersion:
 
     ``based_on`` is set when the version was completed from a stored one: the position that was
     stored ("" for none), under ``base`` if that is another key, which the row has left since. If
-    another is stored when it is applied, that is a `RetryableError`.
+    another is stored when it is applied, that is a `RetryableError`. A deletion with ``since`` does
+    not mean what is stored as of an older position.
     """
 
     source: str
@@ -90,6 +91,7 @@ class DocumentVersion:
     deny: Sequence[str] = ()
     based_on: str | None = None
     base: str | None = None
+    since: Position | None = None
 
 
 @dataclass(frozen=True, slots=True)

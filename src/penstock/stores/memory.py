@@ -302,7 +302,7 @@ class MemoryTransaction:
             place = (version.source, version.key)
             stored = self._state.documents.get(place)
             at = _NEVER if stored is None else stored.position
-            if version.position <= at:
+            if version.position <= at or at < (version.since or _NEVER):
                 continue
             base = before.get((version.source, version.base or version.key))
             there = _NEVER if base is None else base.position

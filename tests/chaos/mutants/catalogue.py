@@ -273,8 +273,8 @@ MUTANTS: Sequence[Mutant] = (
         "rows that trade keys in one transaction lose their text",
         _one(
             _KNOWLEDGE,
-            "        if old_key != key and not (earlier is not None and _is_another(earlier.change, change)):\n",
-            "        if old_key != key:\n",
+            "            drafts.leave(before, change, _Draft(change, old_key, deleted=True))\n",
+            "            drafts.set(_Draft(change, old_key, deleted=True))\n",
         ),
         "--kills 3 --fault kill --changes 8000 --large 0",
     ),

@@ -31,7 +31,8 @@ from penstock.pipelines.knowledge.rows import (
 )
 from penstock.pipelines.knowledge.sidecars import sidecar_entry
 from penstock.pipelines.knowledge.token_counts import TokenCounts
-from penstock.records import DOCUMENTS, Change, Key, Op, Unchanged, Value
+from penstock.records import DOCUMENTS, Change, Key, Op, Position, Value
+from penstock.standing import Standing, Stood, told_by
 from penstock.stores.base import (
     ChunkText,
     DocumentVersion,
@@ -61,6 +62,39 @@ class _Draft:
     """Of a row: what its text and title are made of."""
     base: str = ""
     """Of a row: the key under which the version is stored that has the values left out."""
+    since: Position | None = None
+    """Of a row that is gone: only if what is stored is of this position or later."""
+
+
+class _Drafts(Standing[_Name, _Draft]):
+    """The last version of each document in a batch."""
+
+    def set(self, draft: _Draft) -> None:
+        """A document's text, whatever was before."""
+        change = draft.change
+        name = (change.schema.source, draft.key)
+        self.of.pop(name, None)
+        self.of[name] = Stood(draft, change.position, there=not draft.deleted)
+
+    def truncate(self, change: Change) -> None:
+        """Only what is older goes: the end of a copy speaks of the time before it."""
+        of = (change.schema.source, change.schema.stream)
+        for name, stood in list(self.of.items()):
+            schema = stood.what.change.schema
+            if (schema.source, schema.stream) != of:
+                continue
+            if stood.position < change.position:
+                del self.of[name]
+            else:
+                gone = _Draft(stood.what.change, name[1], deleted=True)
+                self.empty(name, change.position, gone)
+
+    def last(self) -> list[_Draft]:
+        """In the order of the last changes."""
+        return [
+            stood.what if stood.since is None else replace(stood.what, since=stood.since)
+            for stood in self.of.values()
+        ]
 
 
 _KEPT: Final = ("title", "media_type", "content_hash", "text", "metadata")
@@ -137,17 +171,14 @@ class KnowledgePipeline:
     ) -> tuple[list[_Draft], list[Effect], list[Rejected]]:
         """The last version of each key, in the order of the last versions, and the effects that go
         before them."""
-        drafts: dict[_Name, _Draft] = {}
+        drafts = _Drafts()
         truncates: list[TruncateDocuments] = []
         entries: list[PermissionEntry] = []
         rejected: list[Rejected] = []
         for change in changes:
             source, stream = change.schema.source, change.schema.stream
             if change.op is Op.TRUNCATE:
-                for name in [n for n, d in drafts.items() if d.change.schema.stream == stream]:
-                    # Only what is older: the end of a copy speaks of the time before it.
-                    if name[0] == source and drafts[name].change.position < change.position:
-                        del drafts[name]
+                drafts.truncate(change)
                 truncates.append(TruncateDocuments(source, stream, change.position))
             elif stream == DOCUMENTS:
                 self._draft_document(drafts, change, entries, rejected)
@@ -155,11 +186,11 @@ class KnowledgePipeline:
                 self._draft_row(drafts, change)
         # Entries come first: until they are stored, others wait who store documents.
         first: list[Effect] = [SetPermissions(tuple(entries))] if entries else []
-        return list(drafts.values()), [*first, *truncates], rejected
+        return drafts.last(), [*first, *truncates], rejected
 
     def _draft_document(
         self,
-        drafts: dict[_Name, _Draft],
+        drafts: _Drafts,
         change: Change,
         entries: list[PermissionEntry],
         rejected: list[Rejected],
@@ -178,41 +209,38 @@ class KnowledgePipeline:
             rejected.append(Rejected(change, str(problem)))
         if readable:
             # A list is no document: one that was stored before lists counted goes.
-            draft = _Draft(change, change.key[0] or "", deleted=entry is not None)
-            self._put(drafts, draft)
+            gone = change.op is Op.DELETE or entry is not None
+            drafts.set(_Draft(change, change.key[0] or "", deleted=gone))
 
-    def _draft_row(self, drafts: dict[_Name, _Draft], change: Change) -> None:
+    def _draft_row(self, drafts: _Drafts, change: Change) -> None:
         source, stream = change.schema.source, change.schema.stream
         key = document_key(stream, change.key)
         old_key = key
         if change.old_key is not None and change.old_key != change.key:
             old_key = document_key(stream, change.old_key)
-        earlier = drafts.get((source, old_key))
-        if old_key != key and not (earlier is not None and _is_another(earlier.change, change)):
-            self._put(drafts, _Draft(change, old_key, deleted=True))
-        if change.op is Op.DELETE and earlier is not None and _is_another(earlier.change, change):
+        before, after = (source, old_key), (source, key)
+        meant = drafts.meant(before, change)
+        if change.op is Op.DELETE or old_key != key:
+            drafts.leave(before, change, _Draft(change, old_key, deleted=True))
+        if change.op is Op.DELETE:
             return
+        row = None if change.after is None else told_by(change.after, change.before)
         columns = self.rows[stream].used
         if change.op is Op.UPDATE and leaves_text(change, columns):
+            if meant is not None and meant.came_in is not None:
+                drafts.update(after, change, meant.what, row)
             return
-        values = row_values(change.schema, change.after, columns)
-        before = row_values(change.schema, change.before, columns)
+        values = row_values(change.schema, row, columns)
         base = old_key
-        if earlier is not None and not earlier.deleted:
-            base = earlier.base
-        for name in unchanged(values):
-            if earlier is not None and not earlier.deleted:
-                values[name] = earlier.values.get(name)
-            elif isinstance(before.get(name), str):
-                values[name] = before[name]
-        self._put(drafts, _Draft(change, key, values=values, base=base))
-
-    @staticmethod
-    def _put(drafts: dict[_Name, _Draft], draft: _Draft) -> None:
-        name = (draft.change.schema.source, draft.key)
-        drafts.pop(name, None)
-        draft.deleted = draft.deleted or draft.change.op is Op.DELETE
-        drafts[name] = draft
+        if meant is not None and meant.there:
+            base = meant.what.base
+            for name in unchanged(values):
+                values[name] = meant.what.values.get(name)
+        draft = _Draft(change, key, values=values, base=base)
+        if old_key != key or change.op is not Op.UPDATE:
+            drafts.come(after, change, draft, row)
+        else:
+            drafts.update(after, change, draft, row)
 
     async def _complete(self, drafts: Sequence[_Draft], tools: Tools) -> dict[_Name, str]:
         """Fill in values that the source did not send, from what is stored of the version before.
@@ -299,7 +327,7 @@ class KnowledgePipeline:
             key = change.old_key
         common |= {"stream": schema.stream, "row_key": key}
         if draft.deleted:
-            return DocumentVersion(chunks=None, **common)
+            return DocumentVersion(chunks=None, since=draft.since, **common)
         row = self.rows[schema.stream]
         return DocumentVersion(
             chunks=chunks,
@@ -312,20 +340,6 @@ class KnowledgePipeline:
             },
             **common,
         )
-
-
-def _is_another(stands: Change, leaves: Change) -> bool:
-    """Whether the row that leaves a key is not the one that stands there, by what was sent of it:
-    two rows trade keys within a transaction (a deferred constraint allows it)."""
-    arrived = stands.op is Op.CREATE or stands.old_key is not None
-    if not arrived or stands.transaction is None or stands.transaction != leaves.transaction:
-        return False
-    if stands.after is None or leaves.before is None:
-        return False
-    return any(
-        before is not None and not isinstance(value, Unchanged) and value != before
-        for value, before in zip(stands.after, leaves.before, strict=True)
-    )
 
 
 def _fingerprint(chunks: Sequence[ChunkText]) -> str:

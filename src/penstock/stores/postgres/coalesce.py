@@ -3,7 +3,7 @@
 The last change of a key wins (G1). What it left out as `UNCHANGED` comes from the change of the
 same row before it, or else from the row as it is stored. An update that moved a row to another key
 takes the row away from the old one and carries its values along. A truncate makes nothing of all
-that is older.
+that is older. Rows that trade keys within a transaction: see `penstock.standing`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from penstock.records import (
     Row,
     Schema,
     Unchanged,
-    Value,
 )
+from penstock.standing import Standing, told_by
 
 
 class Put(NamedTuple):
@@ -39,15 +39,24 @@ class Put(NamedTuple):
     base: Key | None = None
 
 
+class Undone(NamedTuple):
+    """Whatever came to a key from ``since`` on has left it again; what was there before stays."""
+
+    key: Key
+    since: Position
+    position: Position
+
+
 @dataclass(frozen=True, slots=True)
 class Net:
     """What remains to be done, in this order: everything at or before ``truncated_at`` goes, then
-    ``gone``, then ``puts`` (complete rows) and ``partial`` (rows with a base)."""
+    ``gone`` and ``undone``, then ``puts`` (complete rows) and ``partial`` (rows with a base)."""
 
     truncated_at: Position | None
     gone: Sequence[tuple[Key, Position]]
     puts: Sequence[Put]
     partial: Sequence[Put]
+    undone: Sequence[Undone] = ()
 
 
 class Segment(NamedTuple):
@@ -94,25 +103,36 @@ def coalesce(changes: Sequence[Change]) -> Net:
     _, ops, keys, _, _, after, _, old_keys, _ = zip(*changes, strict=True)
     plain = set(ops) <= _PLAIN and not any(old_keys)
     if plain and Unchanged not in set(map(type, chain.from_iterable(filter(None, after)))):
-        return _plain_net(dict(zip(keys, changes, strict=True)))
+        last = dict(zip(keys, changes, strict=True))
+        if not _made_and_gone(changes, last):
+            return _plain_net(last)
     batch = _Batch()
     for change in changes:
         batch.add(change)
-    return _net(batch.truncated_at, batch.rows)
+    return _net(batch)
+
+
+def _made_and_gone(changes: Sequence[Change], last: dict[Key, Change]) -> bool:
+    """Whether a key's row was made and its last one went in one transaction: they may be two."""
+    gone = {
+        (key, change.transaction)
+        for key, change in last.items()
+        if change.before is not None and change.op is Op.DELETE and change.transaction
+    }
+    return bool(gone) and any(
+        change.op is Op.CREATE and (change.key, change.transaction) in gone for change in changes
+    )
 
 
 _PLAIN: Final = frozenset({Op.CREATE, Op.UPDATE, Op.READ, Op.DELETE})
 
 
-class _Standing(NamedTuple):
-    """The latest of one key: its row (None: gone), and whether the row came there from elsewhere in
-    the transaction named (then the row before it may still leave)."""
+class _Kept(NamedTuple):
+    """A row as far as the batch knows it, and where the rest is."""
 
-    row: Row | None
-    position: Position
+    row: Row
     committed_at: Microseconds
     base: Key | None = None
-    arrived_in: str | None = None
 
 
 def _plain_net(last: dict[Key, Change]) -> Net:
@@ -124,25 +144,28 @@ def _plain_net(last: dict[Key, Change]) -> Net:
     return Net(None, gone, puts, ())
 
 
-def _net(truncated_at: Position | None, rows: dict[Key, _Standing]) -> Net:
+def _net(batch: _Batch) -> Net:
     gone: list[tuple[Key, Position]] = []
+    undone: list[Undone] = []
     puts: list[Put] = []
     partial: list[Put] = []
-    for key, (row, position, committed_at, base, _) in rows.items():
-        if row is None:
-            gone.append((key, position))
-        elif base is None:
-            puts.append(Put(key, row, position, committed_at))
+    for key, stood in batch.standing.of.items():
+        if stood.since is not None:
+            undone.append(Undone(key, stood.since, stood.position))
+        elif not stood.there or stood.what is None:
+            gone.append((key, stood.position))
         else:
-            partial.append(Put(key, row, position, committed_at, base))
-    return Net(truncated_at, gone, puts, partial)
+            row, committed_at, base = stood.what
+            into = puts if base is None else partial
+            into.append(Put(key, row, stood.position, committed_at, base))
+    return Net(batch.truncated_at, gone, puts, partial, undone)
 
 
 class _Batch:
     """Changes taken one after the other."""
 
     def __init__(self) -> None:
-        self.rows: dict[Key, _Standing] = {}
+        self.standing: Standing[Key, _Kept | None] = Standing()
         self.truncated_at: Position | None = None
         self._emptied: set[Key] = set()
 
@@ -150,70 +173,44 @@ class _Batch:
         if change.op is Op.TRUNCATE:
             self._truncate(change.position)
         elif change.op is Op.DELETE or change.after is None:
-            self._leave(change.key, change)
+            self.standing.leave(change.key, change, None)
         else:
-            self._put(change, change.after)
+            self._put(change, told_by(change.after, change.before))
 
     def _truncate(self, at: Position) -> None:
         """Only what is older goes: at the end of a table's copy, that is not all before it."""
-        rows = {key: stood for key, stood in self.rows.items() if stood.position > at}
-        self._emptied |= self.rows.keys() - rows.keys()
-        self.rows = rows
+        for key, stood in list(self.standing.of.items()):
+            if stood.position > at:
+                self.standing.empty(key, at, None)
+            else:
+                del self.standing.of[key]
+                self._emptied.add(key)
         self.truncated_at = max(at, self.truncated_at or at)
 
     def _put(self, change: Change, row: Row) -> None:
-        if change.old_key is not None:
-            stood = self._leave(change.old_key, change)
-            row, base = self._filled(change, row, change.old_key, stood)
+        key, old, standing = change.key, change.old_key, self.standing
+        kept = self._filled(change, row, key if old is None else old)
+        if old is not None:
+            standing.leave(old, change, None)
+        if old is None and change.op is not Op.CREATE:
+            standing.update(key, change, kept, kept.row)
         else:
-            row, base = self._filled(change, row, change.key, self.rows.get(change.key))
-        arrived = change.op is Op.CREATE or change.old_key is not None
-        self.rows[change.key] = _Standing(
-            row,
-            change.position,
-            change.committed_at,
-            base,
-            change.transaction if arrived else None,
-        )
+            standing.come(key, change, kept, kept.row)
 
-    def _leave(self, key: Key, change: Change) -> _Standing | None:
-        """The row leaves this key; returns how it stood."""
-        stood = self.rows.get(key)
-        if stood is not None and _is_another(stood, change):
-            # Two rows trade keys within a transaction (a deferred constraint allows it): the one
-            # that leaves is the one before, which has already been replaced here.
-            return stood
-        self.rows[key] = _Standing(None, change.position, change.committed_at)
-        return stood
-
-    def _filled(
-        self, change: Change, row: Row, source: Key, stood: _Standing | None
-    ) -> tuple[Row, Key | None]:
+    def _filled(self, change: Change, row: Row, source: Key) -> _Kept:
         """The row with its unchanged values, as far as the batch knows; where the rest is."""
         if UNCHANGED not in row:
-            return row, None
+            return _Kept(row, change.committed_at)
+        stood = self.standing.meant(source, change)
         if stood is None and source not in self._emptied:
-            return row, source
-        if stood is None or stood.row is None:
+            return _Kept(row, change.committed_at, source)
+        if stood is None or not stood.there or stood.what is None:
             raise missing_row(change.schema, change.key, change.position)
         row = tuple(
             before if value is UNCHANGED else value
-            for value, before in zip(row, stood.row, strict=True)
+            for value, before in zip(row, stood.what.row, strict=True)
         )
-        return row, stood.base if UNCHANGED in row else None
-
-
-def _is_another(stood: _Standing, change: Change) -> bool:
-    """Is the row that leaves, by what the source sent of it, not the one that stands there?"""
-    if stood.row is None or stood.arrived_in is None or change.before is None:
-        return False
-    return stood.arrived_in == change.transaction and any(
-        _differ(value, before) for value, before in zip(stood.row, change.before, strict=True)
-    )
-
-
-def _differ(value: Value, before: Value) -> bool:
-    return before is not None and value is not UNCHANGED and value != before
+        return _Kept(row, change.committed_at, stood.what.base if UNCHANGED in row else None)
 
 
 def missing_row(schema: Schema, key: Key, position: Position) -> BadRecordError:

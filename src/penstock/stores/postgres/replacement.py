@@ -133,6 +133,8 @@ def _staying(version: DocumentVersion, before: Stored) -> dict[bytes, int]:
 
 
 def _is_newer(version: DocumentVersion, before: Stored | None) -> bool:
+    if version.since is not None and (before is None or before.position < version.since):
+        return False  # what is stored was there before, and is not what is gone
     if before is None or before.position < version.position:
         return True
     # The same version again, cut or embedded in another way since: a replay re-makes its chunks.

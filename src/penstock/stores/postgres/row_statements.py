@@ -40,7 +40,7 @@ WHERE {matches} AND l.{position} < s.position COLLATE "C" AND {later}
 """
 
 _REMOVE = """
-WITH s AS MATERIALIZED (SELECT * FROM {rows}),
+WITH s AS MATERIALIZED (SELECT * FROM {rows} {unless}),
 gone AS (
     DELETE FROM {table} l USING s WHERE {matches} AND l.{position} < s.position COLLATE "C"
 )
@@ -50,6 +50,12 @@ WHERE s.position COLLATE "C" > {truncated_at} COLLATE "C"
 ON CONFLICT (source, stream, key) DO UPDATE
 SET position = excluded.position, buried_at = excluded.buried_at
 WHERE d.position < excluded.position
+"""
+
+# Where something stands that was there before what is undone, nothing is.
+_OLDER_STAYS = """
+WHERE NOT EXISTS (
+    SELECT FROM {table} l WHERE {matches} AND l.{position} < s.since COLLATE "C")
 """
 
 # Which of these changes are neither in the table nor made void by something later?
@@ -126,7 +132,20 @@ class RowStatements:
     @cached_property
     def remove(self) -> str:
         """Delete rows and remember it. The key's columns, positions, tombstone keys."""
-        return self._compose(_REMOVE, len(self._keys), ("position", "tombstone"))
+        names = ("position", "tombstone")
+        return self._compose(_REMOVE, len(self._keys), names, unless=sql.SQL(""))
+
+    @cached_property
+    def undo(self) -> str:
+        """Delete rows that came from a position on, and remember it. The key's columns, positions,
+        tombstone keys, the positions from which on."""
+        older = sql.SQL(_OLDER_STAYS).format(
+            table=self.table.identifier,
+            position=sql.Identifier(live_names.POSITION),
+            matches=self._matches,
+        )
+        names = ("position", "tombstone", "since")
+        return self._compose(_REMOVE, len(self._keys), names, unless=older)
 
     @cached_property
     def unmet(self) -> str:
@@ -158,6 +177,13 @@ class RowStatements:
             return [(live_names.KEY, "text")]
         return [(table.names[i], table.types[i]) for i in table.schema.key_indexes]
 
+    @cached_property
+    def _matches(self) -> sql.Composable:
+        return sql.SQL(" AND ").join(
+            sql.SQL("l.{} = {}").format(sql.Identifier(name), _value(i, of))
+            for i, (name, of) in enumerate(self._keys)
+        )
+
     def _compose(
         self, template: LiteralString, width: int, own: Sequence[str], **parts: sql.Composable
     ) -> str:
@@ -167,17 +193,13 @@ class RowStatements:
             name: _parameter(len(names) + i, "text")
             for i, name in enumerate(("source", "stream", "truncated_at", "tenant"))
         }
-        matches = [
-            sql.SQL("l.{} = {}").format(sql.Identifier(name), _value(i, of))
-            for i, (name, of) in enumerate(self._keys)
-        ]
         statement = sql.SQL(template).format(
             table=self.table.identifier,
             position=sql.Identifier(live_names.POSITION),
             rows=sql.SQL("unnest({}) s ({})").format(
                 sql.SQL(", ").join(arrays), identifiers(names)
             ),
-            matches=sql.SQL(" AND ").join(matches),
+            matches=self._matches,
             later=sql.SQL(_LATER).format(**marks),
             **marks,
             **parts,

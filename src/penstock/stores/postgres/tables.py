@@ -22,6 +22,7 @@ from penstock.stores.postgres.coalesce import (
     Net,
     Put,
     Segment,
+    Undone,
     coalesce,
     missing_row,
     split,
@@ -176,6 +177,8 @@ class TableWriter:
         puts = [*net.puts, *await self._moved(statements, net)]
         if net.gone:
             await self._remove(statements, net.gone)
+        if net.undone:
+            await self._undo(statements, net.undone)
         if puts:
             await self._put(statements, puts)
         await self._patch(statements, [put for put in net.partial if put.base == put.key])
@@ -221,6 +224,17 @@ class TableWriter:
             array_literal(key_texts(keys)),
         ]
         await self._execute(statements.remove, (*arrays, *_marks(table)))
+
+    async def _undo(self, statements: RowStatements, undone: Sequence[Undone]) -> None:
+        table = statements.table
+        keys, since, positions = zip(*undone, strict=True)
+        arrays = [
+            *_key_arrays(table, keys),
+            array_literal(positions),
+            array_literal(key_texts(keys)),
+            array_literal(since),
+        ]
+        await self._execute(statements.undo, (*arrays, *_marks(table)))
 
     async def _moved(self, statements: RowStatements, net: Net) -> list[Put]:
         """Rows that came from another key and left values unchanged, completed with those."""

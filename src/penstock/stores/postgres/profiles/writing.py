@@ -37,6 +37,17 @@ async def apply_evidence(connection: Connection, effect: ApplyEvidence, *, tenan
             for key, position in net.gone
             if position > swept
         ]
+        changes += [
+            RecordChange(
+                record_key(schema, key),
+                position,
+                effect.changes[0].committed_at,
+                None,
+                since=since,
+            )
+            for key, since, position in net.undone
+            if position > swept
+        ]
         await incorporate(graph, effect.rules, changes)
         await graph.flush()
 
