@@ -302,7 +302,7 @@ MUTANTS: Sequence[Mutant] = (
     Mutant(
         "moved_text_lost",
         "a text that was left out is looked for at a key that the row only passed through",
-        _one(_KNOWLEDGE, "            base = earlier.base\n", "            base = old_key\n"),
+        _one(_KNOWLEDGE, "            base = meant.what.base\n", "            base = old_key\n"),
         "--kills 5 --fault kill --changes 16000 --large 0",
     ),
     # ------------------------------------------------------------------ G4: deletes, truncates
