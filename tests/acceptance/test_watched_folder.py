@@ -652,3 +652,27 @@ async def test_g12_few_extractions_at_a_time_and_time_does_not_pass_over_them(
         extractor.allowed.set()
         await reader.in_step()
         assert len(reader.documents) == 31
+
+
+@pytest.mark.parametrize("lane", ["bulk", "live"])
+async def test_g4_a_folder_that_moves_while_its_documents_are_read_leaves_none_behind(
+    tmp_path: Path, lane: str
+) -> None:
+    """Not even those that nobody has heard of yet."""
+    extractor = SlowExtractor()
+    folder = tmp_path / "x"
+    folder.mkdir()
+    if lane == "bulk":
+        (folder / "a.pdf").write_text("a")
+    async with Reader(tmp_path, extractor=extractor) as reader:
+        if lane == "live":
+            await reader.in_step()
+            (folder / "a.pdf").write_text("a")
+        await reader.until_true(lambda: extractor.started == 1)
+        folder.rename(tmp_path / "z")
+        await reader.until_true(lambda: extractor.started == 2)
+        extractor.allowed.set()
+        await reader.in_step()
+        assert reader.text("z/a.pdf") == "a"
+        assert reader.text("x/a.pdf") is None
+        assert sorted(name for name in reader.state if name.startswith("file:")) == ["file:z/a.pdf"]

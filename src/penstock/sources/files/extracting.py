@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from penstock.sources.documents.found import Found
@@ -42,6 +43,10 @@ class Extractions:
 
     def __contains__(self, key: str) -> bool:
         return key in self._running or key in self._done
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of what is being read, or is read and not taken."""
+        return chain(self._running, self._done)
 
     def start(self, found: Found, base: str | None) -> None:
         """Read this document, instead of an older version of it."""

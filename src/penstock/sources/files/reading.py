@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final, TypeVar
 
 from penstock.clock import Clock
@@ -71,6 +72,7 @@ class Reading:
         self._scanning = False
         self._load: Load | None = None
         self._overtaken: set[str] = set()  # what the live lane looked at while a load goes on
+        self._left: set[str] = set()  # folders that went meanwhile, each with a slash
         self._extractions = Extractions(extractor, self._spawn, self._look_at)
         self._later = 0  # looks that a timer will ask for
         self._settling = False
@@ -135,7 +137,12 @@ class Reading:
 
     def _note_folders(self, hints: Hints) -> None:
         below = tuple(f"{folder}/" for folder in hints.gone_folders)
-        gone = [key for key in self._catalogue.known if key.startswith(below)] if below else []
+        gone: list[str] = []
+        if below:
+            told = dict.fromkeys(chain(self._catalogue.known, self._extractions))
+            gone = [key for key in told if key.startswith(below)]
+            if self._load is not None:
+                self._left |= set(below)
         hidden = self._folder.patterns.hidden
         found = [folder for folder in hints.folders if not hidden(folder)]
         self._folders.update(dict.fromkeys(found))
@@ -329,9 +336,14 @@ class Reading:
         if documents is None:
             if load.done:
                 self._load = None
+                self._left.clear()
                 self._catalogue.set_loaded()
                 self._beat_due = True
             return None
+        if self._left:
+            left = tuple(self._left)
+            self._look_at(document.key for document in documents if document.key.startswith(left))
+            documents = [document for document in documents if not document.key.startswith(left)]
         known = self._catalogue.known
         kept = [
             document
