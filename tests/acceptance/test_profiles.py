@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import psycopg
 import pytest
 
 from penstock.errors import ConfigError
+from penstock.operate.profile_picture import evidence, html, svg
 from penstock.operate.profiles import ProfileDesk, desk
 from penstock.operate.replay import replay
 from penstock.principals import Principal
@@ -299,3 +301,34 @@ async def test_a_column_that_is_not_there_is_refused_with_those_that_are(
     with pytest.raises(ConfigError, match=r"'emial': did you mean 'email'\?"):
         async with carried(settings(tmp_path, database_url, source_url, said)):
             pass
+
+
+async def test_a_picture_shows_the_evidence_and_runs_nothing(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    """Whatever the values are: they are text in it. Records that do not fit are counted."""
+    await fill(systems)
+    await systems.execute(
+        """INSERT INTO contacts (id, first, last, email) VALUES
+        (3, '<script>alert(1)</script>', E'O''Hara & \\x01 "Sons" ]]>', 'ada@example.org')"""
+    )
+    async with carried(settings(tmp_path, database_url, source_url)) as project:
+        at = desk(project)
+        await wrongly_merged(at, systems, project)
+        await at.unmerge(["crm/contacts/2", "shop/orders/103"], by="tester", reason="two people")
+        drawn = await at.picture("crm/contacts/1", "crm/contacts/2")
+    picture = ET.fromstring(drawn.svg)
+    tags = {element.tag.rpartition("}")[2] for element in picture.iter()}
+    assert tags == {"svg", "title", "style", "rect", "text", "g", "path"}
+    shown = [element.text or "" for element in picture.iter() if element.tag.endswith("}text")]
+    ids = {key: member.place.profile for key, member in drawn.whole.members.items() if member.place}
+    assert set(ids.values()) <= set(shown)
+    assert "email:ada@example.org" in shown
+    assert any(text.startswith("name: <script>alert(1)</script> O'Hara & ") for text in shown)
+    assert any(text.startswith("decision 1 (phone:+4") for text in shown)
+    page = html(drawn.svg, drawn.title, evidence(drawn.whole))
+    assert "<script" not in page
+    assert "refused: decision" in page
+    small = svg(drawn.whole, "title", {}, most=2)
+    assert "5 more records are not shown" in small
+    ET.fromstring(small)

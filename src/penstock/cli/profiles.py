@@ -35,7 +35,9 @@ ByOption = Annotated[
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000)]
 
 
-def _at_desk(file: Any, kind: str | None, work: Callable[[ProfileDesk], Awaitable[None]]) -> None:
+def at_desk(file: Any, kind: str | None, work: Callable[[ProfileDesk], Awaitable[None]]) -> None:
+    """Open the project and do some work on a kind of profile."""
+
     async def opened() -> None:
         from penstock.operate.profiles import desk
         from penstock.project import open_project
@@ -76,7 +78,7 @@ def list_(
             style="dim",
         )
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -117,7 +119,7 @@ def show(
         for event in events:
             console.print(f"{moment(event.at)}  {_told(event)}", markup=False)
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -143,7 +145,7 @@ def find(
         if not found:
             console.print(f"no {desk.kind} bears {value!r}", markup=False)
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -180,7 +182,7 @@ def explain(
         if not (found.together or found.refused or found.ignored):
             console.print("  nothing ties them")
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -202,7 +204,7 @@ def merge(
         number = await desk.merge(these, by=_who(by), reason=reason)
         await _decided(desk, number, these[0], json=json)
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -226,7 +228,7 @@ def unmerge(
         number = await desk.unmerge(these, by=_who(by), reason=reason)
         await _decided(desk, number, these[0], json=json)
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -247,7 +249,7 @@ def pin(
         number = await desk.pin(profile, by=_who(by), reason=reason)
         await _decided(desk, number, profile, json=json)
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -271,7 +273,7 @@ def block(
         else:
             console.print(f"decision {number}: {blocked} ties nobody any more", markup=False)
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -293,7 +295,7 @@ def undo(
         else:
             console.print(f"decision {decision} is taken back")
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -324,7 +326,7 @@ def decisions(
         ]
         console.print(table(("number", "decision", "about", "by", "at", "reason"), rows))
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -354,7 +356,7 @@ def held(
         ]
         console.print(table(("one", "other", "tied by", "why", "detail", "since"), rows))
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 @profiles.command()
@@ -381,7 +383,7 @@ def events(
         for event in found:
             console.print(f"{event.number}  {moment(event.at)}  {_told(event)}", markup=False)
 
-    _at_desk(file, kind, work)
+    at_desk(file, kind, work)
 
 
 def _who(by: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock import wiring
 from penstock.database.connect import translated
@@ -15,6 +15,7 @@ from penstock.identity.graph import Whole
 from penstock.identity.identifiers import identifiers_of
 from penstock.identity.reasons import between, path, said
 from penstock.identity.rules import Rules
+from penstock.operate.profile_picture import svg
 from penstock.stores.base import StoredProfile
 from penstock.stores.postgres.profiles.deciding import Deciding
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
@@ -48,6 +49,15 @@ class Explained:
             ],
             "overruled": list(self.overruled),
         }
+
+
+class Drawn(NamedTuple):
+    """A picture, and what it shows."""
+
+    name: str
+    title: str
+    svg: str
+    whole: Whole
 
 
 class ProfileDesk:
@@ -168,6 +178,19 @@ class ProfileDesk:
             ignored=self._ignored(around, left, right),
             overruled=around.partition.overruled,
         )
+
+    async def picture(self, one: str, other: str | None = None) -> Drawn:
+        """All that hangs together with a profile (and another), drawn."""
+        profile = await self.one(one)
+        keys = [await self.records(one)]
+        title = f"{profile.id}: who is who, and why"
+        if other is not None:
+            keys.append(await self.records(other))
+            title = f"{profile.id} and {(await self.one(other)).id}: who is who, and why"
+        async with self._deciding() as deciding:
+            around = await deciding.around([key for side in keys for key in side[:1]])
+        why = {identifier: self._why_ignored(identifier) for identifier in around.ignored}
+        return Drawn(profile.id, title, svg(around, title, why), around)
 
     def _ignored(self, around: Whole, *sides: Sequence[RecordKey]) -> list[tuple[str, str]]:
         """Identifiers that all sides bear and that tie nobody."""
