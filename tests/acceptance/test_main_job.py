@@ -51,6 +51,13 @@ def test_the_demo_tells_the_truth(home: Home) -> None:
     assert result["reused_chunks"] > 0
     assert 0 < result["peak_rss_mb"] < 1000
     assert result["verify"] == {"differences": 0}
+    who = result["profiles"]
+    assert who["records"] == ["public.card_holders", "public.customers", "public.tickets"]
+    right, wrong, again = who["answers"]
+    assert "vegetarian meal" in right
+    assert "aisle" in wrong
+    assert again == right
+    assert "phone:4741111111" in who["because"]
     folder = home.folder / "travel"
     assert not list(folder.rglob("postmaster.pid"))
 

@@ -42,6 +42,20 @@ CREATE TABLE reservations (
     booked_at   timestamptz NOT NULL,
     PRIMARY KEY (customer_id, flight)
 );
+CREATE TABLE card_holders (
+    card        text PRIMARY KEY,
+    holder      text NOT NULL,
+    email       text NOT NULL,
+    phone       text NOT NULL,
+    favourite_seat text NOT NULL
+);
+CREATE TABLE tickets (
+    id          integer PRIMARY KEY,
+    caller      text NOT NULL,
+    email       text,
+    phone       text,
+    request     text NOT NULL
+);
 """
 
 CITIES = (
@@ -137,6 +151,27 @@ def reservations() -> list[tuple[int, str, int, datetime]]:
         for customer in range(1, 61)
         for flight in sorted(chance.sample(numbers, 2))
     ]
+
+
+TRAVELLER = "ada.berg@example.org"
+TRAVELLERS = (
+    (61, "Ada Berg", TRAVELLER, "gold", "2019-05-01"),
+    (62, "Jonas Berg", "jonas.berg@example.org", "blue", "2024-05-01"),
+)
+"""Rows of ``customers``: two of one family."""
+
+CARD_HOLDERS = (
+    ("PA-1001", "A. Berg", "Ada.Berg@example.org", "+47 411 11 111", "window"),
+    ("PA-1002", "J. Berg", "jonas.berg@example.org", "+47 422 22 222", "aisle"),
+)
+TICKETS = (
+    (1, "Ada", None, "+47 41111111", "a vegetarian meal"),
+    (2, "Jonas", "jonas.berg@example.org", None, "an extra bag"),
+)
+WRONG_TICKET = (3, "Jonas", "jonas.berg@example.org", "+47 41111111", "a seat by the aisle")
+"""Jonas calls from Ada's phone: the one number that now ties the two."""
+
+PROFILE_QUESTION = "What was the last request of this traveller?"
 
 
 def write_policies(folder: Path) -> list[Path]:

@@ -15,7 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.cli.output import age
+from penstock.operate.profiles import Explained
 from penstock.serving.answer import Answer
+from penstock.stores.base import StoredProfile
 
 
 class Narrator:
@@ -53,7 +55,7 @@ class Narrator:
     def world(self, flights: int, hotels: int, file: Path) -> None:
         self._say(
             f"[bold]1.[/] Started the company's own PostgreSQL ({flights} flights, "
-            f"{hotels} hotels, 60 customers) and wrote 10 policies.",
+            f"{hotels} hotels, 62 customers) and wrote 10 policies.",
             f"   The whole configuration is [green]{file}[/]: two sources, one line a table.",
             "",
         )
@@ -88,6 +90,35 @@ class Narrator:
             table.add_row(_cell(old, "dim"), _cell(new, "dim" if same else "green"))
         self._say(table, "")
 
+    def one_traveller(self, profile: StoredProfile, answer: Answer) -> None:
+        tables = ", ".join(sorted({record.table.rpartition(".")[2] for record in profile.records}))
+        self._say(
+            f"[bold]5.[/] Who asks? One traveller is known to three systems ({tables}), as one "
+            f"profile, {profile.id}:",
+            "",
+            _panel(answer),
+            "",
+        )
+
+    def wrongly_merged(self, answer: Answer, why: Explained) -> None:
+        ties = ", ".join(dict.fromkeys(by for *_, by in why.ties))
+        self._say(
+            "   Then Jonas calls from Ada's telephone, and the two are taken for one. "
+            "[yellow]The answer is wrong:[/]",
+            _cell(answer, "yellow"),
+            "   `penstock profiles explain` says what tied them:",
+            Text(f"   {ties}", style="yellow"),
+            "",
+        )
+
+    def parted(self, apart: Sequence[str], decision: int, answer: Answer) -> None:
+        self._say(
+            f"   `penstock profiles unmerge {' '.join(apart)}` parts them: decision {decision}, "
+            "which replays keep and `undo` takes back. [green]The next answer is right:[/]",
+            _cell(answer, "green"),
+            "",
+        )
+
     def freshness(
         self, freshness: Mapping[str, Any], changes: int, embedded: int, reused: int
     ) -> None:
@@ -97,7 +128,7 @@ class Narrator:
         for kind, numbers in freshness.items():
             table.add_row(kind, *(age(numbers[p]) for p in ("p50", "p95", "p99")))
         self._say(
-            f"[bold]5.[/] Then {changes:,} changes, about a hundred a second:",
+            f"[bold]6.[/] Then {changes:,} changes, about a hundred a second:",
             "",
             table,
             "",
@@ -109,7 +140,7 @@ class Narrator:
     def verified(self, differences: int) -> None:
         verdict = "[bold green]no difference[/]" if not differences else f"[red]{differences}[/]"
         self._say(
-            f"[bold]6.[/] Compared every row and document of the sources with ours: {verdict}.",
+            f"[bold]7.[/] Compared every row and document of the sources with ours: {verdict}.",
             "",
         )
 

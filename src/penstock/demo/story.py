@@ -19,6 +19,7 @@ from penstock.demo import company
 from penstock.demo.memory import PeakMemory
 from penstock.demo.narrator import Narrator
 from penstock.errors import FatalError
+from penstock.operate.profiles import desk
 from penstock.project import Project, open_project
 from penstock.serving.answer import Answer
 
@@ -40,10 +41,25 @@ sources:
         searched: [name, city, description]
         shown: [stars, night_eur, rooms_left]
       customers:
+      card_holders:
+      tickets:
       reservations:
   policies:                     # a folder of documents
     type: files
     path: ./policies
+
+profiles:                       # one traveller, whichever table knows them
+  traveller:
+    tables:
+      travel.customers: {identifiers: {email: email}, traits: {name: name, tier: tier}}
+      travel.card_holders:
+        identifiers: {email: email, phone: phone}
+        traits: {favourite_seat: favourite_seat}
+      travel.tickets:
+        identifiers: {email: email, phone: phone}
+        traits: {last_request: request}
+    identifiers:
+      phone: {form: digits}
 """
 
 CHANGE_PRICE = "change_price.py"
@@ -62,6 +78,7 @@ with psycopg.connect(settings.sources["travel"].dsn.get_secret_value()) as conne
     connection.execute("UPDATE flights SET price_eur = %s WHERE number = %s", sys.argv[:0:-1])
 '''
 
+_TICKET = "INSERT INTO tickets VALUES (%s, %s, %s, %s, %s)"
 Connection = psycopg.AsyncConnection[TupleRow]
 
 
@@ -72,6 +89,7 @@ class Result:
     first_answer_s: float = 0.0
     answers: list[dict[str, Any]] = field(default_factory=list)
     seen_after_ms: dict[str, float] = field(default_factory=dict)
+    profiles: dict[str, Any] = field(default_factory=dict)
     freshness_ms: dict[str, Any] = field(default_factory=dict)
     embedded_chunks: int = 0
     reused_chunks: int = 0
@@ -106,7 +124,12 @@ async def _fill(connection: Connection) -> None:
         for statement, rows in (
             ("INSERT INTO flights VALUES (%s, %s, %s, %s, %s, %s, %s)", company.flights()),
             ("INSERT INTO hotels VALUES (%s, %s, %s, %s, %s, %s, %s)", company.hotels()),
-            ("INSERT INTO customers VALUES (%s, %s, %s, %s, %s)", company.customers()),
+            (
+                "INSERT INTO customers VALUES (%s, %s, %s, %s, %s)",
+                [*company.customers(), *company.TRAVELLERS],
+            ),
+            ("INSERT INTO card_holders VALUES (%s, %s, %s, %s, %s)", company.CARD_HOLDERS),
+            (_TICKET, company.TICKETS),
             ("INSERT INTO reservations VALUES (%s, %s, %s, %s)", company.reservations()),
         ):
             async with connection.cursor() as cursor:
@@ -164,6 +187,7 @@ async def _play(
             for old, new in zip(before, after, strict=True)
         ]
         narrator.side_by_side(before, after)
+        result.profiles = await _who_is_who(project, source, narrator)
 
         project.meters.clear_freshness()
         with narrator.progress(f"{changes} changes of rows and documents"):
@@ -220,6 +244,38 @@ async def _until(seen: Callable[[], Awaitable[bool]], what: str, limit_s: float 
             )
         await asyncio.sleep(0.001)
     return round((time.perf_counter() - began) * 1000, 2)
+
+
+async def _who_is_who(project: Project, source: Connection, narrator: Narrator) -> dict[str, Any]:
+    """One traveller out of three tables; a wrong merge, why it came about, and the way back."""
+    at = desk(project)
+
+    async def asked() -> Answer:
+        await project.caught_up()
+        about = f"{at.kind}:{company.TRAVELLER}"
+        return await project.answer(company.PROFILE_QUESTION, profile=about)
+
+    first = await asked()
+    ada = await at.one(company.TRAVELLER)
+    jonas = await at.one(company.TRAVELLERS[1][2])
+    narrator.one_traveller(ada, first)
+    await source.execute(_TICKET, company.WRONG_TICKET)
+    wrong = await asked()
+    why = await at.explain(*(f"travel/customers/{row[0]}" for row in company.TRAVELLERS))
+    narrator.wrongly_merged(wrong, why)
+    # The older id has survived, whose that may be: the other one names the records that joined it.
+    survivor = (await at.one(company.TRAVELLER)).id
+    ticket = f"travel/tickets/{company.WRONG_TICKET[0]}"
+    apart = [jonas.id, ticket] if survivor == ada.id else [ada.id]
+    decision = await at.unmerge(apart, by="the demo", reason="two people, one telephone")
+    right = await asked()
+    narrator.parted(apart, decision, right)
+    return {
+        "records": [str(record.table) for record in ada.records],
+        "answers": [answer.text for answer in (first, wrong, right)],
+        "because": [by for *_, by in why.ties],
+        "decision": decision,
+    }
 
 
 async def _many_changes(source: Connection, folder: Path, changes: int) -> None:
