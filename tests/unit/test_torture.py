@@ -10,6 +10,7 @@ import pytest
 from penstock import boundaries
 from penstock.boundaries import POINTS, Boundary, Point
 from penstock.records import Change, Column, Microseconds, Op, Position, Row, Schema
+from penstock.torture import people
 from penstock.torture.kinds import DEFAULT, KILLS, Fault, why_not
 from penstock.torture.ledger import Judge
 from penstock.torture.plan import make_plan
@@ -205,3 +206,22 @@ async def test_a_connection_is_slowed_cut_and_forgotten() -> None:
     finally:
         await proxy.close()
         server.close()
+
+
+def test_who_is_who_is_told_from_rows_alone() -> None:
+    """Shared names and desks tie, what too many share does not."""
+    orders = [(1, "Ada", 7), (2, "Ada", 8), (3, None, 8), (4, "Bo", 9)]
+    crowd = [(n, "info", None) for n in range(10, 10 + people.SHARED_BY + 1)]
+    found = people.parties({"o": [*orders, *crowd], "p": [("c1", "Bo"), ("c2", None)]})
+    alone = {frozenset({("o", str(key))}) for key, *_ in crowd}
+    assert found == {
+        frozenset({("o", "1"), ("o", "2"), ("o", "3")}),
+        frozenset({("o", "4"), ("p", "c1")}),
+        frozenset({("p", "c2")}),
+        *alone,
+    }
+    stored = [("x-1", "o", "1"), ("x-1", "o", "2"), (None, "p", "c2")]
+    assert people.held(stored) - found == {
+        frozenset({("o", "1"), ("o", "2")}),
+        frozenset({("p", "c2"), ("", "")}),
+    }

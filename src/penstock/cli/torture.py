@@ -38,6 +38,9 @@ def torture(
     ] = "embedded",
     partitions: Annotated[int, typer.Option(min=1, max=16, help="Partitions of each topic.")] = 1,
     workers: Annotated[int, typer.Option(min=1, max=16, help="Processes that share the work.")] = 1,
+    profiles: Annotated[
+        bool, typer.Option("--profiles", help="Keep profiles of rows, too, and compare who is who.")
+    ] = False,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Every two faults close in time: half an hour or more.")
     ] = False,
@@ -72,7 +75,7 @@ def torture(
         from penstock.torture.kinds import Setting, fault_named
         from penstock.torture.plan import point_named
 
-        setting = Setting(source, log, partitions, workers)  # type: ignore[arg-type]
+        setting = Setting(source, log, partitions, workers, profiles)  # type: ignore[arg-type]
         setting.check()
         wanted = Wanted(
             seed=seed,

@@ -339,7 +339,9 @@ class Campaign:
         until = time.monotonic() + self._wanted.patience_s
         while True:
             async with await connect(world.database_dsn) as target:
-                found = await stores.compare(world.shop, target, world.documents)
+                found = await stores.compare(
+                    world.shop, target, world.documents, profiles=self._wanted.setting.profiles
+                )
             self._supervise(None)
             if not found.named:
                 break

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import psycopg
 
+from penstock.torture import people
 from penstock.torture.documents import BROKEN, Folder
 from penstock.torture.ledger import Place
 from penstock.torture.shop import KEYS, Shop, hashes
@@ -67,7 +68,9 @@ class Differences:
             self.named.append(f"{what} in the stores: {sentence}")
 
 
-async def compare(shop: Shop, target: Connection, folder: Folder) -> Differences:
+async def compare(
+    shop: Shop, target: Connection, folder: Folder, *, profiles: bool = False
+) -> Differences:
     """Look at everything once."""
     found = Differences()
     for table in KEYS:
@@ -75,6 +78,8 @@ async def compare(shop: Shop, target: Connection, folder: Folder) -> Differences
     for table, columns in SEARCHED.items():
         await _compare_chunks(shop, target, table, columns, found)
     await _compare_documents(target, folder, found)
+    if profiles:
+        await _compare_profiles(shop, target, found)
     for (stray,) in await _all(target, _STRAY):
         if stray:
             found.add("duplicated", f"{stray} chunks belong to no text", stray)
@@ -198,6 +203,24 @@ async def _compare_documents(target: Connection, folder: Folder, found: Differen
             )
     for name in held.keys() - expected.keys():
         found.add("lost", f"document {name} was deleted, and is in the knowledge base")
+
+
+async def _compare_profiles(shop: Shop, target: Connection, found: Differences) -> None:
+    rows = {
+        shop.stream(table): await shop.texts(table, columns)
+        for table, columns in people.BORNE.items()
+    }
+    expected = people.parties(rows)
+    stored = people.held(await _all(target, people.HELD, people.KIND))
+    found.compared += len(expected)
+    for party in expected - stored:
+        found.add("lost", f"{_named(party)} are not one profile")
+    for party in stored - expected:
+        found.add("duplicated", f"{_named(party)} are one profile, and are not at the source")
+
+
+def _named(party: people.Party) -> str:
+    return ", ".join(f"{stream} {key}" for stream, key in sorted(party)[:5])
 
 
 async def _all(connection: Connection, statement: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -119,6 +119,8 @@ class Setting:
     log: str = "embedded"
     partitions: int = 1
     workers: int = 1
+    profiles: bool = False
+    """Whether the project also keeps profiles, and who is who is compared."""
 
     @property
     def kafka(self) -> bool:
@@ -135,7 +137,8 @@ class Setting:
         words = [f"--source {self.source}"] if self.source != "postgres" else []
         words += [f"--log {self.log}"] if self.kafka else []
         words += [f"--partitions {self.partitions}"] if self.partitions != 1 else []
-        return words + ([f"--workers {self.workers}"] if self.workers != 1 else [])
+        words += [f"--workers {self.workers}"] if self.workers != 1 else []
+        return words + (["--profiles"] if self.profiles else [])
 
     def check(self) -> None:
         """Raise `ConfigError` for what cannot be."""

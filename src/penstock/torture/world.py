@@ -24,6 +24,7 @@ from penstock.torture.documents import Folder
 from penstock.torture.kinds import DEFAULT, Setting
 from penstock.torture.lives import LEASE_S, Crew, Place
 from penstock.torture.logs import EmbeddedEye, Eye
+from penstock.torture.people import PROFILES_YAML
 from penstock.torture.proxy import Proxy
 from penstock.torture.shop import (
     TABLES_YAML,
@@ -49,7 +50,7 @@ log: {{keep: 7d, keep_size: 100 GB, partitions: {partitions}{log}}}
 sources:
   docs: {{type: files, path: {folder}/docs, heartbeat: 500ms}}
   shop:
-{source}{tables}
+{source}{tables}{profiles}
 """
 
 
@@ -99,6 +100,7 @@ class World:
             log=log,
             source=self.shop.project(),
             tables=TABLES_YAML,
+            profiles=PROFILES_YAML if self.setting.profiles else "",
         )
         self.file.write_text(project, encoding="utf-8")
 

@@ -164,7 +164,7 @@ MUTANTS: Sequence[Mutant] = (
             "                except (PenstockError, asyncio.CancelledError):\n"
             "                    pass\n",
         ),
-        "--kills 0 --fault stop --changes 3000 --large 0 --repeat 6",
+        "--kills 0 --fault stop --changes 6000 --large 0 --repeat 12",
     ),
     Mutant(
         "reads_from_too_late",
@@ -228,11 +228,18 @@ MUTANTS: Sequence[Mutant] = (
     ),
     Mutant(
         "consumer_not_fenced",
-        "a process that was replaced may move the position",
-        _one(
-            "stores/postgres/store.sql",
-            "  AND position = %(expected)s\n",
-            "  AND %(expected)s::bigint >= 0\n",
+        "a process that was replaced may move the position, and keeps its sessions",
+        (
+            Patch(
+                "stores/postgres/store.sql",
+                "  AND position = %(expected)s\n",
+                "  AND %(expected)s::bigint >= 0\n",
+            ),
+            Patch(  # which alone would have kept it from committing
+                "log/leases.py",
+                '                    await connection.execute(self._sql["end_sessions"], {"sessions": sessions})\n',
+                "                    pass\n",
+            ),
         ),
         "--kills 0 --fault outlive_lease --at apply.before --changes 2500 --large 0 --repeat 4",
     ),
