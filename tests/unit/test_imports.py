@@ -19,6 +19,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 BREACHES = {
     "kernel": ("records.py", "import penstock.config"),
     "debezium": ("debezium/types.py", "import penstock.stores.base"),
+    "clients": ("clients/search.py", "import penstock.project"),
     "identity": ("identity/graph.py", "import penstock.stores.base"),
     "database": ("database/connect.py", "import penstock.log.base"),
     "stages": ("log/embedded.py", "import penstock.stores.base"),
