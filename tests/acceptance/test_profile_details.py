@@ -60,6 +60,16 @@ CUSTOMER: dict[str, Any] = {
     "segments": {"frequent": "orders_90d >= 2 and city = 'Berlin'"},
 }
 
+TABLES = (
+    "CREATE TABLE contacts (id int PRIMARY KEY, name text, email text, city text, mobile text)",
+    """CREATE TABLE consents (id int PRIMARY KEY, contact int, purpose text, granted bool,
+       said timestamptz)""",
+    """CREATE TABLE orders (id int PRIMARY KEY, email text, amount numeric(10,2), paid bool,
+       route text, ordered timestamptz)""",
+    """CREATE TABLE reservations (id int PRIMARY KEY, contact int, flight text, status text,
+       departs timestamptz)""",
+)
+
 
 def ago(days: float) -> str:
     return (NOW - timedelta(days=days)).isoformat()
@@ -68,16 +78,8 @@ def ago(days: float) -> str:
 @pytest.fixture
 async def crm(source_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
     async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as connection:
-        for statement in (
-            "CREATE TABLE contacts (id int PRIMARY KEY, name text, email text, city text, mobile text)",
-            "CREATE TABLE consents (id int PRIMARY KEY, contact int, purpose text, granted bool, "
-            "said timestamptz)",
-            "CREATE TABLE orders (id int PRIMARY KEY, email text, amount numeric(10,2), paid bool, "
-            "route text, ordered timestamptz)",
-            "CREATE TABLE reservations (id int PRIMARY KEY, contact int, flight text, status text, "
-            "departs timestamptz)",
-        ):
-            await connection.execute(statement.encode())
+        for statement in TABLES:
+            await connection.execute(statement)
         yield connection
 
 
@@ -170,3 +172,153 @@ async def test_g11_computed_values_follow_rows_merges_and_splits(
         await crm.execute("TRUNCATE orders")
         await project.caught_up(limit_s=30)
         assert values(await shown(project, "grace@x.org")) == {"orders_90d": 0}
+
+
+async def agree(crm: psycopg.AsyncConnection, project: Project, *rows: tuple[Any, ...]) -> None:
+    """Purpose, whether, and how many days ago; of Ada."""
+    await crm.execute("TRUNCATE consents")
+    for number, (purpose, granted, days) in enumerate(rows):
+        await crm.execute(
+            "INSERT INTO consents VALUES (%s, 1, %s, %s, %s)",
+            [number, purpose, granted, None if days is None else ago(days)],
+        )
+    await project.caught_up(limit_s=30)
+
+
+async def told(project: Project) -> dict[str, Any]:
+    """What a model is told of Ada."""
+    context = await project.context("Which city?", profile="customer:ada@x.org", mode="text")
+    return dict(context.rows[0].values)
+
+
+async def test_g7_consent_decides_what_the_prompt_the_api_and_training_may_use(
+    tmp_path: Path, database_url: str, source_url: str, crm: psycopg.AsyncConnection
+) -> None:
+    """Closed until somebody has agreed, and again when they take it back; each purpose alone."""
+    await fill(crm)
+    async with carried(settings(tmp_path, database_url, source_url)) as project:
+        reader = project.services().profiles
+
+        async def known(purpose: str) -> set[str]:
+            found = await reader.read("customer", "ada@x.org", Principal(), purpose=purpose)
+            assert found is not None
+            said = found.to_dict()
+            assert ("mobile" in said["traits"]) is ("mobile" not in said["withheld"])
+            return {*said["traits"], *said["computed"], *said["lists"]} & set(
+                CUSTOMER["consent"]["needed"]
+            )
+
+        assert [await known(purpose) for purpose in ("prompt", "api", "training")] == [set()] * 3
+        assert not {"mobile", "lifetime_value", "reservations"} & set(await told(project))
+        assert "0170" not in str(await shown(project))
+        await agree(crm, project, ("prompt", True, 5), ("training", True, 5))
+        assert await known("prompt") == {"mobile", "reservations"}
+        assert await known("training") == {"lifetime_value"}
+        assert await known("api") == set()
+        assert (await told(project))["mobile"] == "0170"
+        # What was said last counts, whatever the order of arrival; a no without a time counts too.
+        await agree(crm, project, ("prompt", False, 3), ("prompt", True, 5), ("api", True, -2))
+        assert [await known(purpose) for purpose in ("prompt", "api", "training")] == [set()] * 3
+        await agree(crm, project, ("prompt", True, 1), ("prompt", False, None))
+        assert await known("prompt") == set()
+        await agree(crm, project, ("prompt", True, 1), ("prompt", False, 1))
+        assert await known("prompt") == set()
+
+
+async def test_a_prompt_has_open_rows_and_what_changed_lately(
+    tmp_path: Path, database_url: str, source_url: str, crm: psycopg.AsyncConnection
+) -> None:
+    """Rows as their live table has them, so many as are wanted; few words for all."""
+    await fill(crm)
+    async with carried(settings(tmp_path, database_url, source_url)) as project:
+        await agree(crm, project, ("prompt", True, 5), ("api", True, 5), ("training", True, 9))
+        said = await told(project)
+        assert said["orders_90d"] == "2"
+        assert [row.split(",")[0] for row in said["reservations"].split("; ")] == [
+            "flight PS2",
+            "flight PS1",
+            "and more",
+        ]
+        # What is computed of orders for training only keeps their events from the prompt.
+        assert "amount" not in str(said)
+        assert said["lately"].count("reservations") == 1  # the one that has departed
+        await crm.execute("UPDATE reservations SET status = 'gone' WHERE id = 2")
+        await crm.execute("DELETE FROM reservations WHERE id = 3")
+        await project.caught_up(limit_s=30)
+        [row] = (await shown(project))["lists"]["reservations"]["rows"]
+        assert (row["values"]["flight"], row["key"]) == ("PS1", "1")
+
+
+async def test_g7_a_list_shows_rows_only_to_who_may_see_them(
+    tmp_path: Path, database_url: str, source_url: str, crm: psycopg.AsyncConnection
+) -> None:
+    await fill(crm)
+    mine = {"reservations": {"permissions": {"type": "columns", "allow": ["status"]}}}
+    customer = {**CUSTOMER, "allow": ["everyone"]}
+    del customer["consent"]
+    tables = {"contacts": {}, "consents": {}, "orders": {}, **mine}
+    chosen = settings(tmp_path, database_url, source_url, customer, tables)
+    await crm.execute("UPDATE reservations SET status = 'user:bo' WHERE id = 1")
+    customer["lists"] = {"reservations": {"table": "crm.reservations", "columns": ["flight"]}}
+    chosen = settings(tmp_path, database_url, source_url, customer, tables)
+    async with carried(chosen) as project:
+        for user, flights in (("bo", ["PS1"]), ("eve", [])):
+            found = await project.services().profiles.read("customer", "ada@x.org", Principal(user))
+            assert found is not None
+            rows = found.to_dict()["lists"]["reservations"]["rows"]
+            assert [row["values"]["flight"] for row in rows] == flights
+
+
+async def test_columns_and_names_that_do_not_exist_are_refused_before_anything_starts(
+    tmp_path: Path, database_url: str, source_url: str, crm: psycopg.AsyncConnection
+) -> None:
+    def changed(**parts: Any) -> Settings:
+        return settings(tmp_path, database_url, source_url, {**CUSTOMER, **parts})
+
+    computed = {**CUSTOMER["computed"], "x": {"table": "crm.orders", "value": "sum(amuont)"}}
+    with pytest.raises(ConfigError, match=r"computed.x to name columns of .*did you mean 'amount'"):
+        async with carried(changed(computed=computed)):
+            pass
+    for parts, said in (
+        ({"computed": {"x": {"table": "crm.orders", "value": "total(amount)"}}}, "expected one of"),
+        ({"computed": {"x": {"table": "crm.order", "value": "count"}}}, "expected one of `tables`"),
+        ({"consent": {**CUSTOMER["consent"], "needed": {"phone": "api"}}}, "got 'phone'"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            changed(**parts)
+    for condition, said in (("oders > 1", "got 'oders'"), ("city = ; drop", "got '; drop'")):
+        with pytest.raises(ConfigError, match=said):
+            async with carried(changed(segments={"s": condition})):
+                pass
+
+
+async def test_segments_follow_changes_of_profiles(
+    tmp_path: Path, database_url: str, source_url: str, crm: psycopg.AsyncConnection
+) -> None:
+    """In by an order, out by a move to another town, with their events in order, over HTTP too."""
+    await fill(crm)
+    async with carried(settings(tmp_path, database_url, source_url)) as project:
+
+        async def turned() -> list[str]:
+            await project.caught_up(limit_s=30)
+            await look_at_segments(segments_of(project))
+            return [e.event for e in await segment_events(project, None, "frequent")]
+
+        assert await turned() == ["entered"]
+        ada = await desk(project).one("ada@x.org")
+        assert [m.profile for m in await segment_members(project, None, "frequent")] == [ada.id]
+        async with calling(project, Principal()) as client:
+            answer = await client.get("/v1/profiles/customer?segment=frequent")
+            assert [one["id"] for one in answer.json()["profiles"]] == [ada.id]
+            for path in ("customer?segment=other", "spy?segment=frequent"):
+                assert (await client.get(f"/v1/profiles/{path}")).status_code == 404
+        await crm.execute("UPDATE contacts SET city = 'Bonn' WHERE id = 1")
+        assert await turned() == ["entered", "left"]
+        await crm.execute("UPDATE contacts SET city = 'Berlin' WHERE id = 2")
+        await crm.execute("UPDATE orders SET email = 'grace@x.org' WHERE id = 0")
+        assert await turned() == ["entered", "left", "entered"]
+        # Whoever is no more is in no segment either.
+        await desk(project).merge([ada.id, "grace@x.org"], by="t", reason="t")
+        await crm.execute("DELETE FROM contacts")
+        assert (await turned())[-1] == "left"
+        assert await segment_members(project, None, "frequent") == []

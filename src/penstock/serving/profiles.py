@@ -154,7 +154,8 @@ class ProfileReader:
         self, kind: str, who: str, principal: Principal, *, purpose: str = API
     ) -> ProfileShown | None:
         """The profile, as far as it may be used for a purpose; None when there is none that this
-        one may see: who may not see its kind learns nothing. `SeveralProfilesError` where ``who`` means more than one."""
+        one may see: who may not see its kind learns nothing. `SeveralProfilesError` where ``who``
+        means more than one."""
         wanted = self.wanted(kind, who)
         async with self.snapshots.snapshot(principal) as snapshot:
             taken_at = self.clock.now()
