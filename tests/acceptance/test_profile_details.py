@@ -245,6 +245,8 @@ async def test_a_prompt_has_open_rows_and_what_changed_lately(
         await crm.execute("UPDATE reservations SET status = 'gone' WHERE id = 2")
         await crm.execute("DELETE FROM reservations WHERE id = 3")
         await project.caught_up(limit_s=30)
+        at_desk = await desk(project).detailed(await desk(project).one("ada@x.org"), "Prompt")
+        assert len(at_desk.lists["reservations"].rows) == 1
         [row] = (await shown(project))["lists"]["reservations"]["rows"]
         assert (row["values"]["flight"], row["key"]) == ("PS1", "1")
 
@@ -322,3 +324,31 @@ async def test_segments_follow_changes_of_profiles(
         await crm.execute("DELETE FROM contacts")
         assert (await turned())[-1] == "left"
         assert await segment_members(project, None, "frequent") == []
+
+
+async def test_values_that_are_declared_later_are_computed_of_all_rows(
+    tmp_path: Path, database_url: str, source_url: str, crm: psycopg.AsyncConnection
+) -> None:
+    """Rows are read anew from the live tables, not only what comes from then on; as events under
+    their identifiers as well. A table that is no longer read is forgotten."""
+    await fill(crm)
+    plain = {"tables": {**CUSTOMER["tables"]}}
+    async with carried(settings(tmp_path, database_url, source_url, plain)) as project:
+        assert values(await shown(project)) == {}
+        before = await desk(project).one("ada@x.org")
+    orders = {**CUSTOMER["tables"]["crm.orders"], "events": True}
+    events = {**CUSTOMER, "tables": {**CUSTOMER["tables"], "crm.orders": orders}}
+    for customer, records in ((CUSTOMER, 8), (events, 6)):
+        async with carried(settings(tmp_path, database_url, source_url, customer)) as project:
+            ada = await desk(project).one("ada@x.org")
+            assert (ada.id, len(ada.records)) == (before.id, records)
+            assert values(await shown(project))["paid"] == "110.5"
+            members = await segment_members(project, None, "frequent")
+            await look_at_segments(segments_of(project))
+            members = await segment_members(project, None, "frequent")
+            assert [member.profile for member in members] == [ada.id]
+    async with carried(settings(tmp_path, database_url, source_url, plain)) as project:
+        async with project.pool.connection() as connection:
+            for table in ("facts", "members", "due", "segments"):
+                cursor = await connection.execute(f"SELECT FROM penstock.profile_{table}".encode())
+                assert await cursor.fetchall() == []

@@ -200,8 +200,8 @@ async def test_g11_values_are_those_of_the_batch_in_any_order_at_any_time(
     for key in chance.sample(range(60), 15):
         rows[key] = rows[key]._replace(page="/new", cookie=chance.choice(["c1", "c3"]))
         changes.append(change(rows[key], 2, now))
-    for key in chance.sample(range(60), 10):
-        changes.append(change(rows.pop(key), 3, now, Op.DELETE))
+    gone = chance.sample(range(60), 10)
+    changes += [change(rows.pop(key), 3, now, Op.DELETE) for key in gone]
     chance.shuffle(changes)  # positions say what is newer, within a batch too
     while changes:
         size = chance.randrange(1, 20)

@@ -82,6 +82,18 @@ class Detailed:
             "withheld": list(self.withheld),
         }
 
+    def beside(self) -> list[tuple[str, str]]:
+        """Computed values and lists, each in few words."""
+        found = [
+            (name, _words(_timed(self.wanted, name, one.value)))
+            for name, one in self.computed.items()
+        ]
+        for name, listed in self.lists.items():
+            rows = [", ".join(_pairs(row.values)) for row in listed.rows]
+            rows += ["and more"] if listed.more else []
+            found.append((name, "; ".join(rows) or "none"))
+        return found
+
     def told(self, now: Microseconds) -> dict[str, str]:
         """All that is known, in few words: each trait, value and list by its name, and what
         changed ``lately``."""
@@ -89,11 +101,7 @@ class Detailed:
             name: "; ".join(one.value for one in values)
             for name, values in self.profile.traits.items()
         }
-        for name, one in self.computed.items():
-            said[name] = _words(_timed(self.wanted, name, one.value))
-        for name, listed in self.lists.items():
-            rows = [", ".join(_pairs(row.values)) for row in listed.rows]
-            said[name] = "; ".join([*rows, *(["and more"] if listed.more else [])]) or "none"
+        said.update(self.beside())
         if lately := self._lately(now):
             said["lately"] = "; ".join(lately)
         return said

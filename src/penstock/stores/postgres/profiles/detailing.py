@@ -28,7 +28,7 @@ SQL: Final = load_queries(Path(__file__).with_name("details.sql"))
 
 _TABLE: Final = """
 SELECT l.schema_name, l.table_name, l.columns FROM penstock.live_tables l
-WHERE l.tenant = penstock.tenant() AND l.source = %s AND l.stream = %s
+WHERE l.tenant = %s AND l.source = %s AND l.stream = %s
 """
 # The record of the table gives each text of a key the type of its column.
 _ROWS: Final = """
@@ -108,7 +108,9 @@ class Detailing:
             return nothing
         cursor = await self._run("keys", id=id_, source=wanted.source, stream=wanted.table)
         keys = [key for (key,) in await cursor.fetchall()]
-        cursor = await self._connection.execute(_TABLE, [wanted.source, wanted.table], prepare=True)
+        cursor = await self._connection.execute(
+            _TABLE, [self._tenant, wanted.source, wanted.table], prepare=True
+        )
         table = await cursor.fetchone()
         if not keys or table is None:
             return nothing

@@ -9,6 +9,7 @@ the graph has a node for each device, not for each page that it saw.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, LiteralString, NamedTuple
 
@@ -238,6 +239,8 @@ class _Facts:
             known = stored.get(change.key.key)
             if known is not None and change.position <= known.position and not self._anew:
                 continue
+            if change.since is not None and (known is None or known.position < change.since):
+                continue
             values = change.values
             if values is not None and change.base is not None:
                 base = stored.get(change.base.key)
@@ -280,9 +283,7 @@ def _narrow(change: RecordChange, own: Collection[str]) -> RecordChange:
     if change.values is None:
         return change
     values = {name: value for name, value in change.values.items() if name in own}
-    return RecordChange(
-        change.key, change.position, change.committed_at, values, change.base, change.sure
-    )
+    return replace(change, values=values)
 
 
 def _only(name: str | None) -> tuple[str, ...]:
