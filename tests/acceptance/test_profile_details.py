@@ -343,12 +343,13 @@ async def test_values_that_are_declared_later_are_computed_of_all_rows(
             ada = await desk(project).one("ada@x.org")
             assert (ada.id, len(ada.records)) == (before.id, records)
             assert values(await shown(project))["paid"] == "110.5"
-            members = await segment_members(project, None, "frequent")
             await look_at_segments(segments_of(project))
             members = await segment_members(project, None, "frequent")
             assert [member.profile for member in members] == [ada.id]
-    async with carried(settings(tmp_path, database_url, source_url, plain)) as project:
-        async with project.pool.connection() as connection:
-            for table in ("facts", "members", "due", "segments"):
-                cursor = await connection.execute(f"SELECT FROM penstock.profile_{table}".encode())
-                assert await cursor.fetchall() == []
+    async with (
+        carried(settings(tmp_path, database_url, source_url, plain)) as project,
+        project.pool.connection() as connection,
+    ):
+        for table in ("facts", "members", "due", "segments"):
+            cursor = await connection.execute(f"SELECT FROM penstock.profile_{table}".encode())
+            assert await cursor.fetchall() == []
