@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
+from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import open_pool
@@ -19,6 +20,7 @@ from penstock.identity.details import Computed, Details
 from penstock.identity.rules import KindRule, Rules, TableRule
 from penstock.records import Change, Column, Microseconds, Op, Position, Schema
 from penstock.stores.base import ApplyEvidence
+from penstock.stores.postgres.profiles.computing import Computing
 from penstock.stores.postgres.profiles.detailing import Detailing
 from penstock.stores.postgres.profiles.kinds import declare
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
@@ -285,3 +287,36 @@ async def test_members_enter_and_leave_a_segment_by_time_alone(pool: Pool) -> No
     async with pool.connection() as connection:
         cursor = await connection.execute("SELECT count(*) FROM penstock.profile_due")
         assert await cursor.fetchone() == (0,)
+
+
+async def test_a_window_reads_the_rows_that_are_in_it(pool: Pool) -> None:
+    """By the index over record and time, not all rows of a busy device."""
+    now = 1_790_000_000_000_000
+
+    def seen(number: int) -> Row:
+        at = datetime.fromtimestamp((now - number * DAY / 100) / 1e6, UTC).isoformat()
+        return Row(number, "c1", None, "/", None, at)
+
+    await take(pool, [change(seen(number), 1, now) for number in range(5000)])
+    statement = Computing({"week": computed("count", within=7)}).statement
+    named = {"tenant": "default", "kind": KIND, "now": now}
+    async with pool.connection() as connection:
+        [id_] = await PostgresProfiles(connection, "default", KIND).bearing(["cookie:c1"])
+        await connection.execute("ANALYZE")
+        cursor = await connection.execute(
+            sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) ") + statement[0],
+            {**statement[1], **named, "profiles": [id_]},
+        )
+        row = await cursor.fetchone()
+    assert row is not None
+    scans = [
+        node
+        for node in nodes(row[0][0]["Plan"])
+        if node.get("Relation Name") == "profile_facts" and node["Actual Rows"] > 0
+    ]
+    assert [node["Actual Rows"] for node in scans] == [700]
+    assert scans[0]["Node Type"].startswith(("Index", "Bitmap"))
+
+
+def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    return [plan, *(node for part in plan.get("Plans", ()) for node in nodes(part))]

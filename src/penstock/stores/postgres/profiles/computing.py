@@ -26,11 +26,15 @@ LAST_EVENTS: Final = 10_000
 _SHOWN: Final = 20
 """Values of the last session that are shown."""
 
+# OFFSET: a person's records by their profile, and of each the rows of the time that is wanted, is
+# the plan, whatever statistics say.
 _ROWS: Final = """
     penstock.profile_records r
-    JOIN penstock.profile_facts f ON f.owner = r.id AND f.columns IS NOT NULL
+    CROSS JOIN LATERAL (
+        SELECT f.at, f.key, f.columns FROM penstock.profile_facts f
+        WHERE f.owner = r.id AND f.columns IS NOT NULL AND {time} OFFSET 0) f
     WHERE r.tenant = %(tenant)s AND r.kind = %(kind)s AND r.profile = p.id COLLATE "C"
-      AND r.source = {source} COLLATE "C" AND r.stream = {stream} COLLATE "C" AND {time}
+      AND r.source = {source} COLLATE "C" AND r.stream = {stream} COLLATE "C"
 """
 _ALL: Final = """
 SELECT p.id, {group}::int, (SELECT jsonb_build_array({values})::text FROM """
@@ -156,6 +160,11 @@ class Computing:
             }
             for id_, values in said.items()
         }
+
+    @property
+    def statement(self) -> tuple[sql.Composed, dict[str, Any]]:
+        """The statement, and what is bound in it beside who is asked for and when."""
+        return self._statement, self._values
 
     # ------------------------------------------------------------------ composing
 
