@@ -13,12 +13,14 @@ import pytest
 from tests.acceptance.test_profiles import carried
 from tests.acceptance.test_profiles_api import calling
 
+from penstock import wiring
 from penstock.errors import ConfigError
 from penstock.operate.profiles import desk
 from penstock.operate.segments import look_at_segments, segment_events, segment_members, segments_of
 from penstock.principals import Principal
 from penstock.project import Project
 from penstock.settings import Settings
+from penstock.stores.postgres.search import PostgresSnapshot
 
 NOW = datetime.now(UTC)
 CUSTOMER: dict[str, Any] = {
@@ -269,6 +271,16 @@ async def test_g7_a_list_shows_rows_only_to_who_may_see_them(
             assert found is not None
             rows = found.to_dict()["lists"]["reservations"]["rows"]
             assert [row["values"]["flight"] for row in rows] == flights
+            # The query alone refuses too, were the database's own policy not there.
+            async with project.snapshots.snapshot(Principal(user)) as snapshot:
+                assert isinstance(snapshot, PostgresSnapshot)
+                await snapshot.connection.execute("RESET ROLE")
+                wanted = wiring.details_of(chosen, "customer")
+                now = project.clock.now()
+                id_ = found.detailed.profile.id
+                seen = await snapshot.profile_details("customer", id_, wanted, now)
+            rows_seen = seen.lists["reservations"].rows
+            assert [row.values["flight"] for row in rows_seen] == flights
 
 
 async def test_columns_and_names_that_do_not_exist_are_refused_before_anything_starts(
