@@ -132,7 +132,7 @@ async def read_details(
 ) -> Detailed:
     """The profile and its details, for a purpose (None: for those who run the project)."""
     found = ProfileDetails()
-    if isinstance(snapshot, DetailedSnapshot):
+    if wanted.tables() and isinstance(snapshot, DetailedSnapshot):
         found = await snapshot.profile_details(profile.kind, profile.id, wanted, now)
     return limited(profile, found, wanted, purpose)
 
