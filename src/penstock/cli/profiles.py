@@ -84,21 +84,28 @@ def list_(
 @profiles.command()
 def show(
     profile: Annotated[str, typer.Argument(help="Its id, an identifier, or a record.")],
+    purpose: Annotated[
+        str | None,
+        typer.Option("--purpose", help="Only what may be used for it: prompt, training, api."),
+    ] = None,
     kind: KindOption = None,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
 ) -> None:
     """Show a profile: what is known, from which record and when; its records; its history.
 
-    Example: penstock profiles show email:ada@example.org --json
+    Example: penstock profiles show email:ada@example.org --purpose prompt --json
     """
 
     async def work(desk: ProfileDesk) -> None:
         found = await desk.one(profile)
         async with desk.reading() as reading:
             events = await reading.events(profiles=[found.id, found.asked])
+        detailed = await desk.detailed(found, purpose)
+        found = detailed.profile
         if json:
-            print_json({**_shown(found), "events": [event._asdict() for event in events]})
+            told = {"events": [event._asdict() for event in events]}
+            print_json({**_shown(found), **detailed.to_dict(), **told})
             return
         console.print(_title(found), style="bold", markup=False)
         rows = [
@@ -107,6 +114,10 @@ def show(
             for one in said
         ]
         console.print(table(("trait", "value", "from", "as of"), rows))
+        if beside := detailed.beside():
+            console.print(table(("beside", "value"), beside))
+        if detailed.withheld:
+            console.print(f"not for {purpose}: {', '.join(detailed.withheld)}", style="dim")
         console.print(
             table(
                 ("record", "identifiers"),

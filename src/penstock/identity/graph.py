@@ -41,6 +41,8 @@ class RecordChange:
     values: Mapping[str, str | None] | None
     base: RecordKey | None = None
     since: Position | None = None
+    sure: bool = False
+    """It counts whatever position is stored: what it says was worked out in this transaction."""
 
 
 class Stored(NamedTuple):
@@ -213,7 +215,7 @@ def _newer(
     fresh: dict[RecordKey, Stored] = {}
     for change in changes:
         known = stored.get(change.key)
-        if known is not None and change.position <= known.position and not always:
+        if known is not None and change.position <= known.position and not (always or change.sure):
             continue
         if change.since is not None and (known is None or known.position < change.since):
             continue

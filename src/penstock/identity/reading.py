@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from penstock.identity.evidence import Identifier, Record, RecordKey
 from penstock.identity.identifiers import canonical
+from penstock.identity.moments import moment
 from penstock.identity.rules import Rules, TableRule, filled
 from penstock.records import Key, Microseconds, Position, Schema
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LONGEST_TRAIT: Final = 2_000
 _LONGEST_KEY: Final = 400
 _NO_TABLE: Final = TableRule()
-_MICROSECOND: Final = datetime.resolution
 
 
 def record_key(schema: Schema, key: Key) -> RecordKey:
@@ -30,6 +28,27 @@ def record_key(schema: Schema, key: Key) -> RecordKey:
     return RecordKey(schema.source, schema.stream, name)
 
 
+def crowd_key(source: str, table: str, identifiers: Sequence[Identifier]) -> RecordKey:
+    """The name of the one record that all events with the same identifiers are: a digest, since a
+    name is shown where identifiers may not be."""
+    said = json.dumps(sorted(map(str, identifiers)), ensure_ascii=False)
+    digest = hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    return RecordKey(source, table, f"events:{digest[:32]}")
+
+
+def identifiers_in(
+    key: RecordKey, values: Mapping[str, str | None], rules: Rules
+) -> tuple[Identifier, ...]:
+    """What a row bears, by the rules for its table: distinct, in order."""
+    table = rules.tables.get((key.source, key.table), _NO_TABLE)
+    found: set[Identifier] = set()
+    for kind, said in table.identifiers:
+        value = canonical(filled(said, values), rules.kinds[kind])
+        if value is not None:
+            found.add(Identifier(kind, value))
+    return tuple(sorted(found))
+
+
 def record_of(
     key: RecordKey,
     values: Mapping[str, str | None],
@@ -40,15 +59,10 @@ def record_of(
 ) -> Record:
     """What a row says, by the rules for its table."""
     table = rules.tables.get((key.source, key.table), _NO_TABLE)
-    identifiers: set[Identifier] = set()
-    for kind, said in table.identifiers:
-        value = canonical(filled(said, values), rules.kinds[kind])
-        if value is not None:
-            identifiers.add(Identifier(kind, value))
     at = _time(values.get(table.at) if table.at else None, committed_at)
     return Record(
         key,
-        tuple(sorted(identifiers)),
+        identifiers_in(key, values, rules),
         _texts(table.fields, values),
         _texts(table.traits, values),
         position,
@@ -83,13 +97,7 @@ def _texts(wanted: Mapping[str, str], values: Mapping[str, str | None]) -> dict[
 def _time(said: str | None, committed_at: Microseconds) -> Microseconds:
     """When a row says that it was said. What lies after its commit cannot be, and what cannot be
     read says nothing: both count as said when they were committed."""
-    if said is None:
+    at = moment(said)
+    if at is None:
         return committed_at
-    try:
-        moment = datetime.fromisoformat(said.strip())
-    except ValueError:
-        return committed_at
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    at = (moment - _EPOCH) // _MICROSECOND
-    return Microseconds(min(at, committed_at)) if committed_at else Microseconds(at)
+    return Microseconds(min(at, committed_at)) if committed_at else at

@@ -54,9 +54,17 @@ class TableRule:
     traits: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     at: str | None = None
+    kept: tuple[str, ...] | None = None
+    """Columns that are kept of each row with its time, for what is computed; None: no rows are."""
+    events: bool = False
+    """Rows are counted under the identifiers that they bear, which together are one record."""
 
     def columns(self) -> tuple[str, ...]:
         """All columns that are read."""
+        return tuple(dict.fromkeys((*self.own_columns(), *(self.kept or ()))))
+
+    def own_columns(self) -> tuple[str, ...]:
+        """Those that a record is made of."""
         named = [*(said for _, said in self.identifiers), *self.traits.values()]
         named += self.fields.values()
         found = dict.fromkeys(column for said in named for column in columns_in(said))
@@ -76,6 +84,8 @@ class Rules:
     tables: Mapping[tuple[str, str], TableRule] = field(default_factory=dict)
     largest: int = 1000
     match_priority: int = -100
+    noted: bool = False
+    """Whether it is noted whose profile has changed: for segments."""
 
 
 def columns_in(said: str) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from penstock import wiring
 from penstock.clock import Clock
 from penstock.errors import ConfigError, PenstockError
+from penstock.identity.details import Details
 from penstock.settings import ColumnPermissions, RowSourceSettings, Settings, TableSettings
 from penstock.sources.base import ComparableRows
 
@@ -72,8 +73,26 @@ def _profiled(settings: Settings, source: str) -> Iterator[tuple[str, str, str]]
     for kind, rules in wiring.profile_rules(settings).items():
         for (of, stream), table in rules.tables.items():
             if of == source:
-                for column in table.columns():
+                for column in table.own_columns():
                     yield f"profiles.{kind}.tables.{source}.{stream}", stream, column
+        yield from _detailed(wiring.details_of(settings, kind), kind, source)
+
+
+def _detailed(details: Details, kind: str, source: str) -> Iterator[tuple[str, str, str]]:
+    """Columns that are read beside identifiers and traits."""
+    for name, one in details.computed.items():
+        if one.source == source:
+            for column in one.columns():
+                yield f"profiles.{kind}.computed.{name}", one.table, column
+    for name, listed in details.lists.items():
+        if listed.source == source:
+            order = () if listed.order is None else (listed.order,)
+            for column in (*listed.columns, *(w for w, _ in listed.where), *order):
+                yield f"profiles.{kind}.lists.{name}", listed.table, column
+    consent = details.consent
+    if consent is not None and consent.source == source:
+        for column in consent.columns():
+            yield f"profiles.{kind}.consent", consent.table, column
 
 
 def _named(table: TableSettings) -> Iterator[tuple[str, str]]:

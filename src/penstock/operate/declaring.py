@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from penstock import wiring
+from penstock.operate.segments import segments_of
 from penstock.pipelines.profiles import NAME
 from penstock.stores.postgres.profiles.rereading import KindRereading, keep_only
 
@@ -30,3 +31,5 @@ async def declare_profiles(project: Project) -> None:
         count = await rereading.run(allow=allow, deny=deny)
         if count:
             logger.info("profiles.reread", kind=kind, rows=count)
+    for segments in segments_of(project):
+        await segments.declare()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from penstock import wiring
@@ -16,6 +16,7 @@ from penstock.identity.identifiers import identifiers_of
 from penstock.identity.reasons import between, path, said
 from penstock.identity.rules import Rules
 from penstock.operate.profile_picture import svg
+from penstock.serving.details import Detailed, limited
 from penstock.stores.base import StoredProfile
 from penstock.stores.postgres.profiles.deciding import Deciding
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
@@ -133,6 +134,16 @@ class ProfileDesk:
             f"expected one {self.kind}, but {reference!r} means {len(found)} or more "
             f"({', '.join(profile.id for profile in found[:5])}): name one by its id"
         )
+
+    async def detailed(self, profile: StoredProfile, purpose: str | None = None) -> Detailed:
+        """Computed values, lists and the last events of a profile, for a purpose (None: all)."""
+        wanted = wiring.details_of(self._project.settings, self.kind)
+        # Whoever has the database sees all rows, as the CLI shows all profiles.
+        lists = {n: replace(one, rule=None, open_to=True) for n, one in wanted.lists.items()}
+        wanted, now = replace(wanted, lists=lists), self._project.clock.now()
+        async with self.reading() as profiles:
+            found = await profiles.details(profile.id, wanted, now)
+        return limited(profile, found, wanted, purpose and purpose.strip().lower())
 
     async def records(self, reference: str) -> list[RecordKey]:
         """The record that is named, or all of the profile that is meant."""

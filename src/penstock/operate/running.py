@@ -16,6 +16,7 @@ from penstock.operate.columns import refuse_unknown_columns
 from penstock.operate.declaring import declare_profiles
 from penstock.operate.health import EVERY_S, HealthWatch
 from penstock.operate.rereading import Rereading
+from penstock.operate.segments import look_at_segments, segments_of
 from penstock.operate.status import parked_streams, store_report
 from penstock.pipelines.base import Tools
 from penstock.runtimes.base import Backoff, patiently
@@ -192,6 +193,9 @@ class Running:
             Chore("vector index", 5.0, lambda: upkeep.index(self._project.embedder().name)),
             Chore("tombstones", 3600.0, upkeep.prune),
         ]
+        if any(chosen.segments for chosen in self._project.settings.profiles.values()):
+            look = partial(look_at_segments, segments_of(self._project))
+            chores.append(Chore("segments", 0.5, look, when_idle=True))
         if self._project.settings.knowledge.stores:
             chores.append(Chore("second stores", 0.5, self._project.follow, when_idle=True))
         if self._project.server is not None:

@@ -245,7 +245,7 @@ class ContextBuilder:
         ages = await snapshot.ages()
         person = ProfileFound()
         if asked.profile is not None:
-            person = await read_profile(snapshot, asked.profile, ages)
+            person = await read_profile(snapshot, asked.profile, ages, taken_at)
         ended = self._clock.monotonic()
         items = self._items(passages, rows)[: asked.limit]
         return Context(

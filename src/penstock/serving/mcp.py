@@ -18,6 +18,7 @@ import orjson
 from penstock.errors import BadRecordError, ConfigError, MissingExtraError, RetryableError
 from penstock.principals import Principal
 from penstock.serving.api.services import Services
+from penstock.serving.details import PROMPT
 from penstock.serving.documents import shown
 from penstock.serving.profiles import nobody
 from penstock.stores.base import Filter, Passage
@@ -209,7 +210,7 @@ class Tools:
 
     async def get_profile(self, kind: str, who: str, principal: Principal) -> dict[str, Any]:
         """See ``get_profile``."""
-        found = await self._services.profiles.read(kind, who, principal)
+        found = await self._services.profiles.read(kind, who, principal, purpose=PROMPT)
         if found is None:
             raise ConfigError(nobody(kind, who))
         return found.to_dict()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import ConfigError
+from penstock.identity.details import Details
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
+from penstock.serving.details import API, PROMPT, Detailed, read_details
 from penstock.serving.items import ContextRow
 from penstock.serving.values import iso
 from penstock.stores.base import (
@@ -19,6 +21,7 @@ from penstock.stores.base import (
     SourceAge,
     StoredProfile,
 )
+from penstock.stores.details import DetailedSnapshot
 
 SOURCE: Final = "profiles"
 """The source of a profile among the items of a context: it has no single one."""
@@ -34,6 +37,7 @@ class ProfileWanted:
     kind: str
     reference: str
     identifiers: tuple[str, ...] = ()
+    details: Details = field(default_factory=Details)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,9 @@ class ProfileFound:
 
 
 async def read_profile(
-    snapshot: Snapshot, wanted: ProfileWanted, ages: Sequence[SourceAge]
+    snapshot: Snapshot, wanted: ProfileWanted, ages: Sequence[SourceAge], now: Microseconds
 ) -> ProfileFound:
-    """What the snapshot knows of somebody."""
+    """What the snapshot knows of somebody and a model may be told."""
     if not isinstance(snapshot, ProfileSnapshot):
         return ProfileFound(note="this store keeps no profiles")
     found = await _meant(snapshot, wanted)
@@ -61,7 +65,8 @@ async def read_profile(
     profile = await snapshot.profile(wanted.kind, found[0]) if found else None
     if profile is None:
         return ProfileFound(note=f"no {wanted.kind} is known (or to be shown) by what was named")
-    return ProfileFound((_item(profile),), (_age(profile, ages),))
+    detailed = await read_details(snapshot, profile, wanted.details, PROMPT, now)
+    return ProfileFound((_item(detailed, now),), (_age(profile, ages),))
 
 
 async def _meant(snapshot: ProfileSnapshot, wanted: ProfileWanted) -> Sequence[str]:
@@ -77,14 +82,14 @@ async def _meant(snapshot: ProfileSnapshot, wanted: ProfileWanted) -> Sequence[s
 class ProfileShown:
     """A profile by itself, with the ages of the sources that it is from."""
 
-    profile: StoredProfile
+    detailed: Detailed
     age: SourceAge
     sources: tuple[SourceAge, ...]
     taken_at: Microseconds
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON shows it; ``merged_from`` is the id that was asked for, where it is another."""
-        profile = self.profile
+        profile = self.detailed.profile
         return {
             "kind": profile.kind,
             "id": profile.id,
@@ -107,6 +112,7 @@ class ProfileShown:
                 }
                 for one in profile.records
             ],
+            **self.detailed.to_dict(),
             "taken_at": iso(self.taken_at),
             "age_ms": age_ms(self.age, self.taken_at),
             "sources": [
@@ -124,13 +130,15 @@ class ProfileReader:
     clock: Clock
     kinds: Collection[str]
     bearing: Callable[[str, str], Sequence[str]]
+    details: Callable[[str], Details]
 
     def wanted(self, kind: str, who: str) -> ProfileWanted:
         """Whom an id or an identifier means. A kind that there is not has no profiles, like one
         that may not be seen: nobody learns which kinds there are."""
         kind, who = storable(kind), storable(who)
-        bearing = self.bearing(kind, who) if kind in self.kinds else ()
-        return ProfileWanted(kind, who, tuple(bearing))
+        if kind not in self.kinds:
+            return ProfileWanted(kind, who)
+        return ProfileWanted(kind, who, tuple(self.bearing(kind, who)), self.details(kind))
 
     def about(self, reference: str) -> ProfileWanted:
         """Whom ``KIND:ID`` or ``KIND:IDENTIFIER`` means."""
@@ -142,9 +150,12 @@ class ProfileReader:
             )
         return self.wanted(kind, who)
 
-    async def read(self, kind: str, who: str, principal: Principal) -> ProfileShown | None:
-        """The profile; None when there is none that this one may see: who may not see its kind
-        learns nothing. `SeveralProfilesError` where ``who`` means more than one."""
+    async def read(
+        self, kind: str, who: str, principal: Principal, *, purpose: str = API
+    ) -> ProfileShown | None:
+        """The profile, as far as it may be used for a purpose; None when there is none that this
+        one may see: who may not see its kind learns nothing. `SeveralProfilesError` where ``who``
+        means more than one."""
         wanted = self.wanted(kind, who)
         async with self.snapshots.snapshot(principal) as snapshot:
             taken_at = self.clock.now()
@@ -160,9 +171,30 @@ class ProfileReader:
             if profile is None:
                 return None
             ages = await snapshot.ages()
+            detailed = await read_details(snapshot, profile, wanted.details, purpose, taken_at)
         names = {record.source for record in profile.records}
         own = tuple(age for age in ages if age.source in names)
-        return ProfileShown(profile, _age(profile, ages), own, taken_at)
+        return ProfileShown(detailed, _age(profile, ages), own, taken_at)
+
+    async def segment(
+        self, kind: str, segment: str, principal: Principal, *, after: str = "", limit: int = 100
+    ) -> dict[str, Any] | None:
+        """Who is in a segment, by their ids in order; None when there is none that this one may
+        see."""
+        async with self.snapshots.snapshot(principal) as snapshot:
+            if not isinstance(snapshot, DetailedSnapshot):
+                return None
+            found = await snapshot.segment(
+                storable(kind), storable(segment), after=storable(after), limit=limit
+            )
+        if found is None:
+            return None
+        return {
+            "kind": kind,
+            "segment": segment,
+            "profiles": [{"id": one.profile, "since": iso(one.since)} for one in found],
+            "next": found[-1].profile if len(found) == limit else None,
+        }
 
 
 class SeveralProfilesError(ConfigError):
@@ -185,16 +217,15 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
 
 
-def _item(profile: StoredProfile) -> ContextRow:
+def _item(detailed: Detailed, now: Microseconds) -> ContextRow:
+    profile = detailed.profile
     return ContextRow(
         source=SOURCE,
         table=profile.kind,
         key=f"{profile.kind}/{profile.id}",
         row_key=(profile.id,),
         title=f"{profile.kind} {profile.id}",
-        values={
-            name: "; ".join(one.value for one in said) for name, said in profile.traits.items()
-        },
+        values=detailed.told(now),
         searched=(),
         version=Position(str(profile.version)),
         committed_at=profile.changed_at,

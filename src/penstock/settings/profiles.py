@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from penstock.settings.base import Name, Section
+from penstock.settings.details import DetailedSettings
 from penstock.settings.permissions import Listed
 
 
@@ -95,9 +96,21 @@ class ProfileTableSettings(Section):
     """By trait, the column that says it, or a text with columns in braces."""
     time: str | None = None
     """The column that says when the row was true. Default: when it was committed."""
+    events: bool = False
+    """Whether the rows are events (page views, calls): counted under the identifiers that they
+    bear, which together are one record, instead of being a record each."""
+
+    @model_validator(mode="after")
+    def _events_are_of_somebody(self) -> ProfileTableSettings:
+        if self.events and (self.traits or not self.identifiers):
+            raise ValueError(
+                "expected `identifiers` and no `traits` of a table of events: what events say is "
+                "`computed`, as in `last(COLUMN)`"
+            )
+        return self
 
 
-class ProfileSettings(Section):
+class ProfileSettings(DetailedSettings):
     """A kind of profile: people (or whatever it is) whom several tables know."""
 
     tables: Annotated[
@@ -137,4 +150,29 @@ class ProfileSettings(Section):
                     f"expected {what} that one of `tables` names ({', '.join(sorted(known))}), "
                     f"got {unknown[0]!r}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _details_fit(self) -> ProfileSettings:
+        places = [(f"computed.{name}", one.table) for name, one in self.computed.items()]
+        places += [(f"lists.{name}", one.table) for name, one in self.lists.items()]
+        if self.consent is not None:
+            places.append(("consent", self.consent.table))
+        for where, table in places:
+            if table not in self.tables:
+                raise ValueError(
+                    f"{where}: expected one of `tables` ({', '.join(self.tables)}), got {table!r}"
+                )
+        said = {trait for table in self.tables.values() for trait in table.traits}
+        for where, names in (("computed", self.computed), ("lists", self.lists)):
+            if twice := sorted(said & set(names)):
+                raise ValueError(f"{where}: expected a name that is no trait's, got {twice[0]!r}")
+        borne = {kind for table in self.tables.values() for kind in table.identifiers}
+        known = said | borne | set(self.computed) | set(self.lists)
+        needed = set() if self.consent is None else set(self.consent.needed)
+        if unknown := sorted(needed - known):
+            raise ValueError(
+                f"consent.needed: expected names of traits, computed values, lists or identifiers "
+                f"({', '.join(sorted(known))}), got {unknown[0]!r}"
+            )
         return self

@@ -1,6 +1,7 @@
 """From settings to objects: the only place that names concrete classes. Imports them lazily."""
 
 from penstock.wiring.courses import Course, courses
+from penstock.wiring.details import details_of
 from penstock.wiring.models import (
     answerer,
     cross_encoder,
@@ -38,6 +39,7 @@ __all__ = [
     "cross_encoder",
     "declared_permissions",
     "declares_permissions",
+    "details_of",
     "embedded_postgres",
     "embedder",
     "followers",

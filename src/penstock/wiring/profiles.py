@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import ConfigError
 from penstock.identity.rules import Form, KindRule, Rules, TableRule, TraitRule
-from penstock.settings import ProfileSettings, RowSourceSettings, Settings
+from penstock.settings import Settings
 from penstock.settings.profiles import IdentifierSettings, ProfileTableSettings
+from penstock.wiring.details import details_of, stream_of
 from penstock.wiring.permissions import declares_permissions
 
 if TYPE_CHECKING:
     from penstock.clock import Clock
+    from penstock.identity.details import Details
     from penstock.serving.profiles import ProfileReader, ProfileWanted
     from penstock.stores.base import SnapshotStore
 
@@ -22,7 +24,7 @@ _BY_NAME: dict[str, Form] = {"email": "email", "phone": "phone"}
 
 def profile_rules(settings: Settings) -> dict[str, Rules]:
     """The rules of each kind of profile, by its name."""
-    return {kind: _rules(settings, chosen) for kind, chosen in settings.profiles.items()}
+    return {kind: _rules(settings, kind) for kind in settings.profiles}
 
 
 def profile_readers(settings: Settings, kind: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -49,8 +51,8 @@ def profile_wanted(settings: Settings, reference: str) -> ProfileWanted:
                 f"{', '.join(kinds) or '(there are none: see docs/howto/profiles.md)'}, "
                 f"got {reference!r}"
             )
-    found = identifiers_of(rest, _rules(settings, kinds[kind]).kinds)
-    return ProfileWanted(kind, rest, tuple(map(str, found)))
+    found = identifiers_of(rest, _rules(settings, kind).kinds)
+    return ProfileWanted(kind, rest, tuple(map(str, found)), details_of(settings, kind))
 
 
 def profile_reader(settings: Settings, snapshots: SnapshotStore, clock: Clock) -> ProfileReader:
@@ -60,18 +62,27 @@ def profile_reader(settings: Settings, snapshots: SnapshotStore, clock: Clock) -
 
     @cache
     def rules(kind: str) -> Rules:  # when first asked: a form may need an extra
-        return _rules(settings, settings.profiles[kind])
+        return _rules(settings, kind)
 
     def bearing(kind: str, who: str) -> Sequence[str]:
         return [str(identifier) for identifier in identifiers_of(who, rules(kind).kinds)]
 
-    return ProfileReader(snapshots, clock, frozenset(settings.profiles), bearing)
+    @cache
+    def details(kind: str) -> Details:
+        return details_of(settings, kind)
+
+    return ProfileReader(snapshots, clock, frozenset(settings.profiles), bearing, details)
 
 
-def _rules(settings: Settings, chosen: ProfileSettings) -> Rules:
-    tables = {
-        _stream(settings, name): _table(table) for name, table in sorted(chosen.tables.items())
-    }
+def _rules(settings: Settings, kind: str) -> Rules:
+    chosen = settings.profiles[kind]
+    details = details_of(settings, kind)
+    tables = {}
+    for name, table in sorted(chosen.tables.items()):
+        place = stream_of(settings, name)
+        # Rows of events are kept whether anything is computed of them or not.
+        keeps = table.events or place in details.tables()
+        tables[place] = _table(table, details.columns(*place) if keeps else None)
     borne = sorted({kind for table in chosen.tables.values() for kind in table.identifiers})
     said = sorted({trait for table in chosen.tables.values() for trait in table.traits})
     return Rules(
@@ -84,30 +95,26 @@ def _rules(settings: Settings, chosen: ProfileSettings) -> Rules:
         },
         tables=tables,
         largest=chosen.quarantine_above,
+        noted=bool(details.segments),
     )
-
-
-def _stream(settings: Settings, name: str) -> tuple[str, str]:
-    source, _, table = name.partition(".")
-    captured = settings.sources[source]
-    assert isinstance(captured, RowSourceSettings)
-    return source, captured.stream(table)
 
 
 def _trusted(settings: Settings, name: str) -> str:
     """A source, or a table as its changes name it."""
     if "." not in name or name.partition(".")[0] not in settings.sources:
         return name
-    return ".".join(_stream(settings, name))
+    return ".".join(stream_of(settings, name))
 
 
-def _table(chosen: ProfileTableSettings) -> TableRule:
+def _table(chosen: ProfileTableSettings, kept: tuple[str, ...] | None) -> TableRule:
     return TableRule(
         identifiers=tuple(
             (kind, said) for kind, several in sorted(chosen.identifiers.items()) for said in several
         ),
         traits=dict(sorted(chosen.traits.items())),
         at=chosen.time,
+        kept=kept,
+        events=chosen.events,
     )
 
 

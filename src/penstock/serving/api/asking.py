@@ -67,6 +67,29 @@ async def document(request: Request, source: str, key: str, caller: Asking) -> R
     return JSONResponse(shown(found))
 
 
+@router.get("/v1/profiles/{kind}")
+async def segment(
+    request: Request,
+    kind: str,
+    caller: Asking,
+    segment: Annotated[str, Query(min_length=1, max_length=40)],
+    after: Annotated[str, Query(max_length=200)] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """Who is in a segment: ids in order, and since when."""
+    found = await services(request).profiles.segment(
+        kind, segment, caller.principal, after=after, limit=limit
+    )
+    if found is None:
+        raise ProblemError(
+            404,
+            "not_found",
+            f"expected a segment that this key may see, found none called {segment!r} of the kind "
+            f"{kind[:100]!r}",
+        )
+    return JSONResponse(found)
+
+
 @router.get("/v1/profiles/{kind}/{who:path}")
 async def profile(request: Request, kind: str, who: str, caller: Asking) -> Response:
     """What is known of somebody: traits with the record and time of each, records, and the age."""

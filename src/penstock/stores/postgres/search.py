@@ -18,7 +18,9 @@ from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import translated
 from penstock.errors import ConfigError
+from penstock.identity.details import Details
 from penstock.principals import Principal
+from penstock.records import Microseconds
 from penstock.stores.base import (
     ChunkVectors,
     Filter,
@@ -33,6 +35,7 @@ from penstock.stores.base import (
     TableWanted,
     Vectors,
 )
+from penstock.stores.details import ProfileDetails, SegmentMember
 from penstock.stores.documents import StoredDocument
 from penstock.stores.postgres.candidates import Candidates, Model, Scores
 from penstock.stores.postgres.lexical import AUTO, DEFAULT, analyse_question, analyser
@@ -40,7 +43,9 @@ from penstock.stores.postgres.live_rows import read_rows
 from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
+from penstock.stores.postgres.profiles.detailing import Detailing
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
+from penstock.stores.postgres.profiles.segments import members_of
 from penstock.stores.postgres.table_rows import columns_of, table_rows
 
 _OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -345,6 +350,24 @@ class PostgresSnapshot:
         if not await self._may_see(kind):
             return []
         return await PostgresProfiles(self._connection, self._tenant, kind).bearing(identifiers)
+
+    async def profile_details(
+        self, kind: str, id_: str, wanted: Details, now: Microseconds
+    ) -> ProfileDetails:
+        """See `penstock.stores.details.DetailedSnapshot`."""
+        if not await self._may_see(kind):
+            return ProfileDetails()
+        return await Detailing(self._connection, self._tenant, kind).read(id_, wanted, now)
+
+    async def segment(
+        self, kind: str, segment: str, *, after: str = "", limit: int = 100
+    ) -> Sequence[SegmentMember] | None:
+        """See `penstock.stores.details.DetailedSnapshot`."""
+        if not await self._may_see(kind):
+            return None
+        return await members_of(
+            self._connection, self._tenant, kind, segment, after=after, limit=limit
+        )
 
     async def tables(self, source: str) -> Mapping[str, Sequence[str]]:
         return await columns_of(self._connection, source)

@@ -14,6 +14,7 @@ from dataclasses import replace
 import structlog
 
 from penstock.errors import FatalError, RetryableError
+from penstock.identity.details import Details
 from penstock.principals import Principal
 from penstock.records import Microseconds
 from penstock.stores.base import (
@@ -29,6 +30,7 @@ from penstock.stores.base import (
     TableWanted,
     Vectors,
 )
+from penstock.stores.details import ProfileDetails, SegmentMember
 from penstock.stores.documents import StoredDocument
 from penstock.stores.postgres.search import PostgresSnapshot, PostgresSnapshotStore
 from penstock.stores.second.following import Follower
@@ -130,6 +132,16 @@ class FollowedSnapshot:
 
     async def profiles_bearing(self, kind: str, identifiers: Sequence[str]) -> Sequence[str]:
         return await self._inner.profiles_bearing(kind, identifiers)
+
+    async def profile_details(
+        self, kind: str, id_: str, wanted: Details, now: Microseconds
+    ) -> ProfileDetails:
+        return await self._inner.profile_details(kind, id_, wanted, now)
+
+    async def segment(
+        self, kind: str, segment: str, *, after: str = "", limit: int = 100
+    ) -> Sequence[SegmentMember] | None:
+        return await self._inner.segment(kind, segment, after=after, limit=limit)
 
     async def tables(self, source: str) -> Mapping[str, Sequence[str]]:
         return await self._inner.tables(source)

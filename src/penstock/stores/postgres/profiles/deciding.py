@@ -9,6 +9,7 @@ from penstock.identity.evidence import Decision, Identifier, RecordKey, Verb
 from penstock.identity.graph import Whole, reconsider, whole
 from penstock.identity.rules import Rules
 from penstock.stores.postgres.arrays import array_literal
+from penstock.stores.postgres.profiles.facts import Evidence
 from penstock.stores.postgres.profiles.graph import Connection, PostgresGraph
 from penstock.stores.postgres.profiles.reading import SQL
 from penstock.stores.postgres.profiles.rows import decision_of
@@ -93,6 +94,8 @@ class Deciding:
         graph = await self._locked()
         await reconsider(graph, self._rules, keys, cause)
         await graph.flush()
+        evidence = Evidence(self._connection, self._tenant, self._kind, self._rules, graph)
+        await evidence.note(())
 
     async def _locked(self) -> PostgresGraph:
         graph = PostgresGraph(self._connection, self._tenant, self._kind, self._rules)

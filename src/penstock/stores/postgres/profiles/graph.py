@@ -51,6 +51,8 @@ class PostgresGraph:
         self._decided = False
         self._refused = False
         self.sweeps: dict[tuple[str, str], Position] = {}
+        self.touched: set[str] = set()
+        """Profiles that were written, or rest by now; whoever reads it empties it."""
 
     async def open(self) -> None:
         """Take the kind's lock; from here on nobody else writes in it."""
@@ -191,6 +193,7 @@ class PostgresGraph:
         ]
 
     async def settle(self, settled: Settled) -> None:
+        self.touched |= settled.documents.keys() | settled.rests.keys()
         await self._records(settled)
         await self._profiles(settled)
         if settled.turns:

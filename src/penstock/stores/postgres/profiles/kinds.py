@@ -20,6 +20,7 @@ SQL: Final = load_queries(Path(__file__).with_name("kinds.sql"))
 def rules_json(rules: Rules) -> dict[str, Any]:
     """Rules as the database keeps them, to tell whether they have changed."""
     said = asdict(rules)
+    del said["noted"]  # what is noted needs no reading of rows
     for kind in said["kinds"].values():
         kind["blocked"] = sorted(kind["blocked"])
     said["tables"] = {f"{s}.{t}": table for (s, t), table in sorted(said["tables"].items())}

@@ -10,10 +10,13 @@ import orjson
 import psycopg
 
 from penstock.database.queries import load_queries
+from penstock.identity.details import Details
 from penstock.identity.evidence import RecordKey
 from penstock.records import Microseconds
 from penstock.stores.base import ProfileRecord, StoredProfile, TraitValue
+from penstock.stores.details import ProfileDetails
 from penstock.stores.postgres.arrays import array_literal
+from penstock.stores.postgres.profiles.detailing import Detailing
 
 Connection = psycopg.AsyncConnection[Any]
 
@@ -85,6 +88,10 @@ class PostgresProfiles:
         cursor = await self._run("profile", id=id_)
         row = await cursor.fetchone()
         return None if row is None else _profile(self._kind, row, asked)
+
+    async def details(self, id_: str, wanted: Details, now: Microseconds) -> ProfileDetails:
+        """What is known of a profile beside its traits, whoever asks."""
+        return await Detailing(self._connection, self._tenant, self._kind).read(id_, wanted, now)
 
     async def bearing(self, identifiers: Sequence[str], *, limit: int = 100) -> list[str]:
         """The ids of profiles that bear one of these identifiers (as ``kind:value``)."""

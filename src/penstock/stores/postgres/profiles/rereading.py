@@ -19,11 +19,13 @@ from psycopg_pool import AsyncConnectionPool
 from penstock.database.connect import translated
 from penstock.database.queries import load_queries
 from penstock.identity.evidence import RecordKey
-from penstock.identity.graph import RecordChange, reread
+from penstock.identity.graph import RecordChange
 from penstock.identity.reading import record_key
 from penstock.identity.rules import Rules
 from penstock.stores.postgres import live_names
 from penstock.stores.postgres.live_tables import LiveTable, all_tables
+from penstock.stores.postgres.profiles.facts import SQL as FACTS
+from penstock.stores.postgres.profiles.facts import Evidence
 from penstock.stores.postgres.profiles.graph import PostgresGraph
 from penstock.stores.postgres.profiles.kinds import declare, declared, rules_json
 
@@ -131,28 +133,28 @@ class KindRereading:
                     for position, committed_at, *values in rows
                 ]
 
-    async def _take(self, changes: list[RecordChange]) -> None:
+    async def _take(self, changes: list[RecordChange], *, whole: bool = True) -> None:
         async with self._pool.connection() as connection, connection.transaction():
             graph = PostgresGraph(connection, self._tenant, self._kind, self._rules)
             await graph.open()
-            await reread(graph, self._rules, changes)
-            await graph.flush()
+            evidence = Evidence(connection, self._tenant, self._kind, self._rules, graph)
+            await (evidence.take if whole else evidence.incorporate)(changes, anew=True)
 
     async def _forget(self, since: Any) -> None:
         """Take away what no live table has (any more), or no rule reads."""
+        named = {"tenant": self._tenant, "kind": self._kind, "since": since}
+        async with self._pool.connection() as connection:
+            await connection.execute(FACTS["forget"], named)
         while True:
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(
-                    SQL["not_noted_since"],
-                    {"tenant": self._tenant, "kind": self._kind, "since": since},
-                )
+                cursor = await connection.execute(SQL["not_noted_since"], named)
                 gone = [
                     RecordChange(RecordKey(source, stream, key), position, committed_at, None)
                     for source, stream, key, position, committed_at in await cursor.fetchall()
                 ]
             if not gone:
                 return
-            await self._take(gone)
+            await self._take(gone, whole=False)
 
 
 async def _now(connection: psycopg.AsyncConnection[Any]) -> Any:

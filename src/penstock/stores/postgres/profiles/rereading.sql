@@ -42,6 +42,21 @@ DELETE FROM penstock.profile_events WHERE tenant = %(tenant)s AND kind = %(kind)
 -- name: take_away_refusals
 DELETE FROM penstock.profile_refusals WHERE tenant = %(tenant)s AND kind = %(kind)s
 
+-- name: take_away_facts
+DELETE FROM penstock.profile_facts WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_segments
+DELETE FROM penstock.profile_segments WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_members
+DELETE FROM penstock.profile_members WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_member_events
+DELETE FROM penstock.profile_member_events WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_due
+DELETE FROM penstock.profile_due WHERE tenant = %(tenant)s AND kind = %(kind)s
+
 -- name: take_away_sweeps
 DELETE FROM penstock.profile_sweeps WHERE tenant = %(tenant)s AND kind = %(kind)s
 

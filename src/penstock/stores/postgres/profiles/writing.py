@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from penstock.identity.evidence import RecordKey
-from penstock.identity.graph import RecordChange, incorporate
+from penstock.identity.graph import RecordChange
 from penstock.identity.reading import record_key
 from penstock.records import UNCHANGED, Position, Row, Schema
 from penstock.stores.base import ApplyEvidence
 from penstock.stores.postgres.coalesce import coalesce, split
+from penstock.stores.postgres.profiles.facts import Evidence
 from penstock.stores.postgres.profiles.graph import Connection, PostgresGraph
 
 
@@ -15,11 +16,12 @@ async def apply_evidence(connection: Connection, effect: ApplyEvidence, *, tenan
     """Bring the profiles of a kind to what the evidence says after these changes (G10)."""
     graph = PostgresGraph(connection, tenant, effect.kind, effect.rules)
     await graph.open()
+    evidence = Evidence(connection, tenant, effect.kind, effect.rules, graph)
     for segment in split(effect.changes):
         schema = segment.schema
         net = coalesce(segment.changes)
         if net.truncated_at is not None:
-            await _sweep(graph, effect, schema, net.truncated_at)
+            await _sweep(graph, evidence, effect, schema, net.truncated_at)
         swept = graph.sweeps.get((schema.source, schema.stream), "")
         changes = [
             RecordChange(
@@ -48,24 +50,28 @@ async def apply_evidence(connection: Connection, effect: ApplyEvidence, *, tenan
             for key, since, position in net.undone
             if position > swept
         ]
-        await incorporate(graph, effect.rules, changes)
-        await graph.flush()
+        await evidence.take(changes)
 
 
-async def _sweep(graph: PostgresGraph, effect: ApplyEvidence, schema: Schema, at: Position) -> None:
+async def _sweep(
+    graph: PostgresGraph, evidence: Evidence, effect: ApplyEvidence, schema: Schema, at: Position
+) -> None:
     """Take away what is older, some thousands at a time."""
     source, table = schema.source, schema.stream
     if at <= graph.sweeps.get((source, table), ""):
         return
+    rule = effect.rules.tables[source, table]
+    if rule.kept is not None or rule.events:
+        await evidence.sweep(source, table, at)
     after = ""
-    while keys := await graph.older(source, table, at, after):
+    while not rule.events and (keys := await graph.older(source, table, at, after)):
         gone = [
             RecordChange(RecordKey(source, table, key), at, effect.changes[0].committed_at, None)
             for key in keys
         ]
-        await incorporate(graph, effect.rules, gone)
-        await graph.flush()
+        await evidence.incorporate(gone)
         after = keys[-1]
+    await evidence.note(())
     await graph.sweep(source, table, at)
 
 
