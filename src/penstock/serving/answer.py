@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Unpack
 
 from penstock.clock import Clock, SystemClock
-from penstock.models.base import Embedder, Generator, Usage, Writer
+from penstock.models.base import Embedder, Generator, Usage, Writer, asked_by
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
 from penstock.places import place_at
@@ -149,19 +149,20 @@ class Answerer:
         assembled = self._clock.monotonic()
         reading = Reading((), top_score(context))
         usage, dropped = None, 0
-        if self._generator is None:
+        generator = self._generator and asked_by(self._generator, principal)
+        if generator is None:
             reading = await self._reader.read(
                 context.question, evidence_of(context), restricted=context.restricted
             )
             text, citations = extracted(context, reading)
             yield text
-        elif isinstance(self._generator, Writer):
-            text, citations, usage, dropped = await self._written(self._generator, context)
+        elif isinstance(generator, Writer):
+            text, citations, usage, dropped = await self._written(generator, context)
             yield text
         else:
             pieces: list[str] = []
             prompt = messages(self._template, context, budget=self._budget, count=self._count)
-            async for piece in self._generator.stream(prompt):
+            async for piece in generator.stream(prompt):
                 pieces.append(piece)
                 yield piece
                 if sum(map(len, pieces)) > LONGEST_ANSWER:
