@@ -69,9 +69,9 @@ class Request:
 
 
 class CallPiece(NamedTuple):
-    """A part of a tool call; id and name come with the first of an index."""
+    """A part of a tool call; id and name come with the first of a place."""
 
-    index: int
+    place: int
     id: str
     name: str
     arguments: str
