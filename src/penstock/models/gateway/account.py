@@ -74,8 +74,9 @@ class Account(Protocol):
     async def reserve(self, who: Who, nanos: int, budgets: Budgets) -> Reservation:
         """Put so much aside. `RetryableError` when a budget does not hold it."""
 
-    async def settle(self, reserved: Reservation, model: str, usage: Usage | None) -> None:
-        """Say what the call took; None: nothing, because it was not answered."""
+    def settle(self, reserved: Reservation, model: str, usage: Usage | None) -> None:
+        """Say what the call took; None: nothing, because it was not answered. At once: what is
+        stored is written a moment later."""
 
     async def close(self) -> None:
         """Write down what is still to be written."""
@@ -102,15 +103,14 @@ class MemoryAccount:
             self.taken[place] += nanos
         return Reservation(who, day, nanos)
 
-    async def settle(self, reserved: Reservation, model: str, usage: Usage | None) -> None:
-        who, day, nanos = reserved
+    def settle(self, reserved: Reservation, model: str, usage: Usage | None) -> None:
+        who, day, _ = reserved
         spent = spent_of(usage)
         for key in {"", who.key}:
             self.taken[who.tenant, day, key] += difference(reserved, usage)
         self.spent[who.tenant, day, who.key, model] = self.spent[
             who.tenant, day, who.key, model
         ].plus(spent)
-        del nanos
 
     async def close(self) -> None:
         """Nothing is kept."""

@@ -112,8 +112,7 @@ class AnthropicDialect:
         self._begun(body, draft)
         self._ended(body.get("stop_reason"), draft)
         for place, block in enumerate(content):
-            for piece in _begins(block, place, draft):
-                yield piece
+            yield from _begins(block, place, draft)
             if isinstance(block, dict) and block.get("type") == "tool_use":
                 arguments = orjson.dumps(block.get("input") or {}).decode()
                 yield draft.called(CallPiece(place, "", "", arguments))

@@ -110,8 +110,7 @@ class ConverseDialect:
         self._ended(body.get("stopReason"), draft)
         _count(body.get("usage"), draft)
         for place, block in enumerate(content):
-            for piece in _block(block, place, draft):
-                yield piece
+            yield from _block(block, place, draft)
 
     def _tools(self, request: Request) -> dict[str, Any] | None:
         if request.tools:

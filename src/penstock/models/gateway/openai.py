@@ -105,8 +105,7 @@ class OpenAIDialect:
         """The pieces of an answer that does not stream."""
         if not isinstance(body, dict) or not (body.get("choices") or body.get("error")):
             raise malformed(f"expected an answer with choices, got {str(body)[:200]!r}")
-        for piece in self.read(body, draft):
-            yield piece
+        yield from self.read(body, draft)
 
 
 def _message(turn: Turn) -> dict[str, Any]:
