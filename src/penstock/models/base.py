@@ -188,11 +188,26 @@ CALLER_KEY: ContextVar[str] = ContextVar("penstock_caller_key", default="")
 class PersonalGenerator(Protocol):
     """A generator that counts and remembers for each who asks."""
 
+    name: str
+
+    async def close(self) -> None:
+        """Release connections."""
+
     def asked_by(self, who: Who) -> Generator | Writer:
         """The same, asked in this name."""
 
 
-def asked_by(generator: Generator | Writer, principal: Principal) -> Generator | Writer:
+@runtime_checkable
+class CountedGenerator(Protocol):
+    """A generator of text that says what it took."""
+
+    usage: Usage | None
+    """Of the answer that was streamed last; None: of none yet."""
+
+
+def asked_by(
+    generator: Generator | Writer | PersonalGenerator, principal: Principal
+) -> Generator | Writer:
     """The generator to use for one question of somebody."""
     if not isinstance(generator, PersonalGenerator):
         return generator

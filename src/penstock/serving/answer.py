@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Unpack
 
 from penstock.clock import Clock, SystemClock
-from penstock.models.base import Embedder, Generator, Usage, Writer, asked_by
+from penstock.models.base import (
+    CountedGenerator,
+    Embedder,
+    Generator,
+    PersonalGenerator,
+    Usage,
+    Writer,
+    asked_by,
+)
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
 from penstock.places import place_at
@@ -116,7 +124,7 @@ class Answerer:
         builder: ContextBuilder,
         *,
         embedder: Embedder,
-        generator: Generator | Writer | None = None,
+        generator: Generator | Writer | PersonalGenerator | None = None,
         template: Template | None = None,
         reader: ExtractiveReader | None = None,
         clock: Clock | None = None,
@@ -149,7 +157,8 @@ class Answerer:
         assembled = self._clock.monotonic()
         reading = Reading((), top_score(context))
         usage, dropped = None, 0
-        generator = self._generator and asked_by(self._generator, principal)
+        asked = self._generator
+        generator = None if asked is None else asked_by(asked, principal)
         if generator is None:
             reading = await self._reader.read(
                 context.question, evidence_of(context), restricted=context.restricted
@@ -167,6 +176,7 @@ class Answerer:
                 yield piece
                 if sum(map(len, pieces)) > LONGEST_ANSWER:
                     break
+            usage = generator.usage if isinstance(generator, CountedGenerator) else None
             text, citations = cited(context, "".join(pieces))
         ended = self._clock.monotonic()
         yield Answer(

@@ -110,7 +110,7 @@ class MemoryCanaries:
 
 
 def chosen(rules: CanaryRules, standing: Standing, who: Who, prompt: str) -> bool:
-    """Whether this one is asked by the new model. Who has no name is told apart by what is asked."""
+    """Whether the new model is asked. Who has no name is told apart by what is asked."""
     if standing.state != "running":
         return standing.state == "promoted"
     whose = who.session or "\0".join(who.names) or who.key or prompt

@@ -30,12 +30,24 @@ _JSON: Final = re.compile(r"\A\s*(?:```(?:json)?\s*\n)?(.*?)(?:\n?\s*```)?\s*\Z"
 class Dialect(Protocol):
     """How one kind of endpoint is asked, and how its answers read."""
 
-    model: str
-    path: str
-    media: str
     forgone: set[str]
-    optional: Mapping[str, re.Pattern[str]]
-    """What is left out from then on when the endpoint's refusal names it."""
+    """What the endpoint does not know."""
+
+    @property
+    def model(self) -> str:
+        """The model's name at the endpoint."""
+
+    @property
+    def path(self) -> str:
+        """Where it is asked."""
+
+    @property
+    def media(self) -> str:
+        """The type of its streams."""
+
+    @property
+    def optional(self) -> Mapping[str, re.Pattern[str]]:
+        """What is left out from then on when the endpoint's refusal names it."""
 
     @property
     def takes_temperature(self) -> bool:

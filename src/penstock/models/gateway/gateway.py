@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
-from penstock.models.base import Message, Who, Written
+from penstock.models.base import Message, Usage, Who, Written
 from penstock.models.gateway.account import Account
 from penstock.models.gateway.base import Completion, Piece, Request, completed, of_messages
 from penstock.models.gateway.canary import CanaryBook, CanaryRules, MemoryCanaries, chosen
@@ -159,8 +159,7 @@ class AskedGenerator:
         self.name = gateway.name
         self._gateway = gateway
         self._who = who
-        self.completion: Completion | None = None
-        """Of the answer that was streamed last."""
+        self.usage: Usage | None = None
 
     async def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
         """The answer piece by piece."""
@@ -168,7 +167,7 @@ class AskedGenerator:
         async with aclosing(self._gateway.stream(request, self._who)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Completion):
-                    self.completion = piece
+                    self.usage = piece.usage
                 elif isinstance(piece, str):
                     yield piece
 

@@ -35,6 +35,7 @@ class OpenAIDialect:
         self.path = "/chat/completions" + (f"?api-version={api_version}" if api_version else "")
         self._thinks = _REASONING.match(model.rsplit("/", 1)[-1]) is not None
         self._hints = hints
+        self.takes_temperature = not self._thinks
         self.forgone: set[str] = set()
         """What the endpoint has said that it does not know."""
 
@@ -43,7 +44,6 @@ class OpenAIDialect:
         "response_format": re.compile("response_format|json_schema|structured", re.IGNORECASE),
         "prompt_cache_key": re.compile("prompt_cache_key", re.IGNORECASE),
     }
-    takes_temperature = property(lambda self: not self._thinks)
 
     def body(self, request: Request, who: Who) -> dict[str, Any]:
         """The request as this API has it."""

@@ -47,18 +47,20 @@ class ListedPrice:
 
     provider: str
     model: str
+    url: str = ""
 
     def cost(self, tokens: Tokens) -> float | None:
-        return _listed(self.provider, self.model, tokens)
+        return _listed(self.provider, self.model, self.url, tokens)
 
 
-def listed(provider: str, model: str) -> Pricing:
-    """The price of a model that is listed; for another it is unknown."""
+def listed(provider: str, model: str, url: str = "") -> Pricing:
+    """The price of a model that is listed; for another it is unknown. Without a ``provider``, the
+    endpoint's address says who it is."""
     try:
-        found = _listed(provider, model, Tokens(1, 1))
+        found = _listed(provider, model, url, Tokens(1, 1))
     except MissingExtraError:
         found = None
-    return UnknownPrice() if found is None else ListedPrice(provider, model)
+    return UnknownPrice() if found is None else ListedPrice(provider, model, url)
 
 
 @cache
@@ -70,7 +72,7 @@ def _listing() -> bool:
     return True
 
 
-def _listed(provider: str, model: str, tokens: Tokens) -> float | None:
+def _listed(provider: str, model: str, url: str, tokens: Tokens) -> float | None:
     _listing()
     from genai_prices import Usage, calc_price
 
@@ -80,6 +82,11 @@ def _listed(provider: str, model: str, tokens: Tokens) -> float | None:
         cache_read_tokens=tokens.cached or None,
     )
     try:
-        return float(calc_price(usage, model_ref=model, provider_id=provider).total_price)
+        found = (
+            calc_price(usage, model_ref=model, provider_id=provider)
+            if provider
+            else calc_price(usage, model_ref=model, provider_api_url=url)
+        )
+        return float(found.total_price)
     except LookupError:
         return None
