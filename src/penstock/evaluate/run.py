@@ -44,7 +44,7 @@ from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.records import Change
 from penstock.settings import Settings
-from penstock.settings.models import ExtractiveSettings
+from penstock.settings.models import ExtractiveSettings, GatewaySettings
 from penstock.stores.postgres.merging import merge_postings
 from penstock.stores.postgres.vector_index import maintain
 

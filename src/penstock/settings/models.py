@@ -250,12 +250,6 @@ class AnyGeneratorSettings(Section):
     cached_price: float | None = Field(default=None, ge=0)
     """Of a million tokens that the endpoint had from before. Default: that of those sent."""
 
-    @model_validator(mode="after")
-    def _prices_are_whole(self) -> AnyGeneratorSettings:
-        if (self.input_price is None) != (self.output_price is None):
-            raise ValueError("expected both input_price and output_price, got one: set the other")
-        return self
-
 
 class AnyChatSettings(AnyGeneratorSettings):
     """An OpenAI-compatible chat endpoint."""

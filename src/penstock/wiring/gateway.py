@@ -215,10 +215,12 @@ def _key(
 
 def pricing(chosen: AnyGeneratorSettings) -> Pricing:
     """What its tokens cost: as the project says, or as its maker asks."""
-    from penstock.models.gateway.prices import SetPrice, listed
+    from penstock.models.gateway.prices import SetPrice, UnknownPrice, listed
 
     if chosen.input_price is not None and chosen.output_price is not None:
         return SetPrice(chosen.input_price, chosen.output_price, chosen.cached_price)
+    if chosen.input_price is not None or chosen.output_price is not None:
+        return UnknownPrice()  # half of it is
     if isinstance(chosen, ConverseModelSettings):
         return listed("aws", chosen.model)
     if isinstance(chosen, AnthropicModelSettings):
