@@ -73,7 +73,7 @@ async def play(first: list[str], second: list[str], asked: int, budget: float) -
     account = MemoryAccount(clock)
     async with FakeOpenAI() as one, FakeOpenAI() as two:
         for endpoint, faults in ((one, iter(first)), (two, iter(second))):
-            endpoint.reacts = lambda _, f=faults: FAULTS[next(f, "well")]()  # type: ignore[misc]
+            endpoint.reacts = lambda _, f=faults: FAULTS[next(f, "well")]()
         budgets = Budgets(per_tenant=budget, per_key=budget / 2)
         asks = gateway({"one": one, "two": two}, clock, account=account, budgets=budgets)
         for number in range(asked):

@@ -135,7 +135,7 @@ async def test_an_answer_that_is_cut_off_or_declined_is_said_to_be(
     writer = asks.asked_by(ADA)
     assert isinstance(writer, Writer)
     for finish, said in (("length", "cut off"), ("content_filter", "declined")):
-        endpoints["first"].reacts = lambda _, f=finish: openai_chat('{"a"', finish=f)  # type: ignore[misc]
+        endpoints["first"].reacts = lambda _, f=finish: openai_chat('{"a"', finish=f)
         with pytest.raises(BadRecordError, match=said):
             await writer.write([Message("user", "Is it so?")], SHAPE)
     await asks.close()

@@ -38,7 +38,7 @@ class StoredAccount:
     holds too little then, never too much."""
 
     def __init__(self, costs: PostgresModelCosts, tenant: str, clock: Clock) -> None:
-        self._costs = costs
+        self.costs = costs
         self._tenant = tenant
         self._clock = clock
         self._adjusted: dict[tuple[str, str, str], int] = defaultdict(int)
@@ -57,7 +57,7 @@ class StoredAccount:
             return Reservation(who, day_of(self._clock.now()), 0)
         whole, single = budgets.of(who)
         most = {"": whole} | ({who.key: single} if who.key else {})
-        found = await self._costs.reserve(who.tenant, nanos, most)
+        found = await self.costs.reserve(who.tenant, nanos, most)
         if isinstance(found, tuple):
             key, taken = found
             raise beyond(most[key] or 0, taken, key, self._clock.now())
@@ -98,7 +98,7 @@ class StoredAccount:
         arms, self._arms = self._arms, {}
         try:
             if adjusted or spent:
-                await self._costs.settle(adjusted, {k: _amounts(v) for k, v in spent.items()})
+                await self.costs.settle(adjusted, {k: _amounts(v) for k, v in spent.items()})
                 adjusted, spent = defaultdict(int), defaultdict(Spent)
             if arms:
                 await self._canaries(arms)
@@ -134,12 +134,12 @@ class StoredAccount:
             (model, new.requests, new.errors, others.requests, others.errors)
             for model, (new, others) in arms.items()
         ]
-        for row in await self._costs.count(self._tenant, lines):
+        for row in await self.costs.count(self._tenant, lines):
             found = _standing(row)
             rules = self._rules.get(row.model)
             judged = found if rules is None else found.judged(rules)
             if judged.state != found.state:
-                await self._costs.decide(
+                await self.costs.decide(
                     self._tenant, row.model, judged.state, judged.reason, anyway=False
                 )
                 logger.warning("models.canary_rolled_back", model=row.model, reason=judged.reason)
