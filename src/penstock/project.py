@@ -303,6 +303,7 @@ class Project:
             tables=wiring.table_reader(settings, self.snapshots, self.clock),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
+            gateway=self.gateway,
         )
 
     def application(self) -> Application:

@@ -12,6 +12,7 @@ from penstock.models.base import (
     CountedGenerator,
     Embedder,
     Generator,
+    Message,
     PersonalGenerator,
     Usage,
     Writer,
@@ -194,6 +195,14 @@ class Answerer:
             usage=both(context.usage, usage),
             dropped=dropped,
         )
+
+    async def prompt(
+        self, question: str, principal: Principal, **asking: Unpack[Asking]
+    ) -> tuple[Context, list[Message]]:
+        """The context of a question, and the conversation that asks for an answer from it: for
+        those who ask a language model themselves."""
+        context = await self._builder.context(question, principal, **asking)
+        return context, messages(self._template, context, budget=self._budget, count=self._count)
 
     async def _written(
         self, writer: Writer, context: Context
