@@ -12,6 +12,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.clock import SystemClock
+from penstock.database.connect import open_pool
 from penstock.database.migrate import migrate
 from penstock.errors import FatalError, RetryableError
 from penstock.models.base import Usage, Who
@@ -27,8 +28,9 @@ TABLES = ("model_spending", "model_budgets", "model_canaries")
 @pytest.fixture
 async def pool(database_url: str) -> AsyncIterator[Pool]:
     await migrate(database_url)
-    async with AsyncConnectionPool(database_url, min_size=1, max_size=8, open=False) as opened:
-        yield opened
+    opened = await open_pool(database_url)
+    yield opened
+    await opened.close()
 
 
 def account(pool: Pool, tenant: str = "default") -> StoredAccount:

@@ -100,7 +100,7 @@ class PostgresModelCosts:
         whose budget does not hold it and what that has taken."""
         try:
             with translated():
-                async with self._pool.connection() as connection:
+                async with self._pool.connection() as connection, connection.transaction():
                     days = [
                         await _reserved(connection, (tenant, key), nanos, most[key])
                         for key in sorted(most)
@@ -120,7 +120,11 @@ class PostgresModelCosts:
     ) -> None:
         """Correct budgets (by tenant, day, key) and write down what was spent (and by model)."""
         with translated():
-            async with self._pool.connection() as connection, connection.cursor() as cursor:
+            async with (
+                self._pool.connection() as connection,
+                connection.transaction(),
+                connection.cursor() as cursor,
+            ):
                 # Sorted, as reservations are: two writers never wait for each other crosswise.
                 await cursor.executemany(_ADJUST, [(*k, adjusted[k]) for k in sorted(adjusted)])
                 await cursor.executemany(_SPEND, [(*k, *spent[k]) for k in sorted(spent)])
