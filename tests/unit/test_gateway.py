@@ -324,6 +324,14 @@ async def test_no_answer_crosses_tenants_or_permissions(
     await asks.close()
 
 
+async def test_a_text_that_is_none_is_asked_all_the_same(endpoints: dict[str, FakeOpenAI]) -> None:
+    """Half of a pair of surrogates can come in a question, and cannot be sent."""
+    asks = gateway(endpoints, SwiftClock())
+    assert (await asked(asks, text="Is it \ud800 so?")).text == "It is so."
+    assert endpoints["first"].requests[0].body["messages"][0]["content"] == "Is it ? so?"
+    await asks.close()
+
+
 async def test_half_an_answer_is_not_kept(endpoints: dict[str, FakeOpenAI]) -> None:
     endpoints["first"].reacts = lambda _: openai_chat("It is", finish="length")
     clock = SwiftClock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
 
@@ -27,11 +27,12 @@ _FORM: Final = 1
 def key_of(request: Request, who: Who, models: Sequence[object]) -> bytes:
     """The prompt (with template, context and question), parameters, tools and shape; the models in
     their order; the tenant, user and groups. Priority and the key are no part of an answer."""
-    asked = {**asdict(request), "priority": None}
+    asked = replace(request, priority="query")
     whole = [_FORM, who.tenant, sorted(who.names), who.session, list(models), asked]
-    written = orjson.dumps(
-        whole, option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS, default=str
-    )
+    try:
+        written = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # half of a pair of surrogates, which no JSON holds
+        written = repr(whole).encode("utf-8", "backslashreplace")
     return blake2b(written, digest_size=32).digest()
 
 

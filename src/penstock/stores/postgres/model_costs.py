@@ -12,16 +12,8 @@ from psycopg_pool import AsyncConnectionPool
 from penstock.database.connect import translated
 
 _RESERVE: Final = """
-INSERT INTO penstock.model_budgets AS b (tenant, day, key, nanos)
-SELECT %(tenant)s, (clock_timestamp() AT TIME ZONE 'UTC')::date, %(key)s, %(nanos)s
-WHERE %(nanos)s <= coalesce(%(most)s, %(nanos)s)
-ON CONFLICT (tenant, day, key) DO UPDATE SET nanos = b.nanos + excluded.nanos
-WHERE b.nanos + excluded.nanos <= coalesce(%(most)s, b.nanos + excluded.nanos)
-RETURNING day
-"""
-_TAKEN: Final = """
-SELECT nanos FROM penstock.model_budgets
-WHERE tenant = %s AND day = (clock_timestamp() AT TIME ZONE 'UTC')::date AND key = %s
+SELECT today, refused, taken
+FROM penstock.put_aside(%s, %s::text[], %s::bigint[], %s)
 """
 _ADJUST: Final = """
 INSERT INTO penstock.model_budgets AS b (tenant, day, key, nanos) VALUES (%s, %s, %s, %s)
@@ -79,14 +71,6 @@ class CanaryRow(NamedTuple):
     reason: str
 
 
-class _BeyondError(Exception):
-    """One of the budgets does not hold it: nothing is put aside."""
-
-    def __init__(self, key: str) -> None:
-        super().__init__(key)
-        self.key = key
-
-
 class PostgresModelCosts:
     """Budgets, costs and canaries of one project's database."""
 
@@ -98,20 +82,15 @@ class PostgresModelCosts:
     ) -> date | tuple[str, int]:
         """Put so much aside for every key of ``most``, or for none. Returns the day, or the key
         whose budget does not hold it and what that has taken."""
-        try:
-            with translated():
-                async with self._pool.connection() as connection, connection.transaction():
-                    days = [
-                        await _reserved(connection, (tenant, key), nanos, most[key])
-                        for key in sorted(most)
-                    ]
-        except _BeyondError as error:
-            with translated():
-                async with self._pool.connection() as connection:
-                    taken = await connection.execute(_TAKEN, [tenant, error.key])
-                    row = await taken.fetchone()
-            return error.key, row[0] if row else 0
-        return days[0]
+        keys = sorted(most)
+        mosts = [most[key] for key in keys]
+        with translated():
+            async with self._pool.connection() as connection:
+                found = await connection.execute(_RESERVE, [tenant, keys, mosts, nanos])
+                row = await found.fetchone()
+        assert row is not None
+        day, refused, taken = row
+        return day if refused is None else (refused, taken)
 
     async def settle(
         self,
@@ -155,14 +134,3 @@ class PostgresModelCosts:
         with translated():
             async with self._pool.connection() as connection:
                 await connection.execute(_DECIDE, [tenant, model, state, reason, anyway])
-
-
-async def _reserved(
-    connection: psycopg.AsyncConnection[Any], whose: tuple[str, str], nanos: int, most: int | None
-) -> date:
-    values = {"tenant": whose[0], "key": whose[1], "nanos": nanos, "most": most}
-    row = await (await connection.execute(_RESERVE, values)).fetchone()
-    if row is None:
-        raise _BeyondError(whose[1])  # the transaction is rolled back: nothing is put aside
-    day: date = row[0]
-    return day
