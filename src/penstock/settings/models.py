@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from penstock.settings.base import Duration, Section
 
@@ -251,13 +252,20 @@ class AnyGeneratorSettings(Section):
     """Of a million tokens that the endpoint had from before. Default: that of those sent."""
 
 
+def _undated(value: object) -> object:
+    """YAML reads ``2024-10-21`` as a date."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
 class AnyChatSettings(AnyGeneratorSettings):
     """An OpenAI-compatible chat endpoint."""
 
     base_url: str = "https://api.openai.com/v1"
     """Up to the part before ``/chat/completions``; for Azure with the name of the deployment:
     ``https://NAME.openai.azure.com/openai/deployments/DEPLOYMENT``."""
-    api_version: str = Field(default="", pattern=r"^[0-9A-Za-z.-]*$")
+    api_version: Annotated[str, BeforeValidator(_undated)] = Field(
+        default="", pattern=r"^[0-9A-Za-z.-]*$"
+    )
     """Azure's: then the key is sent as Azure wants it."""
     api_key: SecretStr | None = None
     """Default: the environment variable OPENAI_API_KEY."""
