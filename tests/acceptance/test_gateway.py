@@ -21,7 +21,7 @@ from penstock.testing.fake_openai import Reply, Request, ThreadedEndpoint
 
 KEY = "sk-canary-0123456789"
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100}
-TOOL: dict[str, Any] = {
+TOOL: Any = {
     "type": "function",
     "function": {
         "name": "book",

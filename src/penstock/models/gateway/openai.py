@@ -20,7 +20,7 @@ _FINISHED: Final[dict[str, Finish]] = {
     "function_call": "tool_calls",
     "content_filter": "refused",
 }
-_REASONING: Final = re.compile(r"^(?:o\d|gpt-5(?!-chat))")
+_REASONING: Final = re.compile(r"^(?:o\d|gpt-[5-9](?!\S*-chat))")
 """Models that think first: they choose their temperature themselves."""
 
 
