@@ -21,10 +21,12 @@ from pydantic_core import ErrorDetails
 from penstock import DEFAULT_FILE
 from penstock.errors import ConfigError
 from penstock.settings import (
+    AnthropicModelSettings,
     BedrockEmbedderSettings,
     ChatModelSettings,
     CohereEmbedderSettings,
     ConstantSettings,
+    ConverseModelSettings,
     CrossEncoderSettings,
     DeclaredRowsSettings,
     DeclaredTableSettings,
@@ -34,6 +36,7 @@ from penstock.settings import (
     ExtractiveSettings,
     FilesSettings,
     FolderSettings,
+    GatewaySettings,
     KafkaLogSettings,
     KafkaSettings,
     KinesisSettings,
@@ -258,6 +261,9 @@ _TAGGED: dict[str, Any] = {
     "bedrock": BedrockEmbedderSettings,
     "extractive": ExtractiveSettings,
     "chat": ChatModelSettings,
+    "anthropic": AnthropicModelSettings,
+    "converse": ConverseModelSettings,
+    "gateway": GatewaySettings,
     "late_interaction": LateInteractionSettings,
     "none": NoRerankerSettings,
     "endpoint": EndpointRerankerSettings,
@@ -343,6 +349,11 @@ def secret_file(path: Path) -> str:
 def cohere_api_key(environment: Mapping[str, str] | None = None) -> str | None:
     """The key that Cohere's own clients would use, if there is one."""
     return (os.environ if environment is None else environment).get("CO_API_KEY")
+
+
+def anthropic_api_key(environment: Mapping[str, str] | None = None) -> str | None:
+    """The key that Anthropic's own clients would use, if there is one."""
+    return (os.environ if environment is None else environment).get("ANTHROPIC_API_KEY")
 
 
 def openai_api_key(environment: Mapping[str, str] | None = None) -> str | None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from penstock.database.embedded import EmbeddedPostgres
     from penstock.log.base import Log
     from penstock.models.changing import ServingModels
+    from penstock.models.gateway.gateway import Gateway
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer
@@ -75,6 +76,7 @@ class Project:
         self._snapshots: SnapshotStore | None = None
         self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
+        self._gateway: Gateway | None = None
         self._reranker: Reranker | None = None
         self._rewriter: Rewriter | None = None
         self._recent_vectors: Embedder | None = None
@@ -136,7 +138,7 @@ class Project:
         async with contextlib.AsyncExitStack() as stack:
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
-            models = (self._embedder, self._reranker, self._rewriter, self._answerer)
+            models = (self._embedder, self._reranker, self._gateway, self._rewriter, self._answerer)
             parts = (self._pool, self._log, *models)
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
@@ -201,7 +203,9 @@ class Project:
     def rewriter(self) -> Rewriter | None:
         """What turns a question into searches."""
         if self._rewriter is None and self.settings.answers.rewrite:
-            self._rewriter = wiring.rewriter(self.settings, self.pool, self.meters.rewrites)
+            self._rewriter = wiring.rewriter(
+                self.settings, self.pool, self.meters.rewrites, self.gateway()
+            )
         return self._rewriter
 
     def reranker(self) -> Reranker | None:
@@ -214,9 +218,15 @@ class Project:
         """What answers questions."""
         if self._answerer is None:
             self._answerer = wiring.answerer(
-                self.settings, self.contexts(), self.embedder(), self.pool
+                self.settings, self.contexts(), self.embedder(), self.pool, self.gateway()
             )
         return self._answerer
+
+    def gateway(self) -> Gateway | None:
+        """The language models of answers as one; None where answers need none."""
+        if self._gateway is None:
+            self._gateway = wiring.gateway(self.settings, self.pool, meters=self.meters)
+        return self._gateway
 
     # ------------------------------------------------------------------ asking
 
@@ -293,6 +303,7 @@ class Project:
             tables=wiring.table_reader(settings, self.snapshots, self.clock),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
+            gateway=self.gateway,
         )
 
     def application(self) -> Application:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -29,6 +29,16 @@ MetricName = Literal[
     "penstock_freshness_seconds",
     "penstock_rewrites_total",
     "penstock_rewrites_failed_total",
+    "penstock_model_requests_total",
+    "penstock_model_errors_total",
+    "penstock_model_retries_total",
+    "penstock_model_fallbacks_total",
+    "penstock_model_tokens_total",
+    "penstock_model_cost_total",
+    "penstock_model_breaker_state",
+    "penstock_model_breaker_opened_total",
+    "penstock_model_first_piece_seconds_total",
+    "penstock_model_answers_reused_total",
 ]
 
 METRICS: Mapping[MetricName, str] = {
@@ -49,6 +59,16 @@ METRICS: Mapping[MetricName, str] = {
     "penstock_freshness_seconds": "From the source's commit until a query can see it.",
     "penstock_rewrites_total": "Questions that a generator was asked to rewrite, in this process.",
     "penstock_rewrites_failed_total": "Those that were searched as they are, because it failed.",
+    "penstock_model_requests_total": "Requests to a language model, second tries among them.",
+    "penstock_model_errors_total": "Those that failed for a reason of the endpoint.",
+    "penstock_model_retries_total": "Second and third tries.",
+    "penstock_model_fallbacks_total": "Questions that went on to the next model of a chain.",
+    "penstock_model_tokens_total": "Tokens read, kept from before and written, by kind.",
+    "penstock_model_cost_total": "What requests cost, in the currency of the prices.",
+    "penstock_model_breaker_state": "0 while an endpoint is asked, 1 half open, 2 not asked.",
+    "penstock_model_breaker_opened_total": "Times that an endpoint's breaker opened.",
+    "penstock_model_first_piece_seconds_total": "Waited for first pieces, of all requests.",
+    "penstock_model_answers_reused_total": "Answers that took no request, by how they were had.",
 }
 
 
@@ -171,12 +191,45 @@ class RewriteMeter:
 
 
 @dataclass
+class ModelMeter:
+    """What one language model was asked, in this process."""
+
+    name: str
+    requests: int = 0
+    errors: int = 0
+    retries: int = 0
+    fallbacks: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float = 0.0
+    first_piece_s: float = 0.0
+    breaker: Callable[[], tuple[int, int]] = lambda: (0, 0)
+    """0 closed, 1 half open, 2 open; and how often it opened."""
+
+
+@dataclass
+class ReuseMeter:
+    """Answers that took no request, in this process."""
+
+    cache: int = 0
+    coalesced: int = 0
+
+
+@dataclass
 class Meters:
     """Everything that one process counts; handed to the loops by whoever runs them."""
 
     sources: dict[str, SourceMeter] = field(default_factory=dict)
     pipelines: dict[tuple[str, str], PipelineMeter] = field(default_factory=dict)
     rewrites: RewriteMeter = field(default_factory=RewriteMeter)
+
+    models: dict[str, ModelMeter] = field(default_factory=dict)
+    reuse: ReuseMeter = field(default_factory=ReuseMeter)
+
+    def model(self, name: str) -> ModelMeter:
+        """The meter of a language model, made when it is first asked for."""
+        return self.models.setdefault(name, ModelMeter(name))
 
     def source(self, name: str) -> SourceMeter:
         """The meter of a source, made on first use."""

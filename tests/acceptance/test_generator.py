@@ -65,6 +65,7 @@ def test_a_question_is_answered_counted_and_refused_beyond_the_budget(
     assert (found["generator"], found["dropped"]) == ("openai/m", 1)
     assert found["usage"] == {
         "requests": 2, "input_tokens": 1000, "output_tokens": 100, "cost": 0.002,
+        "cached_tokens": None, "estimated": False,
     }  # fmt: skip
     assert (found["searches"], found["notes"]) == (["ferry departure"], [])
     request = endpoint.fake.requests[-1]

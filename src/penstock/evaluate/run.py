@@ -44,7 +44,7 @@ from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.records import Change
 from penstock.settings import Settings
-from penstock.settings.models import ExtractiveSettings
+from penstock.settings.models import ExtractiveSettings, GatewaySettings
 from penstock.stores.postgres.merging import merge_postings
 from penstock.stores.postgres.vector_index import maintain
 
@@ -220,7 +220,12 @@ async def evaluate_answers(wanted: Asked) -> dict[str, Any]:
 
 def _generator(settings: Settings) -> str:
     chosen = settings.answers.generator
-    return chosen.type if isinstance(chosen, ExtractiveSettings) else f"openai/{chosen.model}"
+    if isinstance(chosen, ExtractiveSettings):
+        return chosen.type
+    if isinstance(chosen, GatewaySettings):
+        return " -> ".join(settings.generators[name].model for name in chosen.chain)
+    makers = {"anthropic": "anthropic", "converse": "bedrock"}
+    return f"{makers.get(chosen.type, 'openai')}/{chosen.model}"
 
 
 def _details(judged: Sequence[Query], rankings: Rankings) -> list[dict[str, Any]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from penstock.principals import DEFAULT_TENANT, Principal
 
 Vectors: TypeAlias = NDArray[np.float32]
 """Shape (n, dimensions), rows of length 1."""
@@ -166,6 +169,52 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Who:
+    """In whose name a generator is asked: what is counted and remembered is theirs alone."""
+
+    tenant: str = DEFAULT_TENANT
+    names: tuple[str, ...] = ()
+    """The user and the groups, which decide what may be seen."""
+    key: str = ""
+    """The id of the API key, "" without one."""
+    session: str = ""
+
+
+CALLER_KEY: ContextVar[str] = ContextVar("penstock_caller_key", default="")
+"""The id of the key with which the present request came: what a call costs is counted for it."""
+
+
+@runtime_checkable
+class PersonalGenerator(Protocol):
+    """A generator that counts and remembers for each who asks."""
+
+    name: str
+
+    async def close(self) -> None:
+        """Release connections."""
+
+    def asked_by(self, who: Who) -> Generator | Writer:
+        """The same, asked in this name."""
+
+
+@runtime_checkable
+class CountedGenerator(Protocol):
+    """A generator of text that says what it took."""
+
+    usage: Usage | None
+    """Of the answer that was streamed last; None: of none yet."""
+
+
+def asked_by(
+    generator: Generator | Writer | PersonalGenerator, principal: Principal
+) -> Generator | Writer:
+    """The generator to use for one question of somebody."""
+    if not isinstance(generator, PersonalGenerator):
+        return generator
+    return generator.asked_by(Who(principal.tenant, principal.names, CALLER_KEY.get()))
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What requests to a generator took, all tries together. None: unknown, which is not nothing:
     the endpoint did not say, or no price is set."""
@@ -174,6 +223,10 @@ class Usage:
     input_tokens: int | None = 0
     output_tokens: int | None = 0
     cost: float | None = None
+    cached_tokens: int | None = None
+    """Those of the input that the endpoint had from before, which cost less."""
+    estimated: bool = False
+    """Whether the tokens are ours, because the endpoint said none that can be true."""
 
 
 class Written(NamedTuple):
@@ -181,6 +234,10 @@ class Written(NamedTuple):
 
     value: object
     usage: Usage
+    model: str = ""
+    """The model as the endpoint says; "" if it does not."""
+    finish: str = "stop"
+    """Why it stopped writing."""
 
 
 @runtime_checkable

@@ -88,7 +88,7 @@ class BedrockEmbedder(RemoteEmbedder):
         gives: int | None = None,
         care: Care = NO_CARE,
     ) -> None:
-        signer = _Signer(region, profile)
+        signer = Signer(region, profile)
         url = base_url or f"https://bedrock-runtime.{signer.region}.amazonaws.com"
         endpoint = embeddings_endpoint(url, "", timeout_s, concurrency, sign=signer.sign)
         cohere = "cohere." in model
@@ -108,7 +108,7 @@ class BedrockEmbedder(RemoteEmbedder):
         super().__init__(service, shape, care=care)
 
 
-class _Signer:
+class Signer:
     """Signs requests with whatever credentials are good at the moment."""
 
     def __init__(self, region: str | None, profile: str | None) -> None:
@@ -116,7 +116,7 @@ class _Signer:
             import boto3
             from botocore.exceptions import BotoCoreError
         except ImportError as error:
-            raise MissingExtraError("the embedder 'bedrock'", "aws") from error
+            raise MissingExtraError("Amazon Bedrock", "aws") from error
         try:
             self._session = boto3.session.Session(profile_name=profile, region_name=region)
         except BotoCoreError as error:

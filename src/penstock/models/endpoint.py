@@ -37,7 +37,8 @@ Sign = Callable[[str, bytes], Awaitable[Mapping[str, str]]]
 
 
 class Endpoint:
-    """One base URL with its key. Redirects are not followed and proxies of the environment are not
+    """One base URL with its key (in ``key_header``, as a bearer token where that is
+    ``authorization``). Redirects are not followed and proxies of the environment are not
     used, so the key goes nowhere else; no error holds it."""
 
     def __init__(
@@ -49,12 +50,21 @@ class Endpoint:
         connections: int,
         max_bytes: int,
         sign: Sign | None = None,
+        connect_s: float = 10.0,
+        key_header: str = "authorization",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = _checked_url(base_url)
         self._key = _checked_key(api_key)
         self._sign = sign
         self._timeout_s = timeout_s
         self._connections = connections
+        self._connect_s = min(connect_s, timeout_s)
+        self._headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        self._headers.update(headers or {})
+        if self._key:
+            bearer = key_header == "authorization"
+            self._headers[key_header] = f"Bearer {self._key}" if bearer else self._key
         self.max_bytes = max_bytes
         self._client: AsyncClient | None = None
 
@@ -109,12 +119,9 @@ class Endpoint:
         if self._client is None:
             import httpx2
 
-            headers = {"content-type": "application/json", "accept-encoding": "identity"}
-            if self._key:
-                headers["authorization"] = f"Bearer {self._key}"
             self._client = httpx2.AsyncClient(
-                headers=headers,
-                timeout=httpx2.Timeout(self._timeout_s, connect=min(10.0, self._timeout_s)),
+                headers=self._headers,
+                timeout=httpx2.Timeout(self._timeout_s, connect=self._connect_s),
                 limits=httpx2.Limits(max_connections=self._connections),
                 trust_env=False,
                 follow_redirects=False,

@@ -152,7 +152,7 @@ class OpenAIGenerator:
                 yield self._whole(await answer.whole())
                 return
             finished = False
-            async for line in _lines(answer.parts()):
+            async for line in lines(answer.parts()):
                 if not line.startswith(b"data:"):
                     continue
                 data = line[5:].strip()
@@ -195,7 +195,7 @@ class OpenAIGenerator:
         return first if isinstance(first, dict) else {}
 
 
-async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Lines of a stream, however it is cut into pieces."""
     rest = b""
     async for part in parts:
@@ -203,7 +203,8 @@ async def _lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         for line in lines:
             yield line
         if len(rest) > _MAX_LINE_BYTES:
-            raise RetryableError(f"expected lines of at most {_MAX_LINE_BYTES} bytes in the stream")
+            said = f"expected lines of at most {_MAX_LINE_BYTES} bytes in the stream"
+            raise RetryableError(said, malformed=True)
     if rest:
         yield rest
 

@@ -13,10 +13,19 @@ from penstock.clock import SystemClock
 from penstock.config import read_settings
 from penstock.errors import PenstockError
 from penstock.log.base import CheckableLog
+from penstock.models.base import Who
+from penstock.models.gateway.base import Request, Turn, completed
+from penstock.models.gateway.guarded import GuardedModel, Tally
 from penstock.operate.columns import unknown_columns
 from penstock.operate.permissions import findings as permission_findings
 from penstock.operate.permissions import overview
-from penstock.settings import FilesSettings, MiniLMSettings, RowSourceSettings, Settings
+from penstock.settings import (
+    ExtractiveSettings,
+    FilesSettings,
+    MiniLMSettings,
+    RowSourceSettings,
+    Settings,
+)
 from penstock.sources.base import CheckableSource, ComparableRows, Finding
 
 if TYPE_CHECKING:
@@ -138,7 +147,39 @@ async def _model(settings: Settings) -> list[Finding]:
     return [
         Finding("model", "ok", f"{model.name}, {vectors.shape[1]} dimensions"),
         *await _cross_encoder(settings),
+        *await _generators(settings),
     ]
+
+
+async def _generators(settings: Settings) -> list[Finding]:
+    """Ask every language model of the answers for a word."""
+    if isinstance(settings.answers.generator, ExtractiveSettings):
+        return []
+    try:
+        asked = wiring.gateway(settings)
+    except PenstockError as error:
+        return [Finding("generator", "error", str(error), "mend answers.generator")]
+    if asked is None:
+        return []
+    findings = []
+    try:
+        for name, model in asked.models.items():
+            findings.append(await _generator(name, model))
+    finally:
+        await asked.close()
+    return findings
+
+
+async def _generator(name: str, model: GuardedModel) -> Finding:
+    turns = (Turn("user", "Answer with one word: is water wet?"),)
+    try:
+        found = await completed(model.stream(Request(turns), Who(), Tally()))
+    except PenstockError as error:
+        return Finding(f"generator {name}", "error", str(error), "mend it in `models`")
+    cost = found.usage.cost
+    price = "its price is not known" if cost is None else f"cost {cost:.6f}"
+    said = f"{found.model} answered after {found.waited_ms:.0f} ms; {price}"
+    return Finding(f"generator {name}", "ok", said)
 
 
 async def _cross_encoder(settings: Settings) -> list[Finding]:

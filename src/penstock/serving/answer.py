@@ -8,7 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Unpack
 
 from penstock.clock import Clock, SystemClock
-from penstock.models.base import Embedder, Generator, Usage, Writer
+from penstock.models.base import (
+    CountedGenerator,
+    Embedder,
+    Generator,
+    Message,
+    PersonalGenerator,
+    Usage,
+    Writer,
+    asked_by,
+)
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
 from penstock.models.sentences import sentences
 from penstock.places import place_at
@@ -116,7 +125,7 @@ class Answerer:
         builder: ContextBuilder,
         *,
         embedder: Embedder,
-        generator: Generator | Writer | None = None,
+        generator: Generator | Writer | PersonalGenerator | None = None,
         template: Template | None = None,
         reader: ExtractiveReader | None = None,
         clock: Clock | None = None,
@@ -149,23 +158,26 @@ class Answerer:
         assembled = self._clock.monotonic()
         reading = Reading((), top_score(context))
         usage, dropped = None, 0
-        if self._generator is None:
+        asked = self._generator
+        generator = None if asked is None else asked_by(asked, principal)
+        if generator is None:
             reading = await self._reader.read(
                 context.question, evidence_of(context), restricted=context.restricted
             )
             text, citations = extracted(context, reading)
             yield text
-        elif isinstance(self._generator, Writer):
-            text, citations, usage, dropped = await self._written(self._generator, context)
+        elif isinstance(generator, Writer):
+            text, citations, usage, dropped = await self._written(generator, context)
             yield text
         else:
             pieces: list[str] = []
             prompt = messages(self._template, context, budget=self._budget, count=self._count)
-            async for piece in self._generator.stream(prompt):
+            async for piece in generator.stream(prompt):
                 pieces.append(piece)
                 yield piece
                 if sum(map(len, pieces)) > LONGEST_ANSWER:
                     break
+            usage = generator.usage if isinstance(generator, CountedGenerator) else None
             text, citations = cited(context, "".join(pieces))
         ended = self._clock.monotonic()
         yield Answer(
@@ -183,6 +195,14 @@ class Answerer:
             usage=both(context.usage, usage),
             dropped=dropped,
         )
+
+    async def prompt(
+        self, question: str, principal: Principal, **asking: Unpack[Asking]
+    ) -> tuple[Context, list[Message]]:
+        """The context of a question, and the conversation that asks for an answer from it: for
+        those who ask a language model themselves."""
+        context = await self._builder.context(question, principal, **asking)
+        return context, messages(self._template, context, budget=self._budget, count=self._count)
 
     async def _written(
         self, writer: Writer, context: Context

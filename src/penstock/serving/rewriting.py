@@ -65,12 +65,13 @@ class Rewriter:
         ]
         try:
             async with asyncio.timeout(self._timeout_s):
-                value, usage = await self._writer.write(prompt, _shape())
+                written = await self._writer.write(prompt, _shape())
         except TimeoutError:
             said = f"expected searches within {self._timeout_s:g} s, got none"
             return self._without(said, Usage(1, None, None, None))
         except PenstockError as error:
             return self._without(str(error), Usage(1, None, None, None))
+        value, usage = written.value, written.usage
         searches = checked_searches(value, question, self._most)
         if searches is None:
             return self._without(f"expected a list of searches, got {str(value)[:100]!r}", usage)
@@ -127,6 +128,8 @@ def both(first: Usage | None, second: Usage | None) -> Usage | None:
         _sum(a.input_tokens, b.input_tokens),
         _sum(a.output_tokens, b.output_tokens),
         None if a.cost is None or b.cost is None else a.cost + b.cost,
+        _sum(a.cached_tokens, b.cached_tokens),
+        a.estimated or b.estimated,
     )
 
 

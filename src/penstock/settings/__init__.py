@@ -25,27 +25,37 @@ from penstock.settings.log import (
     LogSettings,
 )
 from penstock.settings.models import (
+    AnthropicModelSettings,
     AnyChatSettings,
     AnyEmbedderSettings,
+    AnyGeneratorSettings,
     BedrockEmbedderSettings,
+    BreakerSettings,
+    CacheSettings,
+    CanarySettings,
     ChatModelSettings,
     CohereEmbedderSettings,
     ConstantSettings,
+    ConverseModelSettings,
     CrossEncoderSettings,
     EmbedderSettings,
     EndpointRerankerSettings,
     EndpointSettings,
     ExtractiveSettings,
     FolderSettings,
+    GatewayBudgetSettings,
+    GatewaySettings,
     GeneratorSettings,
     KeyedEndpointSettings,
     LateInteractionSettings,
     MiniLMSettings,
     ModelSettings,
+    NamedGeneratorSettings,
     NoRerankerSettings,
     OpenAIEmbedderSettings,
     OpenAIGeneratorSettings,
     RerankerSettings,
+    RouteSettings,
 )
 from penstock.settings.permissions import (
     ColumnPermissions,
@@ -79,14 +89,20 @@ from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
 __all__ = [
     "AmazonSettings",
     "AnswerSettings",
+    "AnthropicModelSettings",
     "AnyChatSettings",
     "AnyEmbedderSettings",
+    "AnyGeneratorSettings",
     "BedrockEmbedderSettings",
+    "BreakerSettings",
+    "CacheSettings",
+    "CanarySettings",
     "ChatModelSettings",
     "ChunkSettings",
     "CohereEmbedderSettings",
     "ColumnPermissions",
     "ConstantSettings",
+    "ConverseModelSettings",
     "CrossEncoderSettings",
     "DeclaredRowsSettings",
     "DeclaredTableSettings",
@@ -99,6 +115,8 @@ __all__ = [
     "ExtractiveSettings",
     "FilesSettings",
     "FolderSettings",
+    "GatewayBudgetSettings",
+    "GatewaySettings",
     "GeneratorSettings",
     "GroupTableSettings",
     "ItemTableSettings",
@@ -116,6 +134,7 @@ __all__ = [
     "MiniLMSettings",
     "ModelSettings",
     "MySQLSettings",
+    "NamedGeneratorSettings",
     "NatsSettings",
     "NoRerankerSettings",
     "ObjectsSettings",
@@ -127,6 +146,7 @@ __all__ = [
     "RedisSettings",
     "RegistrySettings",
     "RerankerSettings",
+    "RouteSettings",
     "RowSourceSettings",
     "RunSettings",
     "SecondStoreSettings",
@@ -224,7 +244,7 @@ class AnswerSettings(Section):
     @model_validator(mode="after")
     def _who_rewrites_is_known(self) -> AnswerSettings:
         chosen = self.generator
-        if self.rewrite and not (isinstance(chosen, AnyChatSettings) and chosen.structured):
+        if self.rewrite and (isinstance(chosen, ExtractiveSettings) or not chosen.structured):
             raise ValueError(
                 "rewrite: expected a structured generator that rewrites questions, got none: set "
                 "answers.generator to a model of type chat, or rewrite to 0"
@@ -288,7 +308,7 @@ class Settings(Section):
         ],
     ] = Field(default_factory=dict)
     """Models by name: embedders, for ``knowledge.embedder`` and ``penstock models migrate``, and
-    of type ``chat`` for ``answers.generator``."""
+    of type ``chat``, ``anthropic`` and ``converse`` for ``answers.generator``."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
     log: AnyLogSettings = EmbeddedLogSettings()
@@ -319,8 +339,36 @@ class Settings(Section):
         return {
             name: chosen
             for name, chosen in self.models.items()
-            if not isinstance(chosen, ChatModelSettings)
+            if not isinstance(chosen, AnyGeneratorSettings)
         }
+
+    @property
+    def generators(self) -> dict[str, NamedGeneratorSettings]:
+        """Those of ``models`` that write."""
+        return {
+            name: chosen
+            for name, chosen in self.models.items()
+            if isinstance(chosen, AnyGeneratorSettings)
+        }
+
+    @model_validator(mode="after")
+    def _gateway_fits(self) -> Settings:
+        chosen = self.answers.generator
+        if not isinstance(chosen, GatewaySettings):
+            return self
+        for name in chosen.names:
+            if (model := self.generators.get(name)) is None:
+                known = ", ".join(self.generators) or "there are none"
+                raise ValueError(
+                    f"answers.generator: expected names of models that write ({known}), got "
+                    f"{name!r}"
+                )
+            if isinstance(model, ChatModelSettings) and model.limited:
+                raise ValueError(
+                    f"models.{name}: limits and budget hold for a model that is the generator by "
+                    "itself: set budgets of the gateway instead"
+                )
+        return self
 
     @field_validator("sources", mode="after")
     @classmethod

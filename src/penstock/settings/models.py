@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from penstock.settings.base import Duration, Section
 
@@ -221,29 +222,62 @@ class GeneratorBudgetSettings(Section):
     """In the currency of ``input_price`` and ``output_price``, which must be set."""
 
 
-class AnyChatSettings(Section):
-    """An OpenAI-compatible chat endpoint."""
+class AnyGeneratorSettings(Section):
+    """What all language models have in common."""
 
     model: str = Field(min_length=1)
-    base_url: str = "https://api.openai.com/v1"
-    api_key: SecretStr | None = None
-    """Default: the environment variable OPENAI_API_KEY."""
-    api_key_file: Path | None = None
-    """A file that holds the key, relative to the project file."""
-    temperature: float = 0.0
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Not sent to models that choose it themselves, unless it is set here."""
     max_tokens: int = Field(default=800, gt=0)
     """The most that it writes."""
     timeout: Duration = Field(default=60.0, gt=0, le=600)
     """From sending a request to the last byte of its answer."""
+    connect_timeout: Duration = Field(default=10.0, gt=0, le=60)
+    """Until the endpoint can be talked to."""
+    first_timeout: Duration = Field(default=30.0, gt=0, le=600)
+    """Until the first piece of an answer has come."""
+    between_timeout: Duration = Field(default=20.0, gt=0, le=600)
+    """From one piece of an answer to the next."""
+    concurrency: int = Field(default=64, gt=0, le=1000)
+    """So many requests at once; others wait, and what a person asks overtakes."""
     structured: bool = True
     """Whether answers are asked for as statements with the passages that they rest on; those that
-    rest on none are dropped. ``false``: as text with marks, streamed; tokens are not counted."""
+    rest on none are dropped. ``false``: as text with marks, streamed."""
     input_price: float | None = Field(default=None, ge=0)
-    """Of a million tokens that are sent. Without it, what an answer cost is unknown."""
+    """Of a million tokens that are sent. Default: the maker's list price in US dollars, where the
+    extra ``prices`` knows it; else what an answer cost is unknown."""
     output_price: float | None = Field(default=None, ge=0)
     """Of a million tokens that the model writes."""
+    cached_price: float | None = Field(default=None, ge=0)
+    """Of a million tokens that the endpoint had from before. Default: that of those sent."""
+
+
+def _undated(value: object) -> object:
+    """YAML reads ``2024-10-21`` as a date."""
+    return value.isoformat() if isinstance(value, date) else value
+
+
+class AnyChatSettings(AnyGeneratorSettings):
+    """An OpenAI-compatible chat endpoint."""
+
+    base_url: str = "https://api.openai.com/v1"
+    """Up to the part before ``/chat/completions``; for Azure with the name of the deployment:
+    ``https://NAME.openai.azure.com/openai/deployments/DEPLOYMENT``."""
+    api_version: Annotated[str, BeforeValidator(_undated)] = Field(
+        default="", pattern=r"^[0-9A-Za-z.-]*$"
+    )
+    """Azure's: then the key is sent as Azure wants it."""
+    api_key: SecretStr | None = None
+    """Default: the environment variable OPENAI_API_KEY."""
+    api_key_file: Path | None = None
+    """A file that holds the key, relative to the project file."""
     limits: GeneratorLimitSettings = GeneratorLimitSettings()
     budget: GeneratorBudgetSettings = GeneratorBudgetSettings()
+
+    @property
+    def limited(self) -> bool:
+        """Whether limits or a budget of this one model are set."""
+        return (self.budget.cost_per_day or self.limits.requests_per_minute) is not None
 
     @model_validator(mode="after")
     def _prices_are_known(self) -> AnyChatSettings:
@@ -252,8 +286,7 @@ class AnyChatSettings(Section):
                 "budget.cost_per_day needs the prices of a million tokens: set input_price and "
                 "output_price"
             )
-        limited = self.budget.cost_per_day or self.limits.requests_per_minute
-        if limited and not self.structured:
+        if self.limited and not self.structured:
             raise ValueError(
                 "limits and budget of a generator hold for structured answers only: set "
                 "structured to true, or leave them out"
@@ -273,6 +306,121 @@ class ChatModelSettings(AnyChatSettings):
     type: Literal["chat"]
 
 
+class AnthropicModelSettings(AnyGeneratorSettings):
+    """A model of Anthropic's, or an endpoint with its ``/messages``."""
+
+    type: Literal["anthropic"]
+    temperature: float = Field(default=0.0, ge=0, le=1)
+    base_url: str = "https://api.anthropic.com/v1"
+    api_key: SecretStr | None = None
+    """Default: the environment variable ANTHROPIC_API_KEY."""
+    api_key_file: Path | None = None
+    """A file that holds the key, relative to the project file."""
+
+
+class ConverseModelSettings(AnyGeneratorSettings):
+    """A model on Amazon Bedrock that knows Converse. Credentials are found as Amazon's tools find
+    them: environment, profile, the machine's role. Needs the extra ``aws``."""
+
+    type: Literal["converse"]
+    temperature: float = Field(default=0.0, ge=0, le=1)
+    region: str | None = None
+    profile: str | None = None
+    endpoint: str | None = Field(default=None, pattern=r"^https?://")
+    """Where Bedrock is, if not at Amazon's address for the region."""
+
+
+class RouteSettings(Section):
+    """Requests that go to other models; all that is said must hold."""
+
+    models: tuple[str, ...] = Field(min_length=1)
+    """Names of ``models``, a chain of their own."""
+    tenant: str | None = None
+    key: str | None = None
+    """The id of an API key."""
+    longer_than: int | None = Field(default=None, gt=0)
+    """Tokens of the prompt, as they are estimated before it is sent."""
+
+    @model_validator(mode="after")
+    def _says_when(self) -> RouteSettings:
+        if self.tenant is None and self.key is None and self.longer_than is None:
+            raise ValueError(
+                "expected a route to say when it is taken, got only models: set tenant, key or "
+                "longer_than, or put them into the chain"
+            )
+        return self
+
+
+class CanarySettings(Section):
+    """A new model for a share of those who ask. It is taken back by itself when more of its
+    requests fail than may, and more than of the other models."""
+
+    model: str
+    """A name of ``models``."""
+    share: float = Field(default=0.05, gt=0, lt=1)
+    most_errors: float = Field(default=0.05, ge=0, lt=1)
+    """The share of its requests that may fail."""
+    least_requests: int = Field(default=20, ge=5)
+    """How many there must be before that is looked at."""
+
+
+class CacheSettings(Section):
+    """Whole answers that are given again to the same question with the same context, prompt, model
+    and permissions. Kept in the process."""
+
+    entries: int = Field(default=1000, gt=0)
+    ttl: Duration = Field(default=600.0, gt=0)
+
+
+class GatewayBudgetSettings(Section):
+    """What may be spent a day (UTC), in the currency of the prices, counted over all processes.
+    The most that a call can cost is put aside before it is sent, and is refused beyond."""
+
+    per_tenant: float | None = Field(default=None, gt=0)
+    per_key: float | None = Field(default=None, gt=0)
+    """For each API key."""
+    keys: dict[str, float] = Field(default_factory=dict)
+    """For single keys, by their ids, instead of ``per_key``."""
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a limit at all."""
+        return self.per_tenant is not None or self.per_key is not None or bool(self.keys)
+
+
+class BreakerSettings(Section):
+    """When an endpoint that fails is left alone."""
+
+    failures: int = Field(default=5, gt=0)
+    """So many in a row; or half of the last twenty."""
+    open: Duration = Field(default=10.0, gt=0)
+    """So long; then one request is let through to see, and if that fails, twice as long."""
+
+
+class GatewaySettings(Section):
+    """Several language models as one."""
+
+    type: Literal["gateway"]
+    chain: tuple[str, ...] = Field(min_length=1)
+    """Names of ``models``: the first is asked; where it fails before its first word, the next."""
+    routes: tuple[RouteSettings, ...] = ()
+    """Where other models are asked; the first that fits is taken."""
+    canary: CanarySettings | None = None
+    cache: CacheSettings | None = None
+    """Default: nothing is kept."""
+    budgets: GatewayBudgetSettings = GatewayBudgetSettings()
+    breaker: BreakerSettings = BreakerSettings()
+    structured: bool = True
+    """Whether answers are asked for as statements with the passages that they rest on; those that
+    rest on none are dropped. ``false``: as text with marks, streamed."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All models that may be asked."""
+        named = [*self.chain, *(name for route in self.routes for name in route.models)]
+        return tuple(dict.fromkeys([*named, *([self.canary.model] if self.canary else [])]))
+
+
 EmbedderSettings: TypeAlias = Annotated[
     MiniLMSettings
     | OpenAIEmbedderSettings
@@ -287,7 +435,13 @@ RerankerSettings: TypeAlias = Annotated[
     Field(discriminator="type"),
 ]
 GeneratorSettings: TypeAlias = Annotated[
-    ExtractiveSettings | OpenAIGeneratorSettings | ChatModelSettings, Field(discriminator="type")
+    ExtractiveSettings
+    | OpenAIGeneratorSettings
+    | ChatModelSettings
+    | AnthropicModelSettings
+    | ConverseModelSettings
+    | GatewaySettings,
+    Field(discriminator="type"),
 ]
 ModelSettings: TypeAlias = Annotated[
     MiniLMSettings
@@ -296,6 +450,11 @@ ModelSettings: TypeAlias = Annotated[
     | FolderSettings
     | CohereEmbedderSettings
     | BedrockEmbedderSettings
-    | ChatModelSettings,
+    | ChatModelSettings
+    | AnthropicModelSettings
+    | ConverseModelSettings,
     Field(discriminator="type"),
 ]
+NamedGeneratorSettings: TypeAlias = (
+    ChatModelSettings | AnthropicModelSettings | ConverseModelSettings
+)

@@ -2,6 +2,7 @@
 
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
+from penstock.wiring.gateway import gateway, spending
 from penstock.wiring.models import (
     answerer,
     cross_encoder,
@@ -43,6 +44,7 @@ __all__ = [
     "embedded_postgres",
     "embedder",
     "followers",
+    "gateway",
     "group",
     "log",
     "log_prefix",
@@ -60,6 +62,7 @@ __all__ = [
     "shaping",
     "snapshots",
     "source",
+    "spending",
     "store",
     "table_reader",
     "upkeep",

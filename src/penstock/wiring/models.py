@@ -31,8 +31,9 @@ from penstock.settings import (
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-    from penstock.models.base import Embedder, Generator, Role, Scorer, Writer
+    from penstock.models.base import Embedder, Role, Scorer, Writer
     from penstock.models.changing import ServingModels
+    from penstock.models.gateway.gateway import Gateway
     from penstock.models.limits import Ledger, Limits
     from penstock.models.remote import Care
     from penstock.serving.answer import Answerer
@@ -307,9 +308,10 @@ def answerer(
     builder: ContextBuilder,
     model: Embedder,
     pool: AsyncConnectionPool[Any] | None = None,
+    asked: Gateway | None = None,
 ) -> Answerer:
     """What turns a context into an answer. With a ``pool``, what a generator is asked is counted in
-    the project's database."""
+    the project's database. ``asked`` are the language models as one, where there are some."""
     from penstock.serving.answer import Answerer
     from penstock.serving.prompt import read_template
 
@@ -330,46 +332,44 @@ def answerer(
             calibration=Calibration() if fitted else None,
         )
         return Answerer(builder, embedder=model, template=template, reader=reader)
-    generator = _generator(settings, chosen, pool)
+    generator = asked if asked is not None else _limited(settings, pool)
     return Answerer(builder, embedder=model, generator=generator, template=template)
 
 
 def rewriter(
-    settings: Settings, pool: AsyncConnectionPool[Any] | None, meter: RewriteMeter
+    settings: Settings,
+    pool: AsyncConnectionPool[Any] | None,
+    meter: RewriteMeter,
+    asked: Gateway | None = None,
 ) -> Rewriter | None:
     """What turns a question into searches."""
     answers = settings.answers
     if not answers.rewrite or isinstance(answers.generator, ExtractiveSettings):
         return None
-    from penstock.models.base import Writer
+    from penstock.models.base import Who, Writer
     from penstock.serving.rewriting import Rewriter
 
-    writer = _generator(settings, answers.generator, pool)
+    whose = Who(settings.tenant)
+    writer = asked.asked_by(whose) if asked is not None else _limited(settings, pool)
     assert isinstance(writer, Writer)  # the settings are checked for it
     return Rewriter(writer, most=answers.rewrite, timeout_s=answers.rewrite_timeout, meter=meter)
 
 
-def _generator(
-    settings: Settings, chosen: AnyChatSettings, pool: AsyncConnectionPool[Any] | None
-) -> Generator | Writer:
-    common: dict[str, Any] = {
-        "model": chosen.model,
-        "base_url": chosen.base_url,
-        "api_key": _api_key(settings, chosen),
-        "temperature": chosen.temperature,
-        "max_tokens": chosen.max_tokens,
-        "timeout_s": chosen.timeout,
-    }
-    if not chosen.structured:
-        from penstock.models.openai import OpenAIGenerator
-
-        return OpenAIGenerator(**common)
+def _limited(settings: Settings, pool: AsyncConnectionPool[Any] | None) -> Writer:
+    """One model that has limits of its own."""
     from penstock.models.chat import ChatWriter, Prices
 
+    chosen = settings.answers.generator
+    assert isinstance(chosen, AnyChatSettings)
     return ChatWriter(
+        model=chosen.model,
+        base_url=chosen.base_url,
+        api_key=_api_key(settings, chosen),
+        temperature=chosen.temperature,
+        max_tokens=chosen.max_tokens,
+        timeout_s=chosen.timeout,
         prices=Prices(chosen.input_price, chosen.output_price),
         ledger=_generator_ledger(chosen, pool),
-        **common,
     )
 
 

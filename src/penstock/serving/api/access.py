@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from penstock.clock import Clock
 from penstock.errors import ConfigError
 from penstock.keys import ApiKey, Scope, id_of
+from penstock.models.base import CALLER_KEY
 from penstock.principals import Principal
 from penstock.serving.api.problems import ProblemError
 from penstock.stores.keys import KeyStore
@@ -68,6 +69,7 @@ class Doorkeeper:
                 f"expected a key with the scope {needs!s}, got one with "
                 f"{', '.join(sorted(key.scopes))}: make another key",
             )
+        CALLER_KEY.set(key_id or "")
         return Caller(key, self._acting(request, key))
 
     def _acting(self, request: Request, key: ApiKey) -> Principal:

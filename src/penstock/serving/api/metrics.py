@@ -44,6 +44,7 @@ class MeterCollector(Collector):
             family = _counter(name, [])
             family.add_metric([], count)
             yield family
+        yield from self._models()
 
     def _sources(self) -> Iterator[Metric]:
         changes = _counter("penstock_source_changes_total", ["source"])
@@ -89,6 +90,34 @@ class MeterCollector(Collector):
             letters.add_metric(names, meter.dead_letters)
             lag.add_metric(names, meter.lag)
         yield from (changes, errors, embedded, reused, letters, lag)
+
+    def _models(self) -> Iterator[Metric]:
+        names = ["requests", "errors", "retries", "fallbacks"]
+        counted = {name: _counter(f"penstock_model_{name}_total", ["model"]) for name in names}
+        tokens = _counter("penstock_model_tokens_total", ["model", "kind"])
+        cost = _counter("penstock_model_cost_total", ["model"])
+        waited = _counter("penstock_model_first_piece_seconds_total", ["model"])
+        opened = _counter("penstock_model_breaker_opened_total", ["model"])
+        state = GaugeMetricFamily(
+            "penstock_model_breaker_state",
+            METRICS["penstock_model_breaker_state"],
+            labels=["model"],
+        )
+        for meter in self._meters.models.values():
+            for name, family in counted.items():
+                family.add_metric([meter.name], getattr(meter, name))
+            tokens.add_metric([meter.name, "read"], meter.input_tokens)
+            tokens.add_metric([meter.name, "kept"], meter.cached_tokens)
+            tokens.add_metric([meter.name, "written"], meter.output_tokens)
+            cost.add_metric([meter.name], meter.cost)
+            waited.add_metric([meter.name], meter.first_piece_s)
+            now, times = meter.breaker()
+            state.add_metric([meter.name], now)
+            opened.add_metric([meter.name], times)
+        reused = _counter("penstock_model_answers_reused_total", ["how"])
+        reused.add_metric(["cache"], self._meters.reuse.cache)
+        reused.add_metric(["coalesced"], self._meters.reuse.coalesced)
+        yield from (*counted.values(), tokens, cost, waited, opened, state, reused)
 
 
 def _counter(name: str, labels: list[str]) -> CounterMetricFamily:

@@ -25,6 +25,7 @@ from penstock.serving.api.asking import event, services
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.shapes import ChatRequest, EmbeddingsRequest, StoreSearchRequest
+from penstock.serving.api.tools import with_tools
 from penstock.serving.mcp import address
 from penstock.serving.values import iso
 from penstock.stores.base import Filter, Passage
@@ -115,6 +116,8 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     has = services(request)
     if body.model != ANSWERS:
         raise _no_model(body.model)
+    if body.tools:
+        return await with_tools(has, body, caller, Completion(has, body).head)
     question = next((m.text for m in reversed(body.messages) if m.role == "user"), "")
     about = body.penstock.profile
     pieces = has.answerer().stream(
@@ -138,7 +141,7 @@ class Completion:
     def __init__(self, has: Services, body: ChatRequest) -> None:
         self._has = has
         self._body = body
-        self._head = {
+        self.head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": has.clock.now() // 1_000_000,
             "model": body.model,
@@ -154,7 +157,7 @@ class Completion:
         }
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}
         return {
-            **self._head,
+            **self.head,
             "object": "chat.completion",
             "choices": [choice],
             "usage": await self._usage(answer),
@@ -185,7 +188,7 @@ class Completion:
         yield _DONE
 
     def _chunk_head(self) -> dict[str, Any]:
-        return {**self._head, "object": "chat.completion.chunk"}
+        return {**self.head, "object": "chat.completion.chunk"}
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}

@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from penstock.errors import BadRecordError, ConfigError, PenstockError, RetryableError
+from penstock.errors import BadRecordError, ConfigError, FatalError, PenstockError, RetryableError
 
 logger = structlog.get_logger("penstock.api")
 
@@ -33,6 +33,7 @@ _TITLES: Final = {
     422: "The request cannot be done",
     429: "Too many requests",
     500: "A fault of ours",
+    502: "A model's endpoint fails",
     503: "Not available now",
 }
 _SAID: Final = {
@@ -47,6 +48,7 @@ _OPENAI_TYPES: Final = {
     404: "not_found_error",
     429: "rate_limit_error",
     500: "server_error",
+    502: "server_error",
     503: "server_error",
 }
 
@@ -76,6 +78,12 @@ def problem_of(error: Exception) -> ProblemError:
         return ProblemError(error.status_code, code, detail, headers=dict(error.headers or {}))
     if isinstance(error, ConfigError | BadRecordError):
         return ProblemError(400, "invalid_request", str(error))
+    if isinstance(error, RetryableError) and error.facts.get("budget"):
+        wait = str(max(_RETRY_S, round(error.retry_after_s or 0)))
+        return ProblemError(429, "insufficient_quota", str(error), headers={"Retry-After": wait})
+    if isinstance(error, FatalError) and "status" in error.facts:
+        said = "the endpoint of a model refuses what it is asked; the log of the server says why"
+        return ProblemError(502, "model_refused", said)
     if isinstance(error, RetryableError):
         wait = str(max(_RETRY_S, round(error.retry_after_s or 0)))
         return ProblemError(503, "unavailable", str(error), headers={"Retry-After": wait})
@@ -110,7 +118,7 @@ def install(app: FastAPI) -> None:
 
     async def told(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
-        if problem.status == 500:
+        if problem.status in (500, 502):
             logger.error("api.failed", path=request.url.path, reason=repr(error), exc_info=error)
         return response_of(request.url.path, problem)
 

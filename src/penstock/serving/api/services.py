@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from penstock.clock import Clock
 from penstock.models.base import Embedder
+from penstock.models.gateway.base import Model
 from penstock.serving.answer import Answerer
 from penstock.serving.context import ContextBuilder
 from penstock.serving.documents import DocumentReader
@@ -35,3 +36,5 @@ class Services:
     """The sources and their types."""
     passages: int = 8
     """How many passages and rows an answer may rest on."""
+    gateway: Callable[[], Model | None] = lambda: None
+    """The language models of answers as one; None where answers need none."""

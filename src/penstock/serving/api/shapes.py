@@ -87,11 +87,55 @@ class Part(Loose):
     text: str | None = None
 
 
+class FunctionShape(Loose):
+    """A function that the caller can have called."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    description: str = Field(default="", max_length=10_000)
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
+
+
+class ToolShape(Loose):
+    """A tool: of these, functions only."""
+
+    type: Literal["function"]
+    function: FunctionShape
+
+
+class CalledFunction(Loose):
+    """What was called."""
+
+    name: str = Field(min_length=1, max_length=64)
+    arguments: str = "{}"
+
+
+class CalledTool(Loose):
+    """A call that the model made before."""
+
+    id: str = Field(min_length=1, max_length=200)
+    function: CalledFunction
+
+
+class ChosenFunction(Loose):
+    """The name of a function."""
+
+    name: str = Field(min_length=1, max_length=64)
+
+
+class ChosenTool(Loose):
+    """The tool that the model must call."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
 class ChatMessage(Loose):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[Part] | None = None
+    tool_calls: list[CalledTool] | None = Field(default=None, max_length=128)
+    tool_call_id: str | None = Field(default=None, max_length=200)
 
     @property
     def text(self) -> str:
@@ -121,6 +165,8 @@ class ChatRequest(Loose):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int = Field(default=1, ge=1, le=1)
+    tools: list[ToolShape] | None = Field(default=None, max_length=128)
+    tool_choice: Literal["auto", "none", "required"] | ChosenTool = "auto"
     penstock: OwnFields = Field(default_factory=OwnFields)
 
 

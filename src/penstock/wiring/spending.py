@@ -1,0 +1,174 @@
+"""What calls cost, kept in the database: joins what neither stage sees of the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+import structlog
+
+from penstock.errors import PenstockError
+from penstock.models.gateway.account import (
+    Budgets,
+    Reservation,
+    Spent,
+    beyond,
+    difference,
+    spent_of,
+)
+from penstock.models.gateway.canary import Arm, CanaryRules, Standing, State
+from penstock.models.limits import day_of
+
+if TYPE_CHECKING:
+    from penstock.clock import Clock
+    from penstock.models.base import Usage, Who
+    from penstock.stores.postgres.model_costs import Amounts, CanaryRow, PostgresModelCosts
+
+logger = structlog.get_logger("penstock.models")
+
+_SOON_S = 0.2
+_FRESH_S = 1.0
+
+
+class StoredAccount:
+    """Budgets, costs and canaries over all processes. Reserving is a transaction; what calls took
+    is written a moment later, so a process that is killed leaves what it had put aside: a budget
+    holds too little then, never too much."""
+
+    def __init__(self, costs: PostgresModelCosts, tenant: str, clock: Clock) -> None:
+        self.costs = costs
+        self._tenant = tenant
+        self._clock = clock
+        self._adjusted: dict[tuple[str, str, str], int] = defaultdict(int)
+        self._spent: dict[tuple[str, str, str, str], Spent] = defaultdict(Spent)
+        self._arms: dict[str, tuple[Arm, Arm]] = {}
+        self._rules: dict[str, CanaryRules] = {}
+        self._standing: dict[str, Standing] = {}
+        self._read_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    # ------------------------------------------------------------------ costs
+
+    async def reserve(self, who: Who, nanos: int, budgets: Budgets) -> Reservation:
+        """Put so much aside. `RetryableError` when a budget does not hold it."""
+        if not budgets.any:
+            return Reservation(who, day_of(self._clock.now()), 0)
+        whole, single = budgets.of(who)
+        most = {"": whole} | ({who.key: single} if who.key else {})
+        found = await self.costs.reserve(who.tenant, nanos, most)
+        if isinstance(found, tuple):
+            key, taken = found
+            raise beyond(most[key] or 0, taken, key, self._clock.now())
+        return Reservation(who, found.isoformat(), nanos)
+
+    def settle(self, reserved: Reservation, model: str, usage: Usage | None) -> None:
+        """Say what the call took."""
+        who = reserved.who
+        for key in {"", who.key}:
+            self._adjusted[who.tenant, reserved.day, key] += difference(reserved, usage)
+        place = (who.tenant, reserved.day, who.key, model)
+        self._spent[place] = self._spent[place].plus(spent_of(usage))
+        self._soon()
+
+    # ------------------------------------------------------------------ canaries
+
+    def standing(self, model: str) -> Standing:
+        """As the database had it a moment ago."""
+        if self._clock.monotonic() - self._read_at > _FRESH_S:
+            self._arms.setdefault(model, (Arm(), Arm()))
+            self._soon()
+        return self._standing.get(model, Standing())
+
+    def count(self, rules: CanaryRules, *, canary: bool, failed: bool) -> None:
+        """One request more."""
+        self._rules[rules.model] = rules
+        new, others = self._arms.get(rules.model, (Arm(), Arm()))
+        arm = Arm(1, int(failed))
+        self._arms[rules.model] = (new.plus(arm), others) if canary else (new, others.plus(arm))
+        self._soon()
+
+    # ------------------------------------------------------------------ writing
+
+    async def flush(self) -> None:
+        """Write down what was counted, and read how canaries stand."""
+        adjusted, self._adjusted = self._adjusted, defaultdict(int)
+        spent, self._spent = self._spent, defaultdict(Spent)
+        arms, self._arms = self._arms, {}
+        try:
+            if adjusted or spent:
+                await self.costs.settle(adjusted, {k: _amounts(v) for k, v in spent.items()})
+                adjusted, spent = defaultdict(int), defaultdict(Spent)
+            if arms:
+                await self._canaries(arms)
+                arms = {}
+        finally:
+            for place, nanos in adjusted.items():  # what could not be written is written next time
+                self._adjusted[place] += nanos
+            for line, had in spent.items():
+                self._spent[line] = self._spent[line].plus(had)
+            for model, (new, others) in arms.items():
+                now = self._arms.get(model, (Arm(), Arm()))
+                self._arms[model] = (now[0].plus(new), now[1].plus(others))
+
+    async def refresh(self, model: str) -> Standing:
+        """How a canary stands now."""
+        self._arms.setdefault(model, (Arm(), Arm()))
+        await self.flush()
+        return self._standing[model]
+
+    async def close(self) -> None:
+        """Write down what is still to be written."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        try:
+            await self.flush()
+        except PenstockError as error:
+            logger.warning("models.costs_lost", reason=str(error))
+
+    async def _canaries(self, arms: dict[str, tuple[Arm, Arm]]) -> None:
+        lines = [
+            (model, new.requests, new.errors, others.requests, others.errors)
+            for model, (new, others) in arms.items()
+        ]
+        for row in await self.costs.count(self._tenant, lines):
+            found = _standing(row)
+            rules = self._rules.get(row.model)
+            judged = found if rules is None else found.judged(rules)
+            if judged.state != found.state:
+                await self.costs.decide(
+                    self._tenant, row.model, judged.state, judged.reason, anyway=False
+                )
+                logger.warning("models.canary_rolled_back", model=row.model, reason=judged.reason)
+            self._standing[row.model] = replace(judged)
+        self._read_at = self._clock.monotonic()
+
+    def _soon(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._later())
+
+    async def _later(self) -> None:
+        await self._clock.sleep(_SOON_S)
+        try:
+            await self.flush()
+        except PenstockError as error:
+            logger.warning("models.costs_wait", reason=str(error))
+
+
+def _amounts(spent: Spent) -> Amounts:
+    return (
+        spent.requests, spent.failed, spent.input_tokens, spent.output_tokens,
+        spent.cached_tokens, spent.nanos, spent.unknown,
+    )  # fmt: skip
+
+
+def _standing(row: CanaryRow) -> Standing:
+    return Standing(
+        cast("State", row.state),
+        Arm(row.requests, row.errors),
+        Arm(row.other_requests, row.other_errors),
+        row.reason,
+    )
