@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+from click.exceptions import NoSuchOption
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from penstock.cli.app import app
 from penstock.cli.commands import __all__ as commands
@@ -163,4 +163,5 @@ def test_commands_are_read_as_the_program_reads_them() -> None:
     """The check is able to fail."""
     with pytest.raises(KeyError):
         understood(["serf"])
-    assert CliRunner().invoke(app, ["serve", "--quite"]).exit_code == 2
+    with pytest.raises(NoSuchOption):
+        understood(["serve", "--quite"])
