@@ -43,13 +43,14 @@ if TYPE_CHECKING:
     from penstock.models.changing import ServingModels
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
-    from penstock.serving.answer import Answer, Answerer
+    from penstock.serving.answer import Answer, Answerer, Keeper
     from penstock.serving.api.guard import Application
     from penstock.serving.api.services import Services
     from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
     from penstock.stores.keys import KeyStore
+    from penstock.stores.postgres.ledger import PostgresLedger
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
@@ -80,6 +81,7 @@ class Project:
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
         self._followers: list[Follower] | None = None
+        self._ledger: PostgresLedger | None = None
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -137,7 +139,7 @@ class Project:
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
             models = (self._embedder, self._reranker, self._rewriter, self._answerer)
-            parts = (self._pool, self._log, *models)
+            parts = (self._pool, self._log, self._ledger, *models)
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
@@ -214,9 +216,22 @@ class Project:
         """What answers questions."""
         if self._answerer is None:
             self._answerer = wiring.answerer(
-                self.settings, self.contexts(), self.embedder(), self.pool
+                self.settings, self.contexts(), self.embedder(), self.pool, self._keeper()
             )
         return self._answerer
+
+    def ledger(self) -> PostgresLedger:
+        """What is kept of answers."""
+        if self._ledger is None:
+            self._ledger = wiring.ledger(self.settings, self.pool)
+        return self._ledger
+
+    def _keeper(self) -> Keeper | None:
+        if self.settings.ledger.content == "off":
+            return None
+        from penstock.serving.ledger.recorder import Recorder
+
+        return Recorder(self.ledger(), self.clock, __version__)
 
     # ------------------------------------------------------------------ asking
 

@@ -2,7 +2,9 @@
 
 from penstock.cli import (
     acl,
+    answers,
     ask,
+    audit,
     evaluating,
     identity,
     init,
@@ -23,7 +25,9 @@ from penstock.cli import (
 
 __all__ = [
     "acl",
+    "answers",
     "ask",
+    "audit",
     "evaluating",
     "identity",
     "init",

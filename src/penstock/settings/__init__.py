@@ -18,6 +18,7 @@ from penstock.settings.amazon import (
 from penstock.settings.base import Duration, Name, Section, Size, typed
 from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
 from penstock.settings.kinds import SourceSettings
+from penstock.settings.ledger import LedgerSettings
 from penstock.settings.log import (
     AnyLogSettings,
     EmbeddedLogSettings,
@@ -110,6 +111,7 @@ __all__ = [
     "KnowledgeSettings",
     "LanceDBSettings",
     "LateInteractionSettings",
+    "LedgerSettings",
     "LogSettings",
     "MessageFormatSettings",
     "MetadataPermissions",
@@ -291,6 +293,7 @@ class Settings(Section):
     of type ``chat`` for ``answers.generator``."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
+    ledger: LedgerSettings = LedgerSettings()
     log: AnyLogSettings = EmbeddedLogSettings()
     run: RunSettings = RunSettings()
     server: ServerSettings = ServerSettings()

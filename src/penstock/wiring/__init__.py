@@ -2,6 +2,7 @@
 
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
+from penstock.wiring.ledger import ledger
 from penstock.wiring.models import (
     answerer,
     cross_encoder,
@@ -44,6 +45,7 @@ __all__ = [
     "embedder",
     "followers",
     "group",
+    "ledger",
     "log",
     "log_prefix",
     "models",

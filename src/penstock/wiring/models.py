@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from penstock.models.changing import ServingModels
     from penstock.models.limits import Ledger, Limits
     from penstock.models.remote import Care
-    from penstock.serving.answer import Answerer
+    from penstock.serving.answer import Answerer, Keeper
     from penstock.serving.context import ContextBuilder
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
@@ -307,9 +307,10 @@ def answerer(
     builder: ContextBuilder,
     model: Embedder,
     pool: AsyncConnectionPool[Any] | None = None,
+    keeper: Keeper | None = None,
 ) -> Answerer:
     """What turns a context into an answer. With a ``pool``, what a generator is asked is counted in
-    the project's database."""
+    the project's database; with a ``keeper``, answers are kept."""
     from penstock.serving.answer import Answerer
     from penstock.serving.prompt import read_template
 
@@ -329,9 +330,17 @@ def answerer(
             language=settings.knowledge.language,
             calibration=Calibration() if fitted else None,
         )
-        return Answerer(builder, embedder=model, template=template, reader=reader)
+        return Answerer(builder, embedder=model, template=template, reader=reader, keeper=keeper)
     generator = _generator(settings, chosen, pool)
-    return Answerer(builder, embedder=model, generator=generator, template=template)
+    said = chosen.model_dump(mode="json", exclude={"api_key", "api_key_file"}, exclude_none=True)
+    return Answerer(
+        builder,
+        embedder=model,
+        generator=generator,
+        template=template,
+        keeper=keeper,
+        parameters=said,
+    )
 
 
 def rewriter(

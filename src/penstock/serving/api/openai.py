@@ -233,7 +233,7 @@ def freshness(answer: Answer) -> dict[str, Any]:
     """What their form has no place for."""
     shown = answer.to_dict()
     return {name: shown[name] for name in (
-        "citations", "abstained", "score", "age_ms", "taken_at", "sources", "generator",
+        "id", "citations", "abstained", "score", "age_ms", "taken_at", "sources", "generator",
     )}  # fmt: skip
 
 
