@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from penstock.serving.answer import Answer, Answerer, Keeper
     from penstock.serving.api.guard import Application
     from penstock.serving.api.services import Services
+    from penstock.serving.ledger.feedback import Voices
     from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
@@ -226,6 +227,13 @@ class Project:
             self._ledger = wiring.ledger(self.settings, self.pool)
         return self._ledger
 
+    def voices(self) -> Voices:
+        """What takes down feedback and interactions."""
+        from penstock.serving.ledger.feedback import Voices
+
+        kept = self.settings.ledger.content != "off"
+        return Voices(self.ledger() if kept else None, self.clock)
+
     def _keeper(self) -> Keeper | None:
         if self.settings.ledger.content == "off":
             return None
@@ -306,6 +314,7 @@ class Project:
             documents=DocumentReader(self.snapshots),
             profiles=wiring.profile_reader(settings, self.snapshots, self.clock),
             tables=wiring.table_reader(settings, self.snapshots, self.clock),
+            voices=self.voices(),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
         )
@@ -390,7 +399,7 @@ class Project:
 
     def source(self, name: str) -> Source:
         """A source of the project, beside those that run: for looking at it."""
-        return wiring.source(self.settings, name, self.clock)
+        return wiring.source(self.settings, name, self.clock, lambda: self.dsn)
 
     async def verify(self, *, limit: int = 100) -> Report:
         """Compare sources with stores; see `penstock.operate.verify`."""

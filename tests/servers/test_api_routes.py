@@ -31,6 +31,8 @@ BODIES: Mapping[str, Any] = {
         "model": "penstock",
         "messages": [{"role": "user", "content": "luggage"}],
     },
+    "/v1/feedback": {"answer": "ans_none", "rating": 1},
+    "/v1/interactions": {"question": "luggage", "answer": "one bag"},
     "/v1/embeddings": {"model": "penstock", "input": "luggage"},
     "/v1/vector_stores/{store}/search": {"query": "luggage"},
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from json import dumps
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.text import Text
@@ -195,6 +196,77 @@ def diff(
             was, now = part["position"]["was"], part["position"]["is"]
             if was != now:
                 console.print(Text(f"  source  {part['source']}: was at {was}, is at {now}"))
+
+    run_async(work())
+
+
+@answers.command()
+def feedback(
+    answer: IdArgument,
+    rating: Annotated[
+        int | None, typer.Option("--rating", "-r", help="-1, 0 or 1; with --stars 1 to 5.")
+    ] = None,
+    stars: Annotated[bool, typer.Option("--stars", help="The rating is 1 to 5.")] = False,
+    comment: Annotated[str | None, typer.Option("--comment", help="What is to be said.")] = None,
+    correction: Annotated[
+        str | None, typer.Option("--correction", help="What would have been right.")
+    ] = None,
+    asking: AsOption = None,
+    file: FileOption = DEFAULT_PATH,
+    json: JsonOption = False,
+) -> None:
+    """Say what an answer was worth.
+
+    Example: penstock answers feedback ans_0123456789abcdef01234567 --rating -1 --comment "too old"
+    """
+
+    async def work() -> None:
+        from penstock.principals import principal
+        from penstock.project import open_project
+        from penstock.serving.ledger.feedback import Feedback
+
+        said = Feedback(answer, rating, "stars" if stars else "thumbs", comment, correction)
+        async with open_project(file) as project:
+            who = principal(asking or (), project.settings.tenant)
+            name = await project.voices().rate(said, who, any_owner=True)
+        if json:
+            print_json({"id": name, "answer": answer})
+        else:
+            console.print(f"kept as {name}")
+
+    run_async(work())
+
+
+@answers.command()
+def export(
+    rated: Annotated[
+        Literal["up", "neutral", "down"] | None,
+        typer.Option("--rated", help="Only answers rated so. Default: with any feedback."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000)] = 10_000,
+    file: FileOption = DEFAULT_PATH,
+) -> None:
+    """Print questions that were rated, one JSON a line, as `penstock eval answers --questions`
+    reads them. A correction is the expected answer.
+
+    Example: penstock answers export --rated down > questions.jsonl
+    """
+
+    async def work() -> None:
+        from penstock.project import open_project
+        from penstock.serving.ledger.feedback import question_of
+
+        async with open_project(file) as project:
+            ledger = project.ledger()
+            asked: set[str] = set()
+            async for said in ledger.entries(kinds=["feedback"], limit=limit):
+                if said.about is None or (rated and said.facts.get("verdict") != rated):
+                    continue
+                entry = await ledger.find(said.about)
+                question = None if entry is None else question_of(entry, said)
+                if question is not None and said.about not in asked:
+                    asked.add(said.about)  # the latest word counts
+                    typer.echo(dumps(question, ensure_ascii=False))
 
     run_async(work())
 

@@ -127,7 +127,7 @@ class Running:
             store=self._publishing,
             group=wiring.group(settings, project.dsn, project.log, project.worker),
             sources={
-                name: partial(wiring.source, settings, name, project.clock)
+                name: partial(wiring.source, settings, name, project.clock, lambda: project.dsn)
                 for name, chosen in settings.sources.items()
                 if not isinstance(chosen, RECEIVING)
             },

@@ -17,6 +17,7 @@ from penstock.settings.amazon import (
 )
 from penstock.settings.base import Duration, Name, Section, Size, typed
 from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
+from penstock.settings.interactions import InteractionsSettings
 from penstock.settings.kinds import SourceSettings
 from penstock.settings.ledger import LedgerSettings
 from penstock.settings.log import (
@@ -102,6 +103,7 @@ __all__ = [
     "FolderSettings",
     "GeneratorSettings",
     "GroupTableSettings",
+    "InteractionsSettings",
     "ItemTableSettings",
     "KafkaLogSettings",
     "KafkaPublishSettings",

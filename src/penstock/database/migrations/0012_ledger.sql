@@ -135,6 +135,14 @@ BEGIN
     END IF;
 END $$;
 
+-- Makes the ledger of a tenant, if there is none, and has appends told to those who listen.
+CREATE FUNCTION penstock.follow_ledger(of_tenant text) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO penstock.ledger_heads (tenant, hash, trimmed_hash, followed)
+    SELECT of_tenant, first, first, true
+    FROM sha256(convert_to('penstock ledger of ' || of_tenant, 'UTF8')) first
+    ON CONFLICT (tenant) DO UPDATE SET followed = true WHERE NOT ledger_heads.followed;
+$$;
+
 -- ---------------------------------------------------------------- append-only
 CREATE FUNCTION penstock.ledger_refuses() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -21,7 +21,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from penstock.models.base import serving
 from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking, Caller, Embedding
-from penstock.serving.api.asking import event, services
+from penstock.serving.api.asking import event, named, services
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.shapes import ChatRequest, EmbeddingsRequest, StoreSearchRequest
@@ -129,7 +129,7 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
         return StreamingResponse(made.stream(first, pieces), media_type="text/event-stream")
     last = [piece async for piece in pieces][-1]
     assert isinstance(last, Answer)
-    return JSONResponse(await made.whole(last))
+    return JSONResponse(await made.whole(last), headers=named(last))
 
 
 class Completion:

@@ -10,6 +10,7 @@ from penstock.models.base import Embedder
 from penstock.serving.answer import Answerer
 from penstock.serving.context import ContextBuilder
 from penstock.serving.documents import DocumentReader
+from penstock.serving.ledger.feedback import Voices
 from penstock.serving.profiles import ProfileReader
 from penstock.serving.tables import TableReader
 from penstock.stores.keys import KeyStore
@@ -31,6 +32,7 @@ class Services:
     documents: DocumentReader
     profiles: ProfileReader
     tables: TableReader
+    voices: Voices
     sources: Mapping[str, str]
     """The sources and their types."""
     passages: int = 8

@@ -55,6 +55,8 @@ class ContextRequest(Strict):
     mode: Literal["hybrid", "vector", "text"] = "hybrid"
     where: Where = Field(default_factory=Where)
     profile: About | None = None
+    pin: bool = False
+    """Whether it is kept, so that what is answered from it can be reported with its id."""
 
 
 class AnswerRequest(Strict):
