@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
+    from penstock.serving.sessions import Sessions
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.ledger import PostgresLedger
     from penstock.stores.postgres.model_registry import PostgresModels
@@ -83,6 +84,7 @@ class Project:
         self._upkeep: Upkeep | None = None
         self._followers: list[Follower] | None = None
         self._ledger: PostgresLedger | None = None
+        self._sessions: Sessions | None = None
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -140,7 +142,7 @@ class Project:
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
             models = (self._embedder, self._reranker, self._rewriter, self._answerer)
-            parts = (self._pool, self._log, self._ledger, *models)
+            parts = (self._pool, self._log, self._ledger, self._sessions, *models)
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
@@ -234,6 +236,12 @@ class Project:
         kept = self.settings.ledger.content != "off"
         return Voices(self.ledger() if kept else None, self.clock)
 
+    def sessions(self) -> Sessions:
+        """Conversations."""
+        if self._sessions is None:
+            self._sessions = wiring.sessions(self.settings, self.pool, self.ledger(), self.clock)
+        return self._sessions
+
     def _keeper(self) -> Keeper | None:
         if self.settings.ledger.content == "off":
             return None
@@ -315,6 +323,7 @@ class Project:
             profiles=wiring.profile_reader(settings, self.snapshots, self.clock),
             tables=wiring.table_reader(settings, self.snapshots, self.clock),
             voices=self.voices(),
+            sessions=self.sessions(),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
         )

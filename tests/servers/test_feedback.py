@@ -55,7 +55,10 @@ async def client(project: Project, user: str | None = "ada") -> httpx2.AsyncClie
 
 async def rows(project: Project, statement: str) -> list[tuple[Any, ...]]:
     async with project.pool.connection() as connection:
-        return await (await connection.execute(statement.encode())).fetchall()
+        found: list[tuple[Any, ...]] = await (
+            await connection.execute(statement.encode())
+        ).fetchall()
+        return found
 
 
 async def test_answers_are_rated_by_whom_they_were_given_to(project: Project) -> None:

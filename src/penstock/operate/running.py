@@ -220,6 +220,9 @@ class Running:
         now = self._project.clock.now()
         before = Microseconds(now - round(self._project.settings.ledger.keep * 1e6))
         await self._project.ledger().trim(before, now)
+        idle = Microseconds(now - round(self._project.settings.ledger.sessions * 1e6))
+        project = self._project
+        await wiring.stored_sessions(project.settings, project.pool, project.ledger()).expire(idle)
 
     async def _trim(self) -> None:
         keep = self._project.settings.log

@@ -118,6 +118,16 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken:
+    """A question within a conversation: as it came, and what making it stand for itself took."""
+
+    said: str
+    session: str | None = None
+    usage: Usage | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """How an answer came about, beside its context."""
 
@@ -126,6 +136,7 @@ class Asked:
     template: Template
     parameters: Mapping[str, Any]
     """Of the generator."""
+    spoken: Spoken | None = None
 
 
 class Keeper(Protocol):
@@ -176,13 +187,22 @@ class Answerer:
         return answer
 
     async def stream(
-        self, question: str, principal: Principal, **asking: Unpack[Asking]
+        self,
+        question: str,
+        principal: Principal,
+        *,
+        spoken: Spoken | None = None,
+        **asking: Unpack[Asking],
     ) -> AsyncIterator[str | Answer]:
         """The pieces of the answer's text as they come, and at the end the whole `Answer` (whose
         text may lack marks that cited nothing)."""
         began = self._clock.monotonic()
         context = await self._builder.context(question, principal, **asking)
-        asked = Asked(principal, asking, self._template, self._parameters)
+        if spoken is not None:
+            notes = context.notes if spoken.note is None else (*context.notes, spoken.note)
+            used = both(context.usage, spoken.usage)
+            context = replace(context, notes=notes, usage=used)
+        asked = Asked(principal, asking, self._template, self._parameters, spoken)
         if self._generator is None or isinstance(self._generator, Writer):
             answer = await self._kept(asked, self._timed(await self._at_once(context), began))
             yield answer.text  # only now: what was given out is kept, whatever happens

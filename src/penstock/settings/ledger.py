@@ -19,3 +19,5 @@ class LedgerSettings(Section):
     keep: Duration = Field(default=90 * 86400.0, gt=0)
     """How long, such as ``90d``. What is older is removed up to a checkpoint, from which the rest
     can still be verified."""
+    sessions: Duration = Field(default=30 * 86400.0, gt=0)
+    """How long a conversation is remembered that nobody goes on with."""

@@ -3,6 +3,7 @@
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
 from penstock.wiring.ledger import ledger
+from penstock.wiring.ledger import ledger, sessions, stored_sessions
 from penstock.wiring.models import (
     answerer,
     cross_encoder,
@@ -59,10 +60,12 @@ __all__ = [
     "rewriter",
     "row_views",
     "serving_models",
+    "sessions",
     "shaping",
     "snapshots",
     "source",
     "store",
+    "stored_sessions",
     "table_reader",
     "upkeep",
 ]

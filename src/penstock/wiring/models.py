@@ -358,6 +358,17 @@ def rewriter(
     return Rewriter(writer, most=answers.rewrite, timeout_s=answers.rewrite_timeout, meter=meter)
 
 
+def follow_up_writer(settings: Settings, pool: AsyncConnectionPool[Any]) -> Writer | None:
+    """What makes follow-up questions stand for themselves, where there is a generator that can."""
+    from penstock.models.base import Writer
+
+    chosen = settings.answers.generator
+    if isinstance(chosen, ExtractiveSettings) or not chosen.structured:
+        return None
+    writer = _generator(settings, chosen, pool)
+    return writer if isinstance(writer, Writer) else None
+
+
 def _generator(
     settings: Settings, chosen: AnyChatSettings, pool: AsyncConnectionPool[Any] | None
 ) -> Generator | Writer:

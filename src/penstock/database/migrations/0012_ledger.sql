@@ -234,3 +234,43 @@ CREATE TRIGGER advances BEFORE UPDATE ON penstock.ledger_heads
     FOR EACH ROW EXECUTE FUNCTION penstock.ledger_advances();
 CREATE TRIGGER stays BEFORE DELETE ON penstock.ledger_heads
     FOR EACH ROW EXECUTE FUNCTION penstock.ledger_refuses();
+
+-- ---------------------------------------------------------------- conversations
+-- What was asked before, of whom. owner is a keyed hash of whose a session is, as in
+-- the ledger. What was answered stands there.
+CREATE TABLE penstock.sessions (
+    tenant     text NOT NULL,
+    id         text NOT NULL COLLATE "C",
+    owner      bytea NOT NULL,
+    turns      integer NOT NULL DEFAULT 0,
+    created_at bigint NOT NULL,
+    last_at    bigint NOT NULL,
+    PRIMARY KEY (tenant, id)
+);
+CREATE INDEX sessions_by_owner ON penstock.sessions (tenant, owner);
+CREATE INDEX sessions_by_time ON penstock.sessions (tenant, last_at);
+
+-- said: the question as it came; asked: as it stands for itself; answer: its entry in the ledger.
+CREATE TABLE penstock.session_turns (
+    tenant  text NOT NULL,
+    session text NOT NULL COLLATE "C",
+    number  integer NOT NULL,
+    said    text NOT NULL,
+    asked   text NOT NULL,
+    answer  text COLLATE "C",
+    at      bigint NOT NULL,
+    PRIMARY KEY (tenant, session, number),
+    FOREIGN KEY (tenant, session) REFERENCES penstock.sessions (tenant, id) ON DELETE CASCADE
+);
+
+DO $$
+DECLARE
+    relation text;
+BEGIN
+    FOREACH relation IN ARRAY ARRAY['sessions', 'session_turns'] LOOP
+        EXECUTE format('ALTER TABLE penstock.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY',
+            relation);
+        EXECUTE format('CREATE POLICY written ON penstock.%I TO CURRENT_USER '
+            'USING (true) WITH CHECK (true)', relation);
+    END LOOP;
+END $$;

@@ -13,11 +13,13 @@ from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking, Tabling
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
+from penstock.serving.api.sessions import no_session
 from penstock.serving.api.shapes import AnswerRequest, ContextRequest
 from penstock.serving.context import Asking as Options
 from penstock.serving.context import Context
 from penstock.serving.documents import shown
 from penstock.serving.profiles import SeveralProfilesError, nobody
+from penstock.serving.sessions import NoSessionError
 from penstock.serving.tables import MOST_ROWS, NoTableError
 
 router = APIRouter()
@@ -134,17 +136,24 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
     """An answer with citations, or an honest "not in here". With ``stream``: server-sent events
     ``text`` as it comes, and ``answer`` at the end."""
     has = services(request)
-    pieces = has.answerer().stream(
-        body.question,
-        caller.principal,
-        where=body.where.filter(),
-        limit=has.passages,
-        profile=None if body.profile is None else has.profiles.about(body.profile),
+    options: Options = {
+        "where": body.where.filter(),
+        "limit": has.passages,
+        "profile": None if body.profile is None else has.profiles.about(body.profile),
+    }
+    who, answerer = caller.principal, has.answerer()
+    pieces = (
+        answerer.stream(body.question, who, **options)
+        if body.session is None
+        else has.sessions.stream(answerer, body.session, body.question, who, **options)
     )
-    if body.stream:
-        first = await anext(pieces)  # what cannot be asked at all is told by the status
-        return StreamingResponse(_events(first, pieces), media_type="text/event-stream")
-    last = [piece async for piece in pieces][-1]
+    try:
+        if body.stream:
+            first = await anext(pieces)  # what cannot be asked at all is told by the status
+            return StreamingResponse(_events(first, pieces), media_type="text/event-stream")
+        last = [piece async for piece in pieces][-1]
+    except NoSessionError as error:
+        raise no_session(error) from error
     assert isinstance(last, Answer)
     return JSONResponse(last.to_dict(), headers=named(last))
 

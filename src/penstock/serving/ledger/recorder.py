@@ -63,6 +63,8 @@ class Recorder:
         content = {
             "principal": shown_principal(asked.principal),
             "question": context.question,
+            "said": None if asked.spoken is None else asked.spoken.said,
+            "session": None if asked.spoken is None else asked.spoken.session,
             "asking": pinned_asking(asked.asking),
             "context": pinned_context(context),
             "shown": answer.shown,
