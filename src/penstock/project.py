@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from penstock.database.embedded import EmbeddedPostgres
     from penstock.log.base import Log
     from penstock.models.changing import ServingModels
+    from penstock.operate.otel import Tracing
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
     from penstock.serving.answer import Answer, Answerer, Keeper
@@ -84,6 +85,7 @@ class Project:
         self._upkeep: Upkeep | None = None
         self._followers: list[Follower] | None = None
         self._ledger: PostgresLedger | None = None
+        self._tracing: Tracing | None = None
         self._sessions: Sessions | None = None
 
     # ------------------------------------------------------------------ opening and closing
@@ -94,6 +96,9 @@ class Project:
         await patiently(self._start, limit_s=patience_s, clock=self.clock, what="database")
 
     async def _start(self) -> None:
+        if self.settings.telemetry.otlp is not None and self._tracing is None:
+            self._tracing = wiring.tracing(self.settings)
+            self._tracing.start()
         if self.server is not None:
             self.dsn = await self.server.ensure_running()
         elif self.settings.database == "embedded":
@@ -139,6 +144,8 @@ class Project:
 
     async def _close(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
+            if self._tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, self._tracing.stop)
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
             models = (self._embedder, self._reranker, self._rewriter, self._answerer)

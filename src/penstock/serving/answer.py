@@ -25,6 +25,7 @@ from penstock.serving.rewriting import both
 from penstock.serving.statements import SHAPE, asked_for_statements, stated
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import Passage
+from penstock.tracing import begin_model_call, model_call, span
 
 ABSTAINED: Final = "The context does not answer this."
 LONGEST_ANSWER: Final = 20_000
@@ -197,17 +198,15 @@ class Answerer:
         """The pieces of the answer's text as they come, and at the end the whole `Answer` (whose
         text may lack marks that cited nothing)."""
         began = self._clock.monotonic()
-        context = await self._builder.context(question, principal, **asking)
-        if spoken is not None:
-            notes = context.notes if spoken.note is None else (*context.notes, spoken.note)
-            used = both(context.usage, spoken.usage)
-            context = replace(context, notes=notes, usage=used)
         asked = Asked(principal, asking, self._template, self._parameters, spoken)
         if self._generator is None or isinstance(self._generator, Writer):
-            answer = await self._kept(asked, self._timed(await self._at_once(context), began))
+            with span("penstock.answer"):
+                context = await self._context(question, asked)
+                answer = await self._kept(asked, self._timed(await self._at_once(context), began))
             yield answer.text  # only now: what was given out is kept, whatever happens
             yield answer
             return
+        context = await self._context(question, asked)
         pieces: list[str] = []
         whole = False
         try:
@@ -219,6 +218,14 @@ class Answerer:
             if pieces and not whole and self._keeper is not None:
                 self._keeper.cut(asked, self._timed(self._read(context, "".join(pieces)), began))
         yield await self._kept(asked, self._timed(self._read(context, "".join(pieces)), began))
+
+    async def _context(self, question: str, asked: Asked) -> Context:
+        context = await self._builder.context(question, asked.principal, **asked.asking)
+        spoken = asked.spoken
+        if spoken is None:
+            return context
+        notes = context.notes if spoken.note is None else (*context.notes, spoken.note)
+        return replace(context, notes=notes, usage=both(context.usage, spoken.usage))
 
     async def from_context(self, context: Context, template: Template | None = None) -> Answer:
         """An answer from a context as it was, which nobody keeps."""
@@ -264,11 +271,15 @@ class Answerer:
     ) -> AsyncIterator[str]:
         prompt = messages(template, context, budget=self._budget, count=self._count)
         written = 0
-        async for piece in generator.stream(prompt):
-            yield piece
-            written += len(piece)
-            if written > LONGEST_ANSWER:
-                break
+        measured = begin_model_call("chat", generator.name)
+        try:
+            async for piece in generator.stream(prompt):
+                yield piece
+                written += len(piece)
+                if written > LONGEST_ANSWER:
+                    break
+        finally:
+            measured.end()
 
     def _read(self, context: Context, raw: str) -> Answer:
         """What a generator of text wrote, with its marks looked at."""
@@ -281,7 +292,14 @@ class Answerer:
         if not context.items:
             return self._made(context, ABSTAINED, (), usage=Usage(cost=0.0))
         prompt, shown = prompted(template, context, budget=self._budget, count=self._count)
-        written = await writer.write(asked_for_statements(prompt), SHAPE)
+        with model_call("chat", writer.name) as measured:
+            written = await writer.write(asked_for_statements(prompt), SHAPE)
+            used = written.usage
+            measured.set(
+                gen_ai__usage__input_tokens=used.input_tokens,
+                gen_ai__usage__output_tokens=used.output_tokens,
+                penstock__cost=used.cost,
+            )
         found = stated(written.value, shown)
         text, citations = cited(context, found.text)
         return self._made(

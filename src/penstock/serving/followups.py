@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from penstock.errors import PenstockError
 from penstock.models.base import Message, Usage, Writer
+from penstock.tracing import model_call
 
 BUDGET: Final = 400
 """Tokens of earlier questions that are looked at."""
@@ -85,8 +86,9 @@ class FollowUps:
             Message("user", f"Earlier questions:\n{told}\n\nLast question: {question[:LONGEST]}"),
         ]
         try:
-            async with asyncio.timeout(self.timeout_s):
-                value, usage = await self.writer.write(prompt, _SHAPE)
+            with model_call("chat", self.writer.name, penstock__step="follow-up"):
+                async with asyncio.timeout(self.timeout_s):
+                    value, usage = await self.writer.write(prompt, _SHAPE)
         except TimeoutError:
             return self._without(question, earlier, f"none within {self.timeout_s:g} s", None)
         except PenstockError as error:

@@ -67,6 +67,7 @@ from penstock.settings.sources import (
     TableSettings,
 )
 from penstock.settings.stores import LanceDBSettings, OpenSearchSettings, SecondStoreSettings
+from penstock.settings.telemetry import TelemetrySettings
 from penstock.settings.topics import (
     KafkaSettings,
     MessageFormatSettings,
@@ -141,6 +142,7 @@ __all__ = [
     "SourceSettings",
     "TablePermissions",
     "TableSettings",
+    "TelemetrySettings",
     "TopicSourceSettings",
     "TopicTableSettings",
     "WebhookDocumentsSettings",
@@ -296,6 +298,7 @@ class Settings(Section):
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
     ledger: LedgerSettings = LedgerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     log: AnyLogSettings = EmbeddedLogSettings()
     run: RunSettings = RunSettings()
     server: ServerSettings = ServerSettings()

@@ -4,6 +4,7 @@ from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
 from penstock.wiring.ledger import ledger
 from penstock.wiring.ledger import ledger, sessions, stored_sessions
+from penstock.wiring.ledger import ledger, sessions, stored_sessions, tracing
 from penstock.wiring.models import (
     answerer,
     cross_encoder,
@@ -67,5 +68,6 @@ __all__ = [
     "store",
     "stored_sessions",
     "table_reader",
+    "tracing",
     "upkeep",
 ]

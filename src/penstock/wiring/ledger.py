@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from penstock.clock import Clock
+    from penstock.operate.otel import Tracing
     from penstock.serving.sessions import Sessions
     from penstock.stores.postgres.ledger import PostgresLedger
     from penstock.stores.postgres.sessions import PostgresSessions
@@ -41,3 +42,12 @@ def sessions(
 
     follow_ups = FollowUps(follow_up_writer(settings, pool), settings.answers.rewrite_timeout)
     return Sessions(stored_sessions(settings, pool, kept), follow_ups, clock)
+
+
+def tracing(settings: Settings) -> Tracing:
+    """What sends spans away."""
+    from penstock import __version__
+    from penstock.operate.otel import Tracing
+
+    assert settings.telemetry.otlp is not None
+    return Tracing(settings.telemetry.otlp, project=settings.project, version=__version__)
