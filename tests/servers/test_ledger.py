@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from penstock.errors import ConfigError
+from penstock.errors import BadRecordError, ConfigError
 from penstock.operate.audit import Auditor
 from penstock.principals import Principal
 from penstock.project import Project, open_project
@@ -354,3 +354,16 @@ async def test_another_tenants_ledger_is_another_chain(empty: Project) -> None:
     assert (await Auditor(empty.pool, "other").verify()).entries == 1
     assert (await audit(empty)).entries == 0
     assert await other.key() != await empty.ledger().key()
+
+
+async def test_an_entry_that_cannot_be_kept_does_not_take_others_with_it(empty: Project) -> None:
+    """In one group: the one is refused, its neighbours are in the chain."""
+    ledger = empty.ledger()
+    bad = entry(3, at=Microseconds(2**70))
+    results = await asyncio.gather(
+        *(ledger.append(one) for one in (entry(1), entry(2), bad, entry(4))), return_exceptions=True
+    )
+    assert [isinstance(result, BadRecordError) for result in results] == [
+        False, False, True, False,
+    ]  # fmt: skip
+    assert (await audit(empty)).entries == 3

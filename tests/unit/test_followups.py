@@ -19,7 +19,8 @@ CANCEL = "Until when can a flight be cancelled free of charge?"
     [
         "And for hotels?", "What about hotels?", "And with children?", "How much is it?",
         "Can they be changed as well?", "Why?", "Und für Hotels?", "Was kostet das dort?",
-        "Is the same true of the second?",
+        "Is the same true of the second?", "Does that apply to hotels?", "Is parking free there?",
+        "How long does it take to be paid back?", "Which is the cheaper of the first?",
     ],
 )  # fmt: skip
 def test_what_leans_on_the_question_before_is_put_behind_it(question: str) -> None:
@@ -32,6 +33,9 @@ def test_what_leans_on_the_question_before_is_put_behind_it(question: str) -> No
     [
         CANCEL, "How much luggage may a traveller take?", "Where is the office of Acme in Berlin?",
         "What does flight LH 400 cost and when does it leave?", "Wie viel Gepäck ist frei?",
+        "Is there parking at the hotel?", "Gibt es Parkplätze am Hotel?",
+        "Is it possible to cancel a flight free of charge?", "May I take one bag of 23 kilograms?",
+        "What is the fee that applies to hotels?", "Which seats are in the first class?",
     ],
 )  # fmt: skip
 def test_what_stands_for_itself_stays_word_for_word(question: str) -> None:

@@ -28,9 +28,14 @@ _LEANING: Final = re.compile(
     re.IGNORECASE,
 )
 _POINTING: Final = re.compile(
-    r"\b(?:it|its|they|them|their|theirs|he|him|his|she|her|hers|this|that|these|those|there|then|"
-    r"the same|the other|the first|the second|the last|one|ones|"
-    r"er|ihn|ihm|ihr|ihre|ihren|es|dies|diese|dieser|dieses|dort|davon|dafür|dabei|damit|denen)\b",
+    r"\b(?:its|they|them|theirs?|he|him|his|she|hers?)\b"
+    r"|\bit\b(?!\s+(?:possible|allowed|necessary|true|worth)\b)"
+    r"|(?<!is )(?<!are )(?<!was )(?<!were )\bthere\b"
+    r"|\b(?:is|are|was|were|do|does|did|can|will|would|about|of|for) (?:this|that|these|those)\b"
+    r"(?=\s*(?:[?.!,]|$|\w+\b))"
+    r"|\bthe same\b|\bthe (?:other|first|second|third|last|former|latter)(?: ones?)?\s*(?:[?.!,]|$)"
+    r"|\b(?:ihn|ihm|ihre?[nmrs]?|dies(?:e[mnrs]?)?|dort|davon|dafür|dabei|damit|denen)\b"
+    r"|(?<!gibt )\bes\b(?!\s+(?:möglich|erlaubt|gibt)\b)",
     re.IGNORECASE,
 )
 _NAMED: Final = re.compile(r"(?<!^)(?<![.?!]\s)\b[A-ZÄÖÜ][\w-]+|\d+")

@@ -9,13 +9,14 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import translated
 from penstock.database.queries import load_queries
+from penstock.errors import BadRecordError, PenstockError
 from penstock.principals import Principal
 from penstock.records import Microseconds
 from penstock.stores.ledger import (
@@ -38,7 +39,7 @@ from penstock.stores.ledger import (
 QUERIES: Final = load_queries(Path(__file__).with_name("ledger.sql"))
 _MOST: Final = 100
 """Entries of one commit."""
-_TRIMMED: Final = 2000
+_TRIMMED: Final = 500
 """Entries that one commit removes."""
 
 
@@ -84,20 +85,23 @@ class PostgresLedger:
             group, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
             try:
                 results = await self._append([entry for entry, _ in group])
-            except Exception as error:  # noqa: BLE001 - whoever waits is told
-                for _, done in group:
-                    if not done.cancelled():
-                        done.set_exception(error)
-                        done.exception()  # one who does not look is no mistake
-                continue
-            for (entry, done), (found, other) in zip(group, results, strict=True):
-                if done.cancelled():
-                    continue
-                if other:
-                    done.set_exception(_other_body(entry))
-                    done.exception()
+            except BadRecordError as error:
+                if len(group) > 1:  # one of them: the others need not suffer for it
+                    for one in group:
+                        await self._alone(*one)
                 else:
-                    done.set_result(found)
+                    _fail(group, error)
+                continue
+            except Exception as error:  # noqa: BLE001 - whoever waits is told
+                _fail(group, error)
+                continue
+            _settle(group, results)
+
+    async def _alone(self, entry: NewEntry, done: asyncio.Future[str]) -> None:
+        try:
+            _settle([(entry, done)], await self._append([entry]))
+        except PenstockError as error:
+            _fail([(entry, done)], error)
 
     async def _append(self, entries: Sequence[NewEntry]) -> list[tuple[str, bool]]:
         key = await self.key()
@@ -307,6 +311,25 @@ def _entry(row: tuple[Any, ...], items: Sequence[LedgerItem | None] = ()) -> Ent
     return Entry(
         number, name, kind, at, json.loads(facts), bytes(hashed), state, content, about, items
     )
+
+
+_Waiting: TypeAlias = Sequence[tuple[NewEntry, "asyncio.Future[str]"]]
+
+
+def _settle(group: _Waiting, results: Sequence[tuple[str, bool]]) -> None:
+    """Tell those who wait which id it has."""
+    for (entry, done), (found, other) in zip(group, results, strict=True):
+        if other:
+            _fail([(entry, done)], _other_body(entry))
+        elif not done.cancelled():
+            done.set_result(found)
+
+
+def _fail(group: _Waiting, error: Exception) -> None:
+    for _, done in group:
+        if not done.cancelled():
+            done.set_exception(error)
+            done.exception()  # one who does not look makes no mistake
 
 
 def _other_body(entry: NewEntry) -> OtherBodyError:
