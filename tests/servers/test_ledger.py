@@ -222,14 +222,28 @@ async def test_g8_the_database_itself_refuses_other_than_more(
             await connection.execute(statement.encode())
 
 
+async def test_g7_every_table_of_ours_is_walled(empty: Project) -> None:
+    """Row-level security is on and forced for all that the ledger and conversations are kept in."""
+    async with empty.pool.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT relname, relrowsecurity AND relforcerowsecurity FROM pg_class "
+            "WHERE relnamespace = 'penstock'::regnamespace AND relkind = 'r' "
+            "AND relname ~ '^(ledger|session)'"
+        )
+        walled = dict(await cursor.fetchall())
+    assert len(walled) == 9
+    assert all(walled.values()), walled
+
+
 async def test_g7_readers_do_not_see_the_ledger(empty: Project) -> None:
     """Questions are read as penstock_reader, which has no right to any of its tables."""
     await empty.ledger().append(entry())
-    for table in ("entries", "contents", "items", "uses", "heads", "once"):
+    kept = [f"ledger_{name}" for name in ("entries", "contents", "items", "uses", "heads", "once")]
+    for table in (*kept, "sessions", "session_turns", "session_forms"):
         async with empty.pool.connection() as connection:
             await connection.execute("SET ROLE penstock_reader")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                await connection.execute(f"SELECT * FROM penstock.ledger_{table}".encode())
+                await connection.execute(f"SELECT * FROM penstock.{table}".encode())
             await connection.execute("RESET ROLE")
 
 

@@ -22,6 +22,10 @@ POLICY = """# Cancellation
 A flight can be cancelled free of charge until 24 hours before departure.
 A hotel can be cancelled free of charge until 18 hours before arrival.
 """
+SLOTS = {
+    "flight": {"question": "Which flight?", "pattern": "[A-Z]{2}[0-9]{3,4}"},
+    "day": {"question": "Which day?", "type": "date"},
+}
 FLIGHT = "Until when can a flight be cancelled free of charge?"
 
 
@@ -33,7 +37,12 @@ async def project(database_url: str, tmp_path: Path) -> AsyncIterator[Project]:
     (documents / "policy.md.acl.yaml").write_text("allow: [user:ada, user:bob]\n")
     files = {"type": "files", "path": str(documents), "heartbeat": 0.1, "permissions": "sidecars"}
     settings = Settings.model_validate(
-        {"project": "talks", "database": database_url, "sources": {"documents": files}}
+        {
+            "project": "talks",
+            "database": database_url,
+            "sources": {"documents": files},
+            "forms": {"claim": {"slots": SLOTS}},
+        }
     )
     async with open_project(settings=settings) as opened:
         yield opened
@@ -156,3 +165,26 @@ async def test_g9_conversations_are_forgotten_and_end_by_themselves(project: Pro
         assert [turn["said"] for turn in turns] == [FLIGHT]
         assert await store.expire(Microseconds(project.clock.now() + 1)) == 1
         assert (await bob.get(f"/v1/sessions/{his}")).status_code == 404
+
+
+async def test_a_form_is_filled_in_within_a_conversation(project: Project) -> None:
+    """What is missing is asked for, the filled form comes back; another's is not there, and it is
+    forgotten with what it mentions."""
+    async with await client(project, "ada") as ada, await client(project, "bob") as bob:
+        session = (await ada.post("/v1/sessions")).json()["id"]
+        place = f"/v1/sessions/{session}/forms/claim"
+        first = (await ada.post(place, json={})).json()
+        assert (first["ask"], first["missing"]) == ("Which flight?", ["flight", "day"])
+        again = (await ada.post(place, json={"text": "the big one"})).json()
+        assert again["ask"] == "Which flight?"
+        assert "another form of it" in again["problem"]
+        at_once = {"text": "PS204, on 2026-05-01"}
+        done = (await ada.post(place, json=at_once)).json()
+        assert done["done"]
+        assert done["values"] == {"flight": "PS204", "day": "2026-05-01"}
+        assert (await ada.post(place, json={})).json() == done
+        assert (await bob.post(place, json={})).status_code == 404
+        assert (await ada.post(f"/v1/sessions/{session}/forms/x", json={})).status_code == 404
+        store = stored_sessions(project.settings, project.pool, project.ledger())
+        await store.forget(Subject(values=["ps204"]))
+        assert (await ada.post(place, json={})).json()["values"] == {}

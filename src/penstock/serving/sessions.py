@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Unpack
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Unpack
 
 from penstock.clock import Clock
 from penstock.errors import ConfigError
@@ -12,6 +12,7 @@ from penstock.principals import Principal
 from penstock.serving.answer import Answer, Answerer, Spoken
 from penstock.serving.context import Asking, checked
 from penstock.serving.followups import FollowUps
+from penstock.serving.forms import Filling, Slot, filled
 from penstock.stores.sessions import SessionStore, Turn, new_session
 
 REMEMBERED: Final = 20
@@ -22,6 +23,10 @@ class NoSessionError(ConfigError):
     """There is no such conversation of the one who asks."""
 
 
+class NoFormError(ConfigError):
+    """There is no such form."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sessions:
     """Conversations of a project. Profile, permissions and freshness are those of each question's
@@ -30,6 +35,7 @@ class Sessions:
     store: SessionStore
     follow_ups: FollowUps
     clock: Clock
+    forms: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
 
     async def close(self) -> None:
         """Release the generator that rewrites."""
@@ -48,6 +54,22 @@ class Sessions:
         if found is None:
             raise _none(session)
         return found
+
+    async def fill(self, session: str, form: str, who: Principal, said: str | None) -> Filling:
+        """Fill in a form of a conversation with what was said to the question that it asked; None
+        asks the first. `NoFormError`, `NoSessionError` where there is none."""
+        slots = self.forms.get(form)
+        if slots is None:
+            raise NoFormError(f"expected a form of the project, got {form[:100]!r}")
+        taken: list[Filling] = []
+
+        def step(values: Mapping[str, Any]) -> Mapping[str, Any]:
+            taken.append(filled(slots, values, said))
+            return taken[-1].values
+
+        if not await self.store.fill(session, who, form, self.clock.now(), step):
+            raise _none(session)
+        return taken[-1]
 
     async def end(self, session: str, who: Principal) -> None:
         """Forget a conversation; what was answered stays in the ledger."""

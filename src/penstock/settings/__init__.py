@@ -17,6 +17,7 @@ from penstock.settings.amazon import (
 )
 from penstock.settings.base import Duration, Name, Section, Size, typed
 from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
+from penstock.settings.forms import FormSettings, SlotSettings
 from penstock.settings.interactions import InteractionsSettings
 from penstock.settings.kinds import SourceSettings
 from penstock.settings.ledger import LedgerSettings
@@ -102,6 +103,7 @@ __all__ = [
     "ExtractiveSettings",
     "FilesSettings",
     "FolderSettings",
+    "FormSettings",
     "GeneratorSettings",
     "GroupTableSettings",
     "InteractionsSettings",
@@ -139,6 +141,7 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SidecarPermissions",
+    "SlotSettings",
     "SourceSettings",
     "TablePermissions",
     "TableSettings",
@@ -297,6 +300,8 @@ class Settings(Section):
     of type ``chat`` for ``answers.generator``."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
+    forms: dict[Name, FormSettings] = Field(default_factory=dict)
+    """What a conversation can fill in, by name."""
     ledger: LedgerSettings = LedgerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     log: AnyLogSettings = EmbeddedLogSettings()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 from penstock.principals import Principal
 from penstock.records import Microseconds
@@ -22,6 +22,9 @@ class Turn:
     at: Microseconds
 
 
+Step: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
+
 class SessionStore(Protocol):
     """Conversations of one tenant at rest. One of another principal is not there."""
 
@@ -34,6 +37,12 @@ class SessionStore(Protocol):
     async def add(self, session: str, who: Principal, turn: Turn) -> bool:
         """Once it returns True it is kept, behind all before; False where there is no such
         conversation (any more)."""
+
+    async def fill(
+        self, session: str, who: Principal, form: str, now: Microseconds, step: Step
+    ) -> bool:
+        """Take a step in filling a form in, alone: ``step`` is given what is there and returns what
+        shall be. False where there is no such conversation; then no step is taken."""
 
     async def end(self, session: str, who: Principal) -> bool:
         """Forget it; False where there was none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from penstock.settings import Settings
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
 
     from penstock.clock import Clock
     from penstock.operate.otel import Tracing
+    from penstock.serving.forms import Slot
     from penstock.serving.sessions import Sessions
     from penstock.stores.postgres.ledger import PostgresLedger
     from penstock.stores.postgres.sessions import PostgresSessions
@@ -41,7 +43,27 @@ def sessions(
     from penstock.serving.sessions import Sessions
 
     follow_ups = FollowUps(follow_up_writer(settings, pool), settings.answers.rewrite_timeout)
-    return Sessions(stored_sessions(settings, pool, kept), follow_ups, clock)
+    store = stored_sessions(settings, pool, kept)
+    return Sessions(store, follow_ups, clock, _forms(settings))
+
+
+def _forms(settings: Settings) -> dict[str, list[Slot]]:
+    from penstock.serving.forms import Slot
+
+    return {
+        form: [
+            Slot(
+                name,
+                wanted.question,
+                wanted.type,
+                None if wanted.pattern is None else re.compile(wanted.pattern),
+                wanted.choices,
+                wanted.required,
+            )
+            for name, wanted in chosen.slots.items()
+        ]
+        for form, chosen in settings.forms.items()
+    }
 
 
 def tracing(settings: Settings) -> Tracing:

@@ -263,11 +263,21 @@ CREATE TABLE penstock.session_turns (
     FOREIGN KEY (tenant, session) REFERENCES penstock.sessions (tenant, id) ON DELETE CASCADE
 );
 
+-- Forms of a conversation, as far as they are filled in.
+CREATE TABLE penstock.session_forms (
+    tenant  text NOT NULL,
+    session text NOT NULL COLLATE "C",
+    form    text NOT NULL COLLATE "C",
+    filled  text NOT NULL,
+    PRIMARY KEY (tenant, session, form),
+    FOREIGN KEY (tenant, session) REFERENCES penstock.sessions (tenant, id) ON DELETE CASCADE
+);
+
 DO $$
 DECLARE
     relation text;
 BEGIN
-    FOREACH relation IN ARRAY ARRAY['sessions', 'session_turns'] LOOP
+    FOREACH relation IN ARRAY ARRAY['sessions', 'session_turns', 'session_forms'] LOOP
         EXECUTE format('ALTER TABLE penstock.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY',
             relation);
         EXECUTE format('CREATE POLICY written ON penstock.%I TO CURRENT_USER '

@@ -114,8 +114,8 @@ class Voices:
             "context": said.context,
             "generator": said.generator,
         }
-        facts = {"generator": said.generator}
-        made = self._entry("interaction", facts, content, who, said.context, once)
+        # What an application says of itself may be anything: no fact of ours.
+        made = self._entry("interaction", {}, content, who, said.context, once)
         return await ledger.append(made)
 
     async def pin(self, context: Context, asking: Asking, who: Principal) -> str:

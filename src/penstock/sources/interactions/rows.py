@@ -92,7 +92,7 @@ def _said(facts: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, str
         "question": content.get("question"),
         "answer": content.get("text"),
         "abstained": _text(facts.get("abstained")),
-        "generator": facts.get("generator"),
+        "generator": facts.get("generator") or content.get("generator"),
         "cost": _text(usage.get("cost")),
         "total_ms": _text(times.get("total")),
         "sources": json.dumps([{"source": source, "key": key} for source, key in sorted(cited)]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,8 +14,8 @@ from penstock.database.connect import translated
 from penstock.database.queries import load_queries
 from penstock.principals import Principal
 from penstock.records import Microseconds
-from penstock.stores.ledger import Subject, owner_hash
-from penstock.stores.sessions import Turn
+from penstock.stores.ledger import Subject, canonical, owner_hash
+from penstock.stores.sessions import Step, Turn
 
 _QUERIES: Final = load_queries(Path(__file__).with_name("sessions.sql"))
 
@@ -61,6 +62,26 @@ class PostgresSessions:
         )
         return count == 1
 
+    async def fill(
+        self, session: str, who: Principal, form: str, now: Microseconds, step: Step
+    ) -> bool:
+        """See `SessionStore.fill`."""
+        if "\x00" in session:
+            return False
+        values: dict[str, Any] = {
+            "tenant": self._tenant, "session": session, "owner": await self._owner(who),
+            "form": form, "now": now,
+        }  # fmt: skip
+        with translated():
+            async with self._pool.connection() as connection, connection.transaction():
+                cursor = await connection.execute(_QUERIES["locked"].encode(), values)
+                row = await cursor.fetchone()
+                if row is None:
+                    return False
+                values["filled"] = canonical(step(json.loads(row[0] or "{}")))
+                await connection.execute(_QUERIES["fill"].encode(), values)
+        return True
+
     async def end(self, session: str, who: Principal) -> bool:
         """See `SessionStore.end`."""
         if "\x00" in session:
@@ -84,6 +105,8 @@ class PostgresSessions:
             turns = int(rows[0][0])
         values = [value for value in subject.values if value.strip()]
         _, count = await self._run("forget_turns", values=values)
+        told = [canonical(value)[1:-1] for value in values]  # as JSON has it
+        await self._run("forget_forms", values=told)
         return turns + count
 
     async def _owner(self, who: Principal) -> bytes:

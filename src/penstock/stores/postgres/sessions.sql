@@ -45,3 +45,22 @@ WHERE t.tenant = %(tenant)s
     OR EXISTS (SELECT FROM penstock.ledger_entries e JOIN penstock.ledger_contents c
                USING (tenant, number)
                WHERE e.tenant = t.tenant AND e.id = t.answer AND c.state = 'redacted'))
+
+-- name: locked
+SELECT f.filled FROM penstock.sessions s
+LEFT JOIN penstock.session_forms f ON f.tenant = s.tenant AND f.session = s.id AND f.form = %(form)s
+WHERE s.tenant = %(tenant)s AND s.id = %(session)s AND s.owner = %(owner)s FOR UPDATE OF s
+
+-- name: fill
+WITH moved AS (
+    UPDATE penstock.sessions SET last_at = greatest(last_at, %(now)s)
+    WHERE tenant = %(tenant)s AND id = %(session)s
+)
+INSERT INTO penstock.session_forms (tenant, session, form, filled)
+VALUES (%(tenant)s, %(session)s, %(form)s, %(filled)s)
+ON CONFLICT (tenant, session, form) DO UPDATE SET filled = excluded.filled
+
+-- name: forget_forms
+DELETE FROM penstock.session_forms f
+WHERE f.tenant = %(tenant)s AND EXISTS (SELECT FROM unnest(%(values)s::text[]) v
+                                        WHERE position(lower(v) IN lower(f.filled)) > 0)
