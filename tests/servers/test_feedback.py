@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import httpx2
 import pytest
 
 from penstock.keys import Scope, mint
+from penstock.models.base import Message
 from penstock.principals import Principal
 from penstock.project import Project, open_project
+from penstock.serving.answer import Answerer
+from penstock.serving.api.app import build
+from penstock.serving.api.server import serve
 from penstock.settings import Settings
 from penstock.sources.base import SourceBatch
 from penstock.sources.interactions import InteractionsSource
@@ -188,3 +193,54 @@ async def test_g7_conversations_are_closed_unless_the_project_says_otherwise(
             asked = await caller.post("/v1/answer", json={"question": CANCEL})
     assert reply.json().get("rows", []) == []
     assert "24 hours" in asked.json()["text"]
+
+
+class Endless:
+    """A generator that waits behind its first piece until nobody listens any more."""
+
+    name = "openai/endless"
+
+    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+        yield "24 hours [1]"
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("path", ["/v1/answer", "/v1/chat/completions"])
+async def test_g8_a_stream_that_its_reader_leaves_is_in_the_ledger(
+    project: Project, path: str
+) -> None:
+    """As far as it was given out, over a real connection."""
+    async with project.running():
+        await project.caught_up(limit_s=30)
+    answerer = Answerer(
+        project.contexts(), embedder=project.embedder(), generator=Endless(),
+        keeper=project._keeper(),
+    )  # fmt: skip
+    services = replace(project.services(), answerer=lambda: answerer)
+    api = build(project.meters, list, services)
+    token, key = mint("t", frozenset({Scope.ASK}), project.clock.now(), principal=Principal("ada"))
+    await project.keys().add(key)
+    body = {
+        "/v1/answer": {"question": CANCEL, "stream": True},
+        "/v1/chat/completions": {
+            "model": "penstock", "messages": [{"role": "user", "content": CANCEL}], "stream": True,
+        },
+    }[path]  # fmt: skip
+    async with serve(api, host="127.0.0.1", port=0) as address:
+        async with (
+            httpx2.AsyncClient(base_url=address, trust_env=False) as http,
+            http.stream(
+                "POST", path, json=body, headers={"Authorization": f"Bearer {token}"}
+            ) as reply,
+        ):
+            lines = reply.aiter_lines()
+            while "24 hours" not in await anext(lines):
+                pass
+        while not (kept := [entry async for entry in project.ledger().entries()]):
+            await asyncio.sleep(0.01)
+    assert kept[0].facts["cut"] is True
+    assert kept[0].content is not None
+    assert kept[0].content["text"] == "24 hours [1]"
