@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any, Final
 
 from psycopg_pool import AsyncConnectionPool
@@ -170,6 +169,3 @@ def shown(audit: Audit) -> dict[str, Any]:
         "broken": audit.broken,
         "why": audit.why,
     }
-
-
-__all__: Sequence[str] = ("Auditor", "shown")

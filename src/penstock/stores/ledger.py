@@ -12,7 +12,7 @@ import hmac
 import json
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from penstock.errors import ConfigError
@@ -72,7 +72,6 @@ class Entry:
     about: str | None = None
     items: Sequence[LedgerItem | None] = ()
     """Of its context, in their order."""
-    template: str | None = None
 
 
 class OtherBodyError(ConfigError):
@@ -149,12 +148,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was erased: entries whose content went, items, turns of sessions; and the entry that
-    says so (None: there was nothing)."""
+    """What was erased: entries whose content went, and items; and the entry that says so (None:
+    there was nothing)."""
 
     entries: int = 0
     items: int = 0
-    turns: int = 0
     entry: str | None = None
 
 
@@ -170,7 +168,6 @@ class Audit:
     redacted: int
     broken: int | None = None
     why: str | None = None
-    warnings: Sequence[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from penstock.errors import ConfigError
@@ -19,6 +20,7 @@ from penstock.serving.ledger.pinned import (
 )
 from penstock.serving.prompt import Template
 from penstock.serving.values import iso, jsonable
+from penstock.stores.base import Passage
 from penstock.stores.ledger import Entry, LedgerItem
 
 _QUOTED: Final = 300
@@ -157,7 +159,7 @@ def _items(found: Pinned, answer: Answer) -> list[dict[str, Any]]:
         if then is None or now is None:
             what = "new" if then is None else "gone"
         else:
-            what = "same" if _told(then) == _told(now) else "changed"
+            what = "same" if then["told"] == now["told"] else "changed"
         one = then or now
         assert one is not None
         changes.append(
@@ -179,16 +181,17 @@ def _items(found: Pinned, answer: Answer) -> list[dict[str, Any]]:
 
 def _plain(context: Context) -> list[dict[str, Any]]:
     found = []
+    seen: Counter[tuple[str, ...]] = Counter()
     for pin, item in zip(pinned_items(context), context.items, strict=True):
-        passage = pin.kind == "passage"
-        told = getattr(item, "text", "") if passage else str(jsonable(dict(_values(item))))
-        place = str(getattr(item, "heading", "")) if passage else ""
+        told = item.text if isinstance(item, Passage) else str(jsonable(dict(item.values)))
+        place = item.heading if isinstance(item, Passage) else ""
+        seen[item.source, item.key, place] += 1
         found.append(
             {
                 "kind": pin.kind,
                 "source": item.source,
                 "key": item.key,
-                "place": place,
+                "place": f"{place} {seen[item.source, item.key, place]}",
                 "told": told,
                 "version": str(item.version),
             }
@@ -196,18 +199,5 @@ def _plain(context: Context) -> list[dict[str, Any]]:
     return found
 
 
-def _values(item: Any) -> Any:
-    return getattr(item, "values", {})
-
-
 def _named(item: dict[str, Any]) -> tuple[str, ...]:
     return (item["source"], item["key"], item["place"])
-
-
-def _told(item: dict[str, Any]) -> str:
-    return str(item["told"])
-
-
-def unanswered(found: Pinned) -> Context:
-    """The context alone, without how long it took."""
-    return replace(found.context, timings_ms={})

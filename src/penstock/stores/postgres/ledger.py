@@ -236,7 +236,7 @@ class PostgresLedger:
                 items = await self._release(connection, numbers)
                 entry = self._note("erasure", now, {"redacted": numbers, "items": items})
                 await self._append_within(connection, key, entry)
-        return Forgotten(len(numbers), items, 0, entry.id)
+        return Forgotten(len(numbers), items, entry.id)
 
     async def trim(self, before: Microseconds, now: Microseconds) -> int:
         """Remove entries that are older, oldest first, up to a checkpoint from which the rest can
