@@ -2,8 +2,6 @@
 
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
-from penstock.wiring.ledger import ledger
-from penstock.wiring.ledger import ledger, sessions, stored_sessions
 from penstock.wiring.ledger import ledger, sessions, stored_sessions, tracing
 from penstock.wiring.models import (
     answerer,
