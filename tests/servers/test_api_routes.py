@@ -83,6 +83,7 @@ async def call(project: Project, token: str | None, method: str, path: str) -> i
     place = place.replace("{source}/{key:path}", "documents/luggage.md")
     place = place.replace("{kind}/{who:path}", "customer/ada@example.org")
     place = place.replace("{source}/{table}", "documents/rows")
+    place = place.replace("{kind}", "customer?segment=regulars")
     place = place.replace("{session}", "ses_none").replace("{form}", "none")
     async with client(project, token) as caller:
         answer = await caller.request(method, place, json=BODIES.get(path))
