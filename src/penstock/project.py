@@ -42,15 +42,19 @@ if TYPE_CHECKING:
     from penstock.log.base import Log
     from penstock.models.changing import ServingModels
     from penstock.models.gateway.gateway import Gateway
+    from penstock.operate.otel import Tracing
     from penstock.operate.verify import Report
     from penstock.runtimes.embedded import EmbeddedRuntime
-    from penstock.serving.answer import Answer, Answerer
+    from penstock.serving.answer import Answer, Answerer, Keeper
     from penstock.serving.api.guard import Application
     from penstock.serving.api.services import Services
+    from penstock.serving.ledger.feedback import Voices
     from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
+    from penstock.serving.sessions import Sessions
     from penstock.stores.keys import KeyStore
+    from penstock.stores.postgres.ledger import PostgresLedger
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
@@ -82,6 +86,9 @@ class Project:
         self._recent_vectors: Embedder | None = None
         self._upkeep: Upkeep | None = None
         self._followers: list[Follower] | None = None
+        self._ledger: PostgresLedger | None = None
+        self._tracing: Tracing | None = None
+        self._sessions: Sessions | None = None
 
     # ------------------------------------------------------------------ opening and closing
 
@@ -91,6 +98,9 @@ class Project:
         await patiently(self._start, limit_s=patience_s, clock=self.clock, what="database")
 
     async def _start(self) -> None:
+        if self.settings.telemetry.otlp is not None and self._tracing is None:
+            self._tracing = wiring.tracing(self.settings)
+            self._tracing.start()
         if self.server is not None:
             self.dsn = await self.server.ensure_running()
         elif self.settings.database == "embedded":
@@ -136,10 +146,12 @@ class Project:
 
     async def _close(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
+            if self._tracing is not None:
+                stack.push_async_callback(asyncio.to_thread, self._tracing.stop)
             if self.server is not None:
                 stack.push_async_callback(self.server.stop)
             models = (self._embedder, self._reranker, self._gateway, self._rewriter, self._answerer)
-            parts = (self._pool, self._log, *models)
+            parts = (self._pool, self._log, self._ledger, self._sessions, *models)
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
@@ -218,9 +230,42 @@ class Project:
         """What answers questions."""
         if self._answerer is None:
             self._answerer = wiring.answerer(
-                self.settings, self.contexts(), self.embedder(), self.pool, self.gateway()
+                self.settings,
+                self.contexts(),
+                self.embedder(),
+                self.pool,
+                asked=self.gateway(),
+                keeper=self._keeper(),
             )
         return self._answerer
+
+    def ledger(self) -> PostgresLedger:
+        """What is kept of answers."""
+        if self._ledger is None:
+            self._ledger = wiring.ledger(self.settings, self.pool)
+        return self._ledger
+
+    def voices(self) -> Voices:
+        """What takes down feedback and interactions."""
+        from penstock.serving.ledger.feedback import Voices
+
+        kept = self.settings.ledger.content != "off"
+        return Voices(self.ledger() if kept else None, self.clock)
+
+    def sessions(self) -> Sessions:
+        """Conversations."""
+        if self._sessions is None:
+            self._sessions = wiring.sessions(
+                self.settings, self.pool, self.ledger(), self.clock, self.gateway()
+            )
+        return self._sessions
+
+    def _keeper(self) -> Keeper | None:
+        if self.settings.ledger.content == "off":
+            return None
+        from penstock.serving.ledger.recorder import Recorder
+
+        return Recorder(self.ledger(), self.clock, __version__)
 
     def gateway(self) -> Gateway | None:
         """The language models of answers as one; None where answers need none."""
@@ -301,6 +346,8 @@ class Project:
             documents=DocumentReader(self.snapshots),
             profiles=wiring.profile_reader(settings, self.snapshots, self.clock),
             tables=wiring.table_reader(settings, self.snapshots, self.clock),
+            voices=self.voices(),
+            sessions=self.sessions(),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
             gateway=self.gateway,
@@ -386,7 +433,7 @@ class Project:
 
     def source(self, name: str) -> Source:
         """A source of the project, beside those that run: for looking at it."""
-        return wiring.source(self.settings, name, self.clock)
+        return wiring.source(self.settings, name, self.clock, lambda: self.dsn)
 
     async def verify(self, *, limit: int = 100) -> Report:
         """Compare sources with stores; see `penstock.operate.verify`."""

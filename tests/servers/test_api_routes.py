@@ -31,6 +31,9 @@ BODIES: Mapping[str, Any] = {
         "model": "penstock",
         "messages": [{"role": "user", "content": "luggage"}],
     },
+    "/v1/feedback": {"answer": "ans_none", "rating": 1},
+    "/v1/sessions/{session}/forms/{form}": {},
+    "/v1/interactions": {"question": "luggage", "answer": "one bag"},
     "/v1/embeddings": {"model": "penstock", "input": "luggage"},
     "/v1/vector_stores/{store}/search": {"query": "luggage"},
 }
@@ -80,6 +83,8 @@ async def call(project: Project, token: str | None, method: str, path: str) -> i
     place = place.replace("{source}/{key:path}", "documents/luggage.md")
     place = place.replace("{kind}/{who:path}", "customer/ada@example.org")
     place = place.replace("{source}/{table}", "documents/rows")
+    place = place.replace("{kind}", "customer?segment=regulars")
+    place = place.replace("{session}", "ses_none").replace("{form}", "none")
     async with client(project, token) as caller:
         answer = await caller.request(method, place, json=BODIES.get(path))
     return answer.status_code

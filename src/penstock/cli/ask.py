@@ -88,6 +88,8 @@ def ask(
                 )
             if answer.usage is not None and answer.usage.requests:
                 console.print(Text(_took(answer.usage), style="dim"))
+            if answer.id is not None:
+                console.print(Text(f"answer {answer.id}", style="dim"))
             if not answer.citations:
                 _say_why_nothing(answer.to_dict())
 

@@ -2,7 +2,9 @@
 
 from penstock.cli import (
     acl,
+    answers,
     ask,
+    audit,
     costs,
     evaluating,
     identity,
@@ -24,7 +26,9 @@ from penstock.cli import (
 
 __all__ = [
     "acl",
+    "answers",
     "ask",
+    "audit",
     "costs",
     "evaluating",
     "identity",

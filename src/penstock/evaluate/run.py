@@ -168,7 +168,7 @@ async def evaluate_retrieval(wanted: Asked) -> dict[str, Any]:
         answers: dict[str, Any] = {}
         if isinstance(project.settings.answers.generator, ExtractiveSettings):
             wanted.tell("answering a sample of the questions")
-            answers = await judge_answers(queries, project.answerer(), principal=principal)
+            answers = await judge_answers(queries, project.answerer().unkept(), principal=principal)
         else:  # a model's answers cost: they are only had where they were asked for
             wanted.tell("note: answers are not measured here: see `penstock eval answers`")
         return {
@@ -204,7 +204,7 @@ async def evaluate_answers(wanted: Asked) -> dict[str, Any]:
         wanted.tell(f"answering {len(queries):,} questions by {generator.type}")
         found = await answer_all(
             queries,
-            project.answerer(),
+            project.answerer().unkept(),
             wanted.tell,
             principal=principal,
             limit=limit,

@@ -19,6 +19,7 @@ from penstock.operate.rereading import Rereading
 from penstock.operate.segments import look_at_segments, segments_of
 from penstock.operate.status import parked_streams, store_report
 from penstock.pipelines.base import Tools
+from penstock.records import Microseconds
 from penstock.runtimes.base import Backoff, patiently
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
 from penstock.runtimes.process import Assignment, ProcessSettings
@@ -126,7 +127,7 @@ class Running:
             store=self._publishing,
             group=wiring.group(settings, project.dsn, project.log, project.worker),
             sources={
-                name: partial(wiring.source, settings, name, project.clock)
+                name: partial(wiring.source, settings, name, project.clock, lambda: project.dsn)
                 for name, chosen in settings.sources.items()
                 if not isinstance(chosen, RECEIVING)
             },
@@ -192,6 +193,7 @@ class Running:
             Chore("posting lists", 5.0, upkeep.merge),
             Chore("vector index", 5.0, lambda: upkeep.index(self._project.embedder().name)),
             Chore("tombstones", 3600.0, upkeep.prune),
+            Chore("ledger", 600.0, self._trim_ledger),
         ]
         if any(chosen.segments for chosen in self._project.settings.profiles.values()):
             look = partial(look_at_segments, segments_of(self._project))
@@ -213,6 +215,14 @@ class Running:
     async def _keep_database(self) -> None:
         if self._project.server is not None:
             await self._project.server.ensure_running()
+
+    async def _trim_ledger(self) -> None:
+        now = self._project.clock.now()
+        before = Microseconds(now - round(self._project.settings.ledger.keep * 1e6))
+        await self._project.ledger().trim(before, now)
+        idle = Microseconds(now - round(self._project.settings.ledger.sessions * 1e6))
+        project = self._project
+        await wiring.stored_sessions(project.settings, project.pool, project.ledger()).expire(idle)
 
     async def _trim(self) -> None:
         keep = self._project.settings.log

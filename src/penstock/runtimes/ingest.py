@@ -25,6 +25,7 @@ from penstock.records import Op
 from penstock.runtimes.base import Backoff, bulk_topic, ended, heed_cancellation
 from penstock.sources.base import CopyingSource, Source, SourceBatch
 from penstock.telemetry import SourceMeter
+from penstock.tracing import span
 
 logger = structlog.get_logger("penstock.ingest")
 
@@ -159,7 +160,8 @@ async def _append(
     copied = bool(changes) and Op.READ in {changes[0].op, changes[-1].op}
     boundary = Boundary.CHUNK if copied else Boundary.APPEND
     reach(boundary, "before")
-    await producer.append(topic, changes, state=state, as_of=max(times) if times else None)
+    with span("penstock.capture", source=source.name, topic=topic, changes=len(changes)):
+        await producer.append(topic, changes, state=state, as_of=max(times) if times else None)
     reach(boundary, "after")
     reach(Boundary.ACKNOWLEDGE, "before")
     await source.acknowledge(state)

@@ -39,6 +39,7 @@ from penstock.runtimes.base import Backoff, ended, heed_cancellation
 from penstock.runtimes.moves import Awaited, parts
 from penstock.stores.base import DeadLetter, Move, Store
 from penstock.telemetry import PipelineMeter
+from penstock.tracing import span
 
 logger = structlog.get_logger("penstock.process")
 
@@ -282,18 +283,20 @@ class Processor:
         """The pipeline's outcome, with records that it cannot bear set aside."""
         if not changes:
             return Outcome(())
-        try:
-            return await self._assignment.pipeline.compute(changes, self._tools)
-        except BadRecordError as error:
-            return await self._without_bad(changes, error)
+        with span("penstock.compute", **self._names(), changes=len(changes)):
+            try:
+                return await self._assignment.pipeline.compute(changes, self._tools)
+            except BadRecordError as error:
+                return await self._without_bad(changes, error)
 
     async def _commit(self, step: _Step, batch: Batch, outcome: Outcome) -> None:
         """Results, dead letters and position in one transaction."""
-        try:
-            await self._write(step, batch, outcome)
-        except BadRecordError as error:
-            outcome = await self._without_bad(step.changes, error)
-            await self._write(step, batch, outcome)
+        with span("penstock.apply", **self._names(), changes=len(step.changes)):
+            try:
+                await self._write(step, batch, outcome)
+            except BadRecordError as error:
+                outcome = await self._without_bad(step.changes, error)
+                await self._write(step, batch, outcome)
         self._count(step.changes, outcome)
 
     async def _write(self, step: _Step, batch: Batch, outcome: Outcome) -> None:
@@ -410,7 +413,7 @@ class Processor:
                 if change.op is not Op.READ
             )
 
-    def _names(self) -> dict[str, object]:
+    def _names(self) -> dict[str, str | int]:
         work = self._assignment
         return {
             "pipeline": work.pipeline.name,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Unpack
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final, Protocol, Unpack
 
 from penstock.clock import Clock, SystemClock
 from penstock.models.base import (
@@ -31,6 +34,7 @@ from penstock.serving.rewriting import both
 from penstock.serving.statements import SHAPE, asked_for_statements, stated
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import Passage
+from penstock.tracing import begin_model_call, model_call, span
 
 ABSTAINED: Final = "The context does not answer this."
 LONGEST_ANSWER: Final = 20_000
@@ -82,6 +86,12 @@ class Answer:
     """What the generator took; None: none was asked, or it does not say."""
     dropped: int = 0
     """Statements of a generator that rested on nothing that it was shown."""
+    raw: str | None = None
+    """What a generator wrote, before it was looked at."""
+    shown: int = 0
+    """How many of the context's items, the first ones, stood in the prompt."""
+    id: str | None = None
+    """Its name in the ledger; None: nothing is kept."""
 
     @property
     def question(self) -> str:
@@ -99,6 +109,7 @@ class Answer:
         """As JSON shows it."""
         context = self.context.to_dict()
         return {
+            "id": self.id,
             "question": self.question,
             "text": self.text,
             "citations": [citation.to_dict() for citation in self.citations],
@@ -116,6 +127,39 @@ class Answer:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A question within a conversation: as it came, and what making it stand for itself took."""
+
+    said: str
+    session: str | None = None
+    usage: Usage | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How an answer came about, beside its context."""
+
+    principal: Principal
+    asking: Asking
+    template: Template
+    parameters: Mapping[str, Any]
+    """Of the generator."""
+    spoken: Spoken | None = None
+
+
+class Keeper(Protocol):
+    """Keeps answers, so that it can be said afterwards why one was given."""
+
+    async def keep(self, asked: Asked, answer: Answer) -> str | None:
+        """Returns the answer's id once it is kept; None where nothing is. Raises `RetryableError`
+        where it cannot be kept: then it is not given out."""
+
+    def cut(self, asked: Asked, answer: Answer) -> None:
+        """A text of which only this much was given out. Does not wait."""
+
+
 class Answerer:
     """Answers from contexts: with ``generator``, or by extraction when that is None. A `Writer` is
     asked for statements with what they rest on, any other generator for text with marks."""
@@ -131,8 +175,12 @@ class Answerer:
         clock: Clock | None = None,
         budget: int = BUDGET,
         count: Callable[[str], int] | None = None,
+        keeper: Keeper | None = None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._builder = builder
+        self._keeper = keeper
+        self._parameters = parameters
         self._generator = generator
         self._template = template or read_template()
         self._reader = reader or ExtractiveReader(embedder)
@@ -149,51 +197,160 @@ class Answerer:
         return answer
 
     async def stream(
-        self, question: str, principal: Principal, **asking: Unpack[Asking]
+        self,
+        question: str,
+        principal: Principal,
+        *,
+        spoken: Spoken | None = None,
+        **asking: Unpack[Asking],
     ) -> AsyncIterator[str | Answer]:
         """The pieces of the answer's text as they come, and at the end the whole `Answer` (whose
         text may lack marks that cited nothing)."""
         began = self._clock.monotonic()
-        context = await self._builder.context(question, principal, **asking)
-        assembled = self._clock.monotonic()
-        reading = Reading((), top_score(context))
-        usage, dropped = None, 0
-        asked = self._generator
-        generator = None if asked is None else asked_by(asked, principal)
-        if generator is None:
-            reading = await self._reader.read(
-                context.question, evidence_of(context), restricted=context.restricted
-            )
-            text, citations = extracted(context, reading)
-            yield text
-        elif isinstance(generator, Writer):
-            text, citations, usage, dropped = await self._written(generator, context)
-            yield text
-        else:
-            pieces: list[str] = []
-            prompt = messages(self._template, context, budget=self._budget, count=self._count)
-            async for piece in generator.stream(prompt):
+        asked = Asked(principal, asking, self._template, self._parameters, spoken)
+        generator = self._for(principal)
+        if generator is None or isinstance(generator, Writer):
+            with span("penstock.answer"):
+                context = await self._context(question, asked)
+                made = await self._at_once(generator, context, self._template)
+                answer = await self._kept(asked, self._timed(made, began))
+            yield answer.text  # only now: what was given out is kept, whatever happens
+            yield answer
+            return
+        context = await self._context(question, asked)
+        pieces: list[str] = []
+        whole = False
+        try:
+            async for piece in self._streamed(generator, context, self._template):
                 pieces.append(piece)
                 yield piece
-                if sum(map(len, pieces)) > LONGEST_ANSWER:
+            whole = True
+        finally:
+            if pieces and not whole and self._keeper is not None:
+                made = self._read(generator, context, "".join(pieces))
+                self._keeper.cut(asked, self._timed(made, began))
+        made = self._read(generator, context, "".join(pieces))
+        yield await self._kept(asked, self._timed(made, began))
+
+    def _for(self, principal: Principal) -> Generator | Writer | None:
+        return None if self._generator is None else asked_by(self._generator, principal)
+
+    async def _context(self, question: str, asked: Asked) -> Context:
+        context = await self._builder.context(question, asked.principal, **asked.asking)
+        spoken = asked.spoken
+        if spoken is None:
+            return context
+        notes = context.notes if spoken.note is None else (*context.notes, spoken.note)
+        return replace(context, notes=notes, usage=both(context.usage, spoken.usage))
+
+    async def from_context(
+        self, context: Context, principal: Principal, template: Template | None = None
+    ) -> Answer:
+        """An answer from a context as it was, which nobody keeps; a model is asked for it in the
+        name of ``principal``."""
+        began = self._clock.monotonic()
+        prompt, generator = template or self._template, self._for(principal)
+        if generator is None or isinstance(generator, Writer):
+            return self._timed(await self._at_once(generator, context, prompt), began)
+        pieces = [piece async for piece in self._streamed(generator, context, prompt)]
+        return self._timed(self._read(generator, context, "".join(pieces)), began)
+
+    def unkept(self) -> Answerer:
+        """The same, whose answers are not kept: for measuring."""
+        other = copy.copy(self)
+        other._keeper = None  # noqa: SLF001 - of the same class
+        return other
+
+    async def _kept(self, asked: Asked, answer: Answer) -> Answer:
+        if self._keeper is None:
+            return answer
+        began = self._clock.monotonic()
+        name = await self._keeper.keep(asked, answer)
+        took = round((self._clock.monotonic() - began) * 1e3, 3)
+        return replace(answer, id=name, timings_ms={**answer.timings_ms, "keep": took})
+
+    def _timed(self, answer: Answer, began: float) -> Answer:
+        total = round((self._clock.monotonic() - began) * 1e3, 3)
+        before = answer.context.timings_ms
+        rest = round(max(0.0, total - before.get("total", 0.0)), 3)
+        return replace(answer, timings_ms={**before, "answer": rest, "total": total})
+
+    async def _at_once(self, writer: Writer | None, context: Context, template: Template) -> Answer:
+        """By extraction, or in statements: the whole text comes at once."""
+        if writer is not None:
+            return await self._written(writer, context, template)
+        reading = await self._reader.read(
+            context.question, evidence_of(context), restricted=context.restricted
+        )
+        text, citations = extracted(context, reading)
+        return self._made(context, text, citations, score=reading.score)
+
+    async def _streamed(
+        self, generator: Generator, context: Context, template: Template
+    ) -> AsyncIterator[str]:
+        prompt = messages(template, context, budget=self._budget, count=self._count)
+        written = 0
+        measured = begin_model_call("chat", generator.name)
+        try:
+            async for piece in generator.stream(prompt):
+                yield piece
+                written += len(piece)
+                if written > LONGEST_ANSWER:
                     break
-            usage = generator.usage if isinstance(generator, CountedGenerator) else None
-            text, citations = cited(context, "".join(pieces))
-        ended = self._clock.monotonic()
-        yield Answer(
+        finally:
+            measured.end()
+
+    def _read(self, generator: Generator, context: Context, raw: str) -> Answer:
+        """What a generator of text wrote, with its marks looked at."""
+        text, citations = cited(context, raw)
+        usage = generator.usage if isinstance(generator, CountedGenerator) else None
+        shown = prompted(self._template, context, budget=self._budget, count=self._count)[1]
+        return self._made(context, text, citations, usage=usage, raw=raw, shown=shown)
+
+    async def _written(self, writer: Writer, context: Context, template: Template) -> Answer:
+        """Statements. Where nothing was found, nothing is asked."""
+        if not context.items:
+            return self._made(context, ABSTAINED, (), usage=Usage(cost=0.0))
+        prompt, shown = prompted(template, context, budget=self._budget, count=self._count)
+        with model_call("chat", writer.name) as measured:
+            written = await writer.write(asked_for_statements(prompt), SHAPE)
+            used = written.usage
+            measured.set(
+                gen_ai__usage__input_tokens=used.input_tokens,
+                gen_ai__usage__output_tokens=used.output_tokens,
+                penstock__cost=used.cost,
+            )
+        found = stated(written.value, shown)
+        text, citations = cited(context, found.text)
+        return self._made(
+            context,
+            text or ABSTAINED,
+            citations,
+            usage=written.usage,
+            dropped=found.dropped,
+            raw=json.dumps(written.value),
+            shown=shown,
+        )
+
+    def _made(
+        self,
+        context: Context,
+        text: str,
+        citations: tuple[Citation, ...],
+        *,
+        score: float | None = None,
+        usage: Usage | None = None,
+        **more: Any,
+    ) -> Answer:
+        return Answer(
             text=text,
             citations=citations,
             abstained=not citations or ABSTAINED.rstrip(".") in text,
-            score=reading.score,
+            score=top_score(context) if score is None else score,
             context=context,
             generator=self._generator.name if self._generator else self._reader.name,
-            timings_ms={
-                **context.timings_ms,
-                "answer": round((ended - assembled) * 1e3, 3),
-                "total": round((ended - began) * 1e3, 3),
-            },
             usage=both(context.usage, usage),
-            dropped=dropped,
+            **more,
         )
 
     async def prompt(
@@ -203,19 +360,6 @@ class Answerer:
         those who ask a language model themselves."""
         context = await self._builder.context(question, principal, **asking)
         return context, messages(self._template, context, budget=self._budget, count=self._count)
-
-    async def _written(
-        self, writer: Writer, context: Context
-    ) -> tuple[str, tuple[Citation, ...], Usage, int]:
-        """Text, citations, what they took, and how many statements were dropped. Where nothing was
-        found, nothing is asked."""
-        if not context.items:
-            return ABSTAINED, (), Usage(cost=0.0), 0
-        prompt, shown = prompted(self._template, context, budget=self._budget, count=self._count)
-        written = await writer.write(asked_for_statements(prompt), SHAPE)
-        found = stated(written.value, shown)
-        text, citations = cited(context, found.text)
-        return text or ABSTAINED, citations, written.usage, found.dropped
 
     async def close(self) -> None:
         """Release the generator."""

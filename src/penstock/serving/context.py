@@ -33,6 +33,7 @@ from penstock.stores.base import (
     SnapshotStore,
     SourceAge,
 )
+from penstock.tracing import model_call, span
 
 LONGEST_QUESTION: Final = 20_000
 """Characters; a longer text is a document, not a question."""
@@ -179,7 +180,17 @@ class ContextBuilder:
                 f"expected a limit from 1 to {MOST_ITEMS} passages and rows, got {limit}: a larger "
                 "part of the documents is read from their source"
             )
+        with span("penstock.context", mode=mode, limit=limit) as measured:
+            asked = _Asked(
+                question, "", where, limit, mode, shape or self._shape, Rewritten(), profile
+            )
+            context = await self._context(asked, principal)
+            measured.set(items=len(context.items))
+        return context
+
+    async def _context(self, asked: _Asked, principal: Principal) -> Context:
         asked_at = self._clock.monotonic()
+        question = asked.question
         rewritten = Rewritten()
         if self._rewriter is not None:
             rewritten = await self._rewriter.rewrite(question)
@@ -187,17 +198,8 @@ class ContextBuilder:
         for attempt in range(1, _ATTEMPTS + 1):
             # Whether it is still the one that is searched is seen in the snapshot.
             embedder = await serving(self._embedder, fresh=attempt > 1)
-            asked = _Asked(
-                question,
-                embedder.name,
-                where,
-                limit,
-                mode,
-                shape or self._shape,
-                rewritten,
-                profile,
-            )
-            searches = await _searches(embedder, [question, *rewritten.searches], mode)
+            asked = replace(asked, model=embedder.name, rewritten=rewritten)
+            searches = await _searches(embedder, [question, *rewritten.searches], asked.mode)
             embedded = self._clock.monotonic()
             try:
                 async with self._snapshots.snapshot(principal) as opened:
@@ -287,7 +289,8 @@ async def _searches(embedder: Embedder, texts: Sequence[str], mode: Mode) -> lis
     """Texts with their vectors, where these are searched."""
     if mode == "text":
         return [Search(text, None) for text in texts]
-    vectors = await question_vectors(embedder, texts)
+    with model_call("embeddings", embedder.name, texts=len(texts)):
+        vectors = await question_vectors(embedder, texts)
     return [Search(text, vector) for text, vector in zip(texts, vectors, strict=True)]
 
 

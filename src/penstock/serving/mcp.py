@@ -228,7 +228,8 @@ class Tools:
         answer = await has.answerer().answer(question, principal, limit=has.passages)
         said = answer.to_dict()
         return {
-            name: said[name] for name in ("text", "citations", "abstained", "age_ms", "sources")
+            name: said[name]
+            for name in ("id", "text", "citations", "abstained", "age_ms", "sources")
         }
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from penstock.errors import PenstockError
 from penstock.models.base import Message, Usage, Writer
 from penstock.telemetry import RewriteMeter
+from penstock.tracing import model_call
 
 LONGEST_SEARCH: Final = 300
 _LONGEST_QUESTION: Final = 4_000
@@ -64,8 +65,9 @@ class Rewriter:
             Message("user", f"Question: {question[:_LONGEST_QUESTION]}"),
         ]
         try:
-            async with asyncio.timeout(self._timeout_s):
-                written = await self._writer.write(prompt, _shape())
+            with model_call("chat", self._writer.name, penstock__step="rewrite"):
+                async with asyncio.timeout(self._timeout_s):
+                    written = await self._writer.write(prompt, _shape())
         except TimeoutError:
             said = f"expected searches within {self._timeout_s:g} s, got none"
             return self._without(said, Usage(1, None, None, None))

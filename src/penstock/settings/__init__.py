@@ -17,7 +17,10 @@ from penstock.settings.amazon import (
 )
 from penstock.settings.base import Duration, Name, Section, Size, typed
 from penstock.settings.declared import DeclaredRowsSettings, DeclaredTableSettings
+from penstock.settings.forms import FormSettings, SlotSettings
+from penstock.settings.interactions import InteractionsSettings
 from penstock.settings.kinds import SourceSettings
+from penstock.settings.ledger import LedgerSettings
 from penstock.settings.log import (
     AnyLogSettings,
     EmbeddedLogSettings,
@@ -75,6 +78,7 @@ from penstock.settings.sources import (
     TableSettings,
 )
 from penstock.settings.stores import LanceDBSettings, OpenSearchSettings, SecondStoreSettings
+from penstock.settings.telemetry import TelemetrySettings
 from penstock.settings.topics import (
     KafkaSettings,
     MessageFormatSettings,
@@ -115,10 +119,12 @@ __all__ = [
     "ExtractiveSettings",
     "FilesSettings",
     "FolderSettings",
+    "FormSettings",
     "GatewayBudgetSettings",
     "GatewaySettings",
     "GeneratorSettings",
     "GroupTableSettings",
+    "InteractionsSettings",
     "ItemTableSettings",
     "KafkaLogSettings",
     "KafkaPublishSettings",
@@ -128,6 +134,7 @@ __all__ = [
     "KnowledgeSettings",
     "LanceDBSettings",
     "LateInteractionSettings",
+    "LedgerSettings",
     "LogSettings",
     "MessageFormatSettings",
     "MetadataPermissions",
@@ -154,9 +161,11 @@ __all__ = [
     "ServerSettings",
     "Settings",
     "SidecarPermissions",
+    "SlotSettings",
     "SourceSettings",
     "TablePermissions",
     "TableSettings",
+    "TelemetrySettings",
     "TopicSourceSettings",
     "TopicTableSettings",
     "WebhookDocumentsSettings",
@@ -311,6 +320,10 @@ class Settings(Section):
     of type ``chat``, ``anthropic`` and ``converse`` for ``answers.generator``."""
     knowledge: KnowledgeSettings = KnowledgeSettings()
     answers: AnswerSettings = AnswerSettings()
+    forms: dict[Name, FormSettings] = Field(default_factory=dict)
+    """What a conversation can fill in, by name."""
+    ledger: LedgerSettings = LedgerSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
     log: AnyLogSettings = EmbeddedLogSettings()
     run: RunSettings = RunSettings()
     server: ServerSettings = ServerSettings()

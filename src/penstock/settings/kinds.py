@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
+from penstock.settings.interactions import InteractionsSettings
 from penstock.settings.sources import FilesSettings, MySQLSettings, PostgresSettings
 from penstock.settings.topics import KafkaSettings, NatsSettings, RedisSettings
 from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
@@ -22,6 +23,7 @@ SourceSettings: TypeAlias = Annotated[
     | KinesisSettings
     | KafkaSettings
     | RedisSettings
-    | NatsSettings,
+    | NatsSettings
+    | InteractionsSettings,
     Field(discriminator="type"),
 ]

@@ -3,6 +3,7 @@
 from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
 from penstock.wiring.gateway import gateway, spending
+from penstock.wiring.ledger import ledger, sessions, stored_sessions, tracing
 from penstock.wiring.models import (
     answerer,
     cross_encoder,
@@ -46,6 +47,7 @@ __all__ = [
     "followers",
     "gateway",
     "group",
+    "ledger",
     "log",
     "log_prefix",
     "models",
@@ -59,11 +61,14 @@ __all__ = [
     "rewriter",
     "row_views",
     "serving_models",
+    "sessions",
     "shaping",
     "snapshots",
     "source",
     "spending",
     "store",
+    "stored_sessions",
     "table_reader",
+    "tracing",
     "upkeep",
 ]

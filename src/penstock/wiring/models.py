@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from penstock.models.gateway.gateway import Gateway
     from penstock.models.limits import Ledger, Limits
     from penstock.models.remote import Care
-    from penstock.serving.answer import Answerer
+    from penstock.serving.answer import Answerer, Keeper
     from penstock.serving.context import ContextBuilder
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
@@ -309,9 +309,11 @@ def answerer(
     model: Embedder,
     pool: AsyncConnectionPool[Any] | None = None,
     asked: Gateway | None = None,
+    keeper: Keeper | None = None,
 ) -> Answerer:
     """What turns a context into an answer. With a ``pool``, what a generator is asked is counted in
-    the project's database. ``asked`` are the language models as one, where there are some."""
+    the project's database. ``asked`` are the language models as one, where there are some; with a
+    ``keeper``, answers are kept."""
     from penstock.serving.answer import Answerer
     from penstock.serving.prompt import read_template
 
@@ -331,9 +333,16 @@ def answerer(
             language=settings.knowledge.language,
             calibration=Calibration() if fitted else None,
         )
-        return Answerer(builder, embedder=model, template=template, reader=reader)
-    generator = asked if asked is not None else _limited(settings, pool)
-    return Answerer(builder, embedder=model, generator=generator, template=template)
+        return Answerer(builder, embedder=model, template=template, reader=reader, keeper=keeper)
+    said = chosen.model_dump(mode="json", exclude={"api_key", "api_key_file"}, exclude_none=True)
+    return Answerer(
+        builder,
+        embedder=model,
+        generator=asked if asked is not None else _limited(settings, pool),
+        template=template,
+        keeper=keeper,
+        parameters=said,
+    )
 
 
 def rewriter(
@@ -353,6 +362,20 @@ def rewriter(
     writer = asked.asked_by(whose) if asked is not None else _limited(settings, pool)
     assert isinstance(writer, Writer)  # the settings are checked for it
     return Rewriter(writer, most=answers.rewrite, timeout_s=answers.rewrite_timeout, meter=meter)
+
+
+def follow_up_writer(
+    settings: Settings, pool: AsyncConnectionPool[Any], asked: Gateway | None = None
+) -> Writer | None:
+    """What makes follow-up questions stand for themselves, where there is a generator that can."""
+    from penstock.models.base import Who, Writer
+
+    chosen = settings.answers.generator
+    if isinstance(chosen, ExtractiveSettings) or not chosen.structured:
+        return None
+    whose = Who(settings.tenant)
+    writer = asked.asked_by(whose) if asked is not None else _limited(settings, pool)
+    return writer if isinstance(writer, Writer) else None
 
 
 def _limited(settings: Settings, pool: AsyncConnectionPool[Any] | None) -> Writer:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.settings import (
     ColumnPermissions,
+    InteractionsSettings,
     MetadataPermissions,
     RowSourceSettings,
     Settings,
@@ -24,7 +25,7 @@ ANY_OTHER = "*"
 def declares_permissions(settings: Settings) -> bool:
     """Whether the project says anything about permissions: then what it leaves unsaid is closed."""
     return bool(settings.groups) or any(
-        chosen.permissions is not None
+        (chosen.permissions is not None and not isinstance(chosen, InteractionsSettings))
         or (
             isinstance(chosen, RowSourceSettings)
             and any(table.permissions is not None for table in chosen.tables.values())
@@ -38,7 +39,7 @@ def declared_permissions(settings: Settings) -> Declared:
     from penstock.stores.postgres.permissions import Declared
 
     if not declares_permissions(settings):
-        return Declared()
+        return Declared(_own_rules(settings))
     rules = [_rule(ANY_OTHER, ANY_OTHER, kind="closed")]
     tables = [
         _table(settings, part.source, part.table, "members", "", part.model_dump())
@@ -64,6 +65,16 @@ def declared_permissions(settings: Settings) -> Declared:
         elif said is not None:
             rules.append(_rule(name, DOCUMENTS, kind=said.type))
     return Declared(rules, tables, entries)
+
+
+def _own_rules(settings: Settings) -> list[dict[str, Any]]:
+    """Conversations are closed although nothing else says anything of permissions."""
+    return [
+        rule
+        for name, chosen in settings.sources.items()
+        if isinstance(chosen, InteractionsSettings)
+        for rule in _row_rules(name, chosen)
+    ]
 
 
 def row_rule(settings: Settings, source: str, stream: str) -> Mapping[str, Any] | None:

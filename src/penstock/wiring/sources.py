@@ -13,6 +13,7 @@ from penstock.settings import (
     DeclaredRowsSettings,
     DynamoDBSettings,
     FilesSettings,
+    InteractionsSettings,
     KafkaSettings,
     KinesisSettings,
     MetadataPermissions,
@@ -47,9 +48,22 @@ if TYPE_CHECKING:
     from penstock.stores.base import SnapshotStore
 
 
-def source(settings: Settings, name: str, clock: Clock) -> Source:
-    """One source of the project."""
+def source(
+    settings: Settings, name: str, clock: Clock, dsn: Callable[[], str] | None = None
+) -> Source:
+    """One source of the project. ``dsn`` gives the address of the project's own database, once it
+    runs."""
     chosen = settings.sources[name]
+    if isinstance(chosen, InteractionsSettings):
+        from penstock.sources.interactions import InteractionsSource
+
+        return InteractionsSource(
+            name,
+            dsn or (lambda: settings.database),
+            tenant=settings.tenant,
+            clock=clock,
+            heartbeat_s=chosen.heartbeat,
+        )
     return _MAKERS[type(chosen)](settings, name, chosen, clock)
 
 

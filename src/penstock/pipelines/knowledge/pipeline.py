@@ -42,6 +42,7 @@ from penstock.stores.base import (
     SetPermissions,
     TruncateDocuments,
 )
+from penstock.tracing import model_call
 
 __all__ = ["KnowledgePipeline", "SearchedRow"]
 
@@ -390,9 +391,10 @@ async def _embed(texts: Sequence[str], tools: Tools) -> tuple[Embedded, dict[str
         return nothing, {}
     model = token_embedder(tools.embedder)
     try:
-        if model is not None:
-            return await model.embed_tokens(texts, priority=tools.priority), {}
-        return Embedded(await tools.embedder.embed(texts, priority=tools.priority), ()), {}
+        with model_call("embeddings", tools.embedder.name, texts=len(texts)):
+            if model is not None:
+                return await model.embed_tokens(texts, priority=tools.priority), {}
+            return Embedded(await tools.embedder.embed(texts, priority=tools.priority), ()), {}
     except BadRecordError as error:
         if len(texts) == 1:
             return nothing, {texts[0]: error.reason}

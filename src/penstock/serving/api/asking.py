@@ -13,10 +13,13 @@ from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking, Tabling
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
+from penstock.serving.api.sessions import no_session
 from penstock.serving.api.shapes import AnswerRequest, ContextRequest
+from penstock.serving.context import Asking as Options
 from penstock.serving.context import Context
 from penstock.serving.documents import shown
 from penstock.serving.profiles import SeveralProfilesError, nobody
+from penstock.serving.sessions import NoSessionError
 from penstock.serving.tables import MOST_ROWS, NoTableError
 
 router = APIRouter()
@@ -32,7 +35,12 @@ def services(request: Request) -> Services:
 async def context(request: Request, body: ContextRequest, caller: Asking) -> Response:
     """What a model should be told about a question: passages and rows of one moment, with the age
     of each source."""
-    return JSONResponse((await _context(request, body, caller)).to_dict())
+    found = await _context(request, body, caller)
+    if not body.pin:
+        return JSONResponse(found.to_dict())
+    asking = _asked(services(request), body)
+    name = await services(request).voices.pin(found, asking, caller.principal)
+    return JSONResponse({"id": name, **found.to_dict()})
 
 
 @router.post("/v1/search")
@@ -128,31 +136,45 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
     """An answer with citations, or an honest "not in here". With ``stream``: server-sent events
     ``text`` as it comes, and ``answer`` at the end."""
     has = services(request)
-    pieces = has.answerer().stream(
-        body.question,
-        caller.principal,
-        where=body.where.filter(),
-        limit=has.passages,
-        profile=None if body.profile is None else has.profiles.about(body.profile),
+    options: Options = {
+        "where": body.where.filter(),
+        "limit": has.passages,
+        "profile": None if body.profile is None else has.profiles.about(body.profile),
+    }
+    who, answerer = caller.principal, has.answerer()
+    pieces = (
+        answerer.stream(body.question, who, **options)
+        if body.session is None
+        else has.sessions.stream(answerer, body.session, body.question, who, **options)
     )
-    if body.stream:
-        first = await anext(pieces)  # what cannot be asked at all is told by the status
-        return StreamingResponse(_events(first, pieces), media_type="text/event-stream")
-    last = [piece async for piece in pieces][-1]
+    try:
+        if body.stream:
+            first = await anext(pieces)  # what cannot be asked at all is told by the status
+            return StreamingResponse(_events(first, pieces), media_type="text/event-stream")
+        last = [piece async for piece in pieces][-1]
+    except NoSessionError as error:
+        raise no_session(error) from error
     assert isinstance(last, Answer)
-    return JSONResponse(last.to_dict())
+    return JSONResponse(last.to_dict(), headers=named(last))
 
 
 async def _context(request: Request, body: ContextRequest, caller: Asking) -> Context:
     has = services(request)
-    return await has.contexts().context(
-        body.question,
-        caller.principal,
-        where=body.where.filter(),
-        limit=body.limit,
-        mode=body.mode,
-        profile=None if body.profile is None else has.profiles.about(body.profile),
-    )
+    return await has.contexts().context(body.question, caller.principal, **_asked(has, body))
+
+
+def _asked(has: Services, body: ContextRequest) -> Options:
+    return {
+        "where": body.where.filter(),
+        "limit": body.limit,
+        "mode": body.mode,
+        "profile": None if body.profile is None else has.profiles.about(body.profile),
+    }
+
+
+def named(answer: Answer) -> dict[str, str]:
+    """The header with the answer's id."""
+    return {} if answer.id is None else {"Penstock-Answer": answer.id}
 
 
 async def _events(first: str | Answer, rest: AsyncIterator[str | Answer]) -> AsyncIterator[bytes]:

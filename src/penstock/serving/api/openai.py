@@ -21,12 +21,15 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from penstock.models.base import serving
 from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking, Caller, Embedding
-from penstock.serving.api.asking import event, services
+from penstock.serving.api.asking import event, named, services
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
+from penstock.serving.api.sessions import no_session
 from penstock.serving.api.shapes import ChatRequest, EmbeddingsRequest, StoreSearchRequest
 from penstock.serving.api.tools import with_tools
+from penstock.serving.context import Asking as Options
 from penstock.serving.mcp import address
+from penstock.serving.sessions import NoSessionError
 from penstock.serving.values import iso
 from penstock.stores.base import Filter, Passage
 
@@ -118,21 +121,31 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
         raise _no_model(body.model)
     if body.tools:
         return await with_tools(has, body, caller, Completion(has, body).head)
-    question = next((m.text for m in reversed(body.messages) if m.role == "user"), "")
-    about = body.penstock.profile
-    pieces = has.answerer().stream(
-        question,
-        caller.principal,
-        limit=has.passages,
-        profile=None if about is None else has.profiles.about(about),
-    )
+    pieces = _answered(has, body, caller)
     made = Completion(has, body)
-    if body.stream:
-        first = await anext(pieces)
-        return StreamingResponse(made.stream(first, pieces), media_type="text/event-stream")
-    last = [piece async for piece in pieces][-1]
+    try:
+        if body.stream:
+            first = await anext(pieces)
+            return StreamingResponse(made.stream(first, pieces), media_type="text/event-stream")
+        last = [piece async for piece in pieces][-1]
+    except NoSessionError as error:
+        raise no_session(error) from error
     assert isinstance(last, Answer)
-    return JSONResponse(await made.whole(last))
+    return JSONResponse(await made.whole(last), headers=named(last))
+
+
+def _answered(has: Services, body: ChatRequest, caller: Caller) -> AsyncIterator[str | Answer]:
+    """The last question, after those before it: of the session that is named, or else of the
+    messages. What the assistant said in them is not believed."""
+    *before, question = [m.text for m in body.messages if m.role == "user"] or [""]
+    about, who, answerer = body.penstock.profile, caller.principal, has.answerer()
+    options: Options = {
+        "limit": has.passages,
+        "profile": None if about is None else has.profiles.about(about),
+    }
+    if body.penstock.session is not None:
+        return has.sessions.stream(answerer, body.penstock.session, question, who, **options)
+    return has.sessions.alone(answerer, before, question, who, **options)
 
 
 class Completion:
@@ -236,7 +249,7 @@ def freshness(answer: Answer) -> dict[str, Any]:
     """What their form has no place for."""
     shown = answer.to_dict()
     return {name: shown[name] for name in (
-        "citations", "abstained", "score", "age_ms", "taken_at", "sources", "generator",
+        "id", "citations", "abstained", "score", "age_ms", "taken_at", "sources", "generator",
     )}  # fmt: skip
 
 

@@ -11,7 +11,9 @@ from penstock.models.gateway.base import Model
 from penstock.serving.answer import Answerer
 from penstock.serving.context import ContextBuilder
 from penstock.serving.documents import DocumentReader
+from penstock.serving.ledger.feedback import Voices
 from penstock.serving.profiles import ProfileReader
+from penstock.serving.sessions import Sessions
 from penstock.serving.tables import TableReader
 from penstock.stores.keys import KeyStore
 
@@ -32,6 +34,8 @@ class Services:
     documents: DocumentReader
     profiles: ProfileReader
     tables: TableReader
+    voices: Voices
+    sessions: Sessions
     sources: Mapping[str, str]
     """The sources and their types."""
     passages: int = 8

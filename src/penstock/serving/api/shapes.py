@@ -12,6 +12,8 @@ from penstock.stores.base import Filter
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_QUESTION)]
 About = Annotated[str, Field(min_length=1, max_length=2000)]
 """Whom a question is about: ``KIND:ID`` or ``KIND:IDENTIFIER``."""
+SessionId = Annotated[str, Field(min_length=1, max_length=100)]
+"""A conversation of the caller's, begun with ``POST /v1/sessions``."""
 Scalar = str | int | float | bool | None
 
 
@@ -55,6 +57,8 @@ class ContextRequest(Strict):
     mode: Literal["hybrid", "vector", "text"] = "hybrid"
     where: Where = Field(default_factory=Where)
     profile: About | None = None
+    pin: bool = False
+    """Whether it is kept, so that what is answered from it can be reported with its id."""
 
 
 class AnswerRequest(Strict):
@@ -63,6 +67,7 @@ class AnswerRequest(Strict):
     question: Text
     where: Where = Field(default_factory=Where)
     profile: About | None = None
+    session: SessionId | None = None
     stream: bool = False
 
 
@@ -155,6 +160,7 @@ class OwnFields(Strict):
     """What is ours in a body of OpenAI's."""
 
     profile: About | None = None
+    session: SessionId | None = None
 
 
 class ChatRequest(Loose):
