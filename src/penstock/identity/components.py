@@ -144,10 +144,11 @@ def _groups(
 class _Part:
     """What must be known of a part to refuse a tie."""
 
-    __slots__ = ("marks", "members", "values")
+    __slots__ = ("marks", "members", "tables", "values")
 
     def __init__(self, key: RecordKey, values: dict[str, set[str]]) -> None:
         self.members = [key]
+        self.tables = {(key.source, key.table)}
         self.values = values
         self.marks: set[tuple[int, str]] = set()
 
@@ -238,7 +239,7 @@ class _Forest:
         one, other = self._parts[left], self._parts[right]
         if one is other:
             return True
-        refused = self._refused(one, other, by_person=isinstance(via, int))
+        refused = self._refused(one, other, via)
         if refused is not None:
             self._refusals.setdefault((left, right, via), Refusal(left, right, via, *refused))
             return False
@@ -248,18 +249,23 @@ class _Forest:
             self._parts[key] = one
         one.members += other.members
         one.marks |= other.marks
+        one.tables |= other.tables
         for kind, values in other.values.items():
             one.values.setdefault(kind, set()).update(values)
         self._ties.append(Tie(left, right, via))
         return True
 
-    def _refused(self, one: _Part, other: _Part, *, by_person: bool) -> tuple[Why, str] | None:
+    def _refused(self, one: _Part, other: _Part, via: Via) -> tuple[Why, str] | None:
         if one.marks or other.marks:
             number = _contradicted(one.marks, other.marks)
             if number is not None:
                 return "decision", str(number)
-        if by_person:
+        if isinstance(via, int):
             return None
+        if self._rules.once_per_table and isinstance(via, Match):
+            both = one.tables & other.tables
+            if both:
+                return "limit", "record of " + ".".join(min(both))
         for kind, limit in self._limits.items():
             values, others = one.values.get(kind), other.values.get(kind)
             if not values or not others:

@@ -127,6 +127,10 @@ class Graph(Protocol):
     async def write(self, rows: Mapping[RecordKey, Stored]) -> None:
         """Keep these rows, and what they bear, instead of those of before."""
 
+    async def rematch(self, keys: Collection[RecordKey]) -> Sequence[Member]:
+        """Bring fuzzy matches to what these records say now, after they were written; those that
+        are gone are among them. Returns records whose ties by matches came or went."""
+
     async def settle(self, settled: Settled) -> None:
         """Write what was worked out."""
 
@@ -166,9 +170,12 @@ async def incorporate(graph: Graph, rules: Rules, changes: Sequence[RecordChange
     if not changed:
         return 0
     region = _Region()
+    told = changed.keys()
+    rematched = [m for m in await graph.rematch(sorted(told)) if m.record.key not in told]
     # Those tied were read before anything was written: what has changed itself is not as it was.
     front = [member for member in tied.members if member.record.key not in changed]
     front += [Member(row.record, row.place) for row in changed.values() if row.values is not None]
+    front += rematched
     front += await _touched(graph, rules, region, stored, changed)
     before = {key: place for key in gone if (place := changed[key].place) is not None}
     causes = dict.fromkeys(changed, "changed") | dict.fromkeys(gone, "deleted")
@@ -191,17 +198,38 @@ async def reread(graph: Graph, rules: Rules, changes: Sequence[RecordChange]) ->
     await graph.write(fresh)
     region = _Region()
     front = [Member(row.record, row.place) for row in fresh.values() if row.values is not None]
+    front += [m for m in await graph.rematch(sorted(fresh)) if m.record.key not in fresh]
     front += await _touched(graph, rules, region, stored, fresh)
     gone = {key: row.place for key, row in fresh.items() if row.values is None and row.place}
     front += await graph.members({place.profile for place in gone.values()})
     causes = dict.fromkeys(fresh, "rules")
-    while True:
+    await _follow_profiles(graph, rules, region, front)
+    return await _work_out(graph, rules, region, (), gone, causes)
+
+
+async def resettle(
+    graph: Graph, rules: Rules, keys: Iterable[RecordKey], cause: str
+) -> Collection[RecordKey]:
+    """Work out again what depends on these records, whatever tied them before: what was one profile
+    is worked out together. Returns all records that were."""
+    rows = await graph.stored(sorted(set(keys)))
+    region = _Region()
+    front = [Member(row.record, row.place) for row in rows.values() if row.values is not None]
+    causes = {member.record.key: cause for member in front}
+    await _follow_profiles(graph, rules, region, front)
+    await _work_out(graph, rules, region, (), {}, causes)
+    return region.members.keys()
+
+
+async def _follow_profiles(
+    graph: Graph, rules: Rules, region: _Region, front: Sequence[Member]
+) -> None:
+    """As `_follow`, and whole profiles as they were."""
+    while front:
         await _follow(graph, rules, region, front)
         profiles = {m.place.profile for m in region.members.values() if m.place is not None}
         members = await graph.members(profiles)
         front = [m for m in members if m.record.key not in region.members]
-        if not front:
-            return await _work_out(graph, rules, region, (), gone, causes)
 
 
 def _newer(

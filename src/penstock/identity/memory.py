@@ -69,6 +69,10 @@ class MemoryGraph:
                 self._bearers[identifier][key] = None
             self.rows[key] = row if row.values is not None else row._replace(place=None)
 
+    async def rematch(self, keys: Collection[RecordKey]) -> Sequence[Member]:  # noqa: ARG002 - the protocol's
+        """Matches are kept by whoever uses this graph: see `match`."""
+        return ()
+
     def decide(self, decision: Decision) -> Collection[RecordKey]:
         """Keep a decision; returns the records that depend on it, for `reconsider`."""
         self._decisions[decision.number] = decision

@@ -77,7 +77,8 @@ class TableRule:
 class Rules:
     """A kind of profile: its identifiers and traits by name, and its tables by source and name.
     ``largest``: the most records that a profile grows to by itself; more is for people to say.
-    ``match_priority`` is where fuzzy matches stand among the kinds of identifiers."""
+    ``match_priority`` is where fuzzy matches stand among the kinds of identifiers;
+    ``once_per_table``: each table has everybody once, so no match ties two records of one."""
 
     kinds: Mapping[str, KindRule] = field(default_factory=dict)
     traits: Mapping[str, TraitRule] = field(default_factory=dict)
@@ -86,6 +87,7 @@ class Rules:
     match_priority: int = -100
     noted: bool = False
     """Whether it is noted whose profile has changed: for segments."""
+    once_per_table: bool = False
 
 
 def columns_in(said: str) -> list[str]:

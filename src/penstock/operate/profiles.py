@@ -19,6 +19,7 @@ from penstock.operate.profile_picture import svg
 from penstock.serving.details import Detailed, limited
 from penstock.stores.base import StoredProfile
 from penstock.stores.postgres.profiles.deciding import Deciding
+from penstock.stores.postgres.profiles.models import Models
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
 
 if TYPE_CHECKING:
@@ -281,6 +282,21 @@ class ProfileDesk:
             for name in merges[-1].detail["records"]
             if (one := there.get(name)) is not None
         ]
+
+    async def decide_pair(self, number: int, *, one: bool, by: str, reason: str) -> tuple[int, str]:
+        """A pair of records that might be one person is one, or is two. Returns the number of the
+        decision, and one of the records."""
+        models = Models(self._project.pool, self._project.settings.tenant, self.kind, self.rules)
+        _, found = await models.waiting(1, number)
+        if not found:
+            raise ConfigError(
+                f"expected the number of a pair that waits for a person, got {number}: see "
+                "`penstock profiles review`"
+            )
+        left, right = found[0].left.key, found[0].right.key
+        verb: Verb = "merge" if one else "unmerge"
+        decision = await self._decide(verb, [left], [right], by=by, reason=reason)
+        return decision, str(left)
 
     async def pin(self, reference: str, *, by: str, reason: str) -> int:
         """The records of a profile stay together, and nobody else joins them."""

@@ -110,6 +110,26 @@ class ProfileTableSettings(Section):
         return self
 
 
+class MatchingSettings(Section):
+    """What fuzzy matching compares. It begins with ``penstock profiles train``."""
+
+    compare: dict[Annotated[str, AfterValidator(_table)], dict[Name, str]] = Field(
+        default_factory=dict
+    )
+    """By SOURCE.TABLE, what is compared of its rows: by a name that all tables share, a column, or
+    a text with columns in braces. Default for a table: its traits, and the columns of identifiers
+    that may be written in several ways (not those of the forms ``exact`` and ``digits``)."""
+    sample: int = Field(default=20_000, ge=2, le=1_000_000)
+    """How many records are learned from; where there are more, these are drawn at random."""
+
+
+def _matched(value: object) -> object:
+    """``true`` stands for the defaults."""
+    if value is True:
+        return {}
+    return None if value is False else value
+
+
 class ProfileSettings(DetailedSettings):
     """A kind of profile: people (or whatever it is) whom several tables know."""
 
@@ -125,6 +145,11 @@ class ProfileSettings(DetailedSettings):
         default_factory=dict
     )
     """Rules of traits by name, where the most recent value is not meant."""
+    matching: Annotated[
+        MatchingSettings | None,
+        BeforeValidator(_matched, json_schema_input_type=MatchingSettings | bool | None),
+    ] = None
+    """Whether records that share no identifier are compared (extra ``identity``). Default: not."""
     quarantine_above: int = Field(default=1000, ge=2)
     """A profile grows to so many records by itself; ties that would make it larger wait for a
     person (``penstock profiles held``)."""
@@ -150,6 +175,12 @@ class ProfileSettings(DetailedSettings):
                     f"expected {what} that one of `tables` names ({', '.join(sorted(known))}), "
                     f"got {unknown[0]!r}"
                 )
+        strange = sorted(set(self.matching.compare if self.matching else ()) - set(self.tables))
+        if strange:
+            raise ValueError(
+                f"matching.compare: expected one of `tables` ({', '.join(self.tables)}), "
+                f"got {strange[0]!r}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -7,8 +7,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from penstock.errors import ConfigError
+from penstock.identity.fuzzy import comparisons
 from penstock.identity.rules import Form, KindRule, Rules, TableRule, TraitRule
-from penstock.settings import Settings
+from penstock.settings import ProfileSettings, Settings
 from penstock.settings.profiles import IdentifierSettings, ProfileTableSettings
 from penstock.wiring.details import details_of, stream_of
 from penstock.wiring.permissions import declares_permissions
@@ -82,7 +83,9 @@ def _rules(settings: Settings, kind: str) -> Rules:
         place = stream_of(settings, name)
         # Rows of events are kept whether anything is computed of them or not.
         keeps = table.events or place in details.tables()
-        tables[place] = _table(table, details.columns(*place) if keeps else None)
+        tables[place] = _table(
+            table, details.columns(*place) if keeps else None, _compared(chosen, name)
+        )
     borne = sorted({kind for table in chosen.tables.values() for kind in table.identifiers})
     said = sorted({trait for table in chosen.tables.values() for trait in table.traits})
     return Rules(
@@ -106,12 +109,34 @@ def _trusted(settings: Settings, name: str) -> str:
     return ".".join(stream_of(settings, name))
 
 
-def _table(chosen: ProfileTableSettings, kept: tuple[str, ...] | None) -> TableRule:
+def _compared(chosen: ProfileSettings, name: str) -> dict[str, str]:
+    """What fuzzy matching compares of a table's rows."""
+    if chosen.matching is None:
+        return {}
+    comparisons.expect_extra()
+    said = chosen.matching.compare.get(name)
+    if said is not None:
+        return dict(sorted(said.items()))
+    table = chosen.tables[name]
+    if table.events:  # many of one person, and nothing in them that tells people apart
+        return {}
+    found = dict(table.traits)
+    for kind, columns in table.identifiers.items():
+        form = (chosen.identifiers.get(kind) or IdentifierSettings()).form
+        if form not in ("exact", "digits") and "{" not in columns[0]:
+            found.setdefault(kind, columns[0])
+    return dict(sorted(found.items()))
+
+
+def _table(
+    chosen: ProfileTableSettings, kept: tuple[str, ...] | None, compared: dict[str, str]
+) -> TableRule:
     return TableRule(
         identifiers=tuple(
             (kind, said) for kind, several in sorted(chosen.identifiers.items()) for said in several
         ),
         traits=dict(sorted(chosen.traits.items())),
+        fields=compared,
         at=chosen.time,
         kept=kept,
         events=chosen.events,

@@ -24,6 +24,11 @@ def _distances() -> tuple[Any, Any]:
     return OSA.distance, JaroWinkler.similarity
 
 
+def expect_extra() -> None:
+    """Raise `MissingExtraError` where the extra is missing: before anything is compared."""
+    _distances()
+
+
 def text_level(a: str, b: str) -> int:
     """Names and places. 1: one typing error, or the same letters otherwise divided. 2: alike."""
     if a == b:

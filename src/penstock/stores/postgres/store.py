@@ -34,6 +34,7 @@ from penstock.stores.base import (
 from penstock.stores.postgres import dead_letters, live_tables, permissions, tables
 from penstock.stores.postgres.dead_letters import BuriedLetter
 from penstock.stores.postgres.live_tables import LiveTable
+from penstock.stores.postgres.profiles.matching import Matchers
 
 _QUERIES: Final = load_queries(Path(__file__).with_name("store.sql"))
 _PREPARED: Final = 1000
@@ -72,6 +73,7 @@ class PostgresStore:
         self._tenant = tenant
         self._language = language
         self._known: tables.Known = {}
+        self._matchers = Matchers()
         self._lanes: set[int] = set()
 
     # ------------------------------------------------------------------ writing
@@ -93,6 +95,7 @@ class PostgresStore:
                                 self._language,
                                 f"lane-{lane}",
                                 self._known,
+                                self._matchers,
                             )
                     except asyncio.CancelledError:
                         # Cut off in a pipeline, the transaction may still be open on the server
@@ -220,11 +223,13 @@ class PostgresTransaction:
         language: str,
         lane: str,
         known: tables.Known,
+        matchers: Matchers,
     ) -> None:
         self._connection = connection
         self._tenant = tenant
         self._language = language
         self._lane = lane
+        self._matchers = matchers
         self._tables = tables.TableWriter(connection, tenant, known)
 
     async def apply(self, effect: Effect) -> None:
@@ -253,7 +258,9 @@ class PostgresTransaction:
             elif isinstance(effect, SetPermissions):
                 await permissions.set_entries(self._connection, effect.entries, tenant=self._tenant)
             elif isinstance(effect, ApplyEvidence):
-                await profiles.apply_evidence(self._connection, effect, tenant=self._tenant)
+                await profiles.apply_evidence(
+                    self._connection, effect, tenant=self._tenant, matchers=self._matchers
+                )
             else:
                 assert_never(effect)
 

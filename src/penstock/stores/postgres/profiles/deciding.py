@@ -92,7 +92,7 @@ class Deciding:
     async def _do(self, keys: Collection[RecordKey], cause: str) -> None:
         # Opened after the decision is written: whether there are any is read then.
         graph = await self._locked()
-        await reconsider(graph, self._rules, keys, cause)
+        await reconsider(graph, graph.rules, keys, cause)
         await graph.flush()
         evidence = Evidence(self._connection, self._tenant, self._kind, self._rules, graph)
         await evidence.note(())
@@ -104,4 +104,5 @@ class Deciding:
 
     async def around(self, keys: Sequence[RecordKey]) -> Whole:
         """All that hangs together with these records, and who is who among them."""
-        return await whole(await self._locked(), self._rules, keys)
+        graph = await self._locked()
+        return await whole(graph, graph.rules, keys)

@@ -75,7 +75,7 @@ class Evidence:
     async def incorporate(self, changes: Sequence[RecordChange], *, anew: bool = False) -> None:
         """Bring the graph to what these say."""
         if changes:
-            await (reread if anew else incorporate)(self._graph, self._rules, changes)
+            await (reread if anew else incorporate)(self._graph, self._graph.rules, changes)
             await self._graph.flush()
 
     async def leave(

@@ -11,6 +11,7 @@ written once.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
@@ -20,13 +21,14 @@ import structlog
 
 from penstock.database.queries import load_queries
 from penstock.errors import FatalError
-from penstock.identity.evidence import Identifier, RecordKey
+from penstock.identity.evidence import Identifier, Match, Record, RecordKey
 from penstock.identity.graph import Member, Settled, Stored, Tied
 from penstock.identity.ids import Profile
 from penstock.identity.rules import Rules
 from penstock.records import Position
 from penstock.stores.postgres.arrays import array_literal, numbers_literal
-from penstock.stores.postgres.profiles import rows
+from penstock.stores.postgres.profiles import matching, rows
+from penstock.stores.postgres.profiles.matching import Matchers, StoredMatching
 from penstock.stores.postgres.profiles.rows import decision_of, json_text, stored_of
 
 Connection = psycopg.AsyncConnection[Any]
@@ -38,16 +40,27 @@ logger = structlog.get_logger("penstock.profiles")
 class PostgresGraph:
     """See `penstock.identity.graph.Graph`. Made by `opened`."""
 
-    def __init__(self, connection: Connection, tenant: str, kind: str, rules: Rules) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        tenant: str,
+        kind: str,
+        rules: Rules,
+        matchers: Matchers | None = None,
+    ) -> None:
         self._connection = connection
         self._tenant = tenant
         self._kind = kind
         self._rules = rules
+        self._matchers = matchers or Matchers()
+        self._matchings: list[StoredMatching] = []
+        self._used: StoredMatching | None = None
         # What this transaction has read or written, so that nothing is read twice.
         self._rows: dict[RecordKey, Stored] = {}
         self._ids: dict[RecordKey, int] = {}
         self._keys: dict[int, RecordKey] = {}
         self._waiting: set[RecordKey] = set()
+        self._fresh: set[int] = set()
         self._decided = False
         self._refused = False
         self.sweeps: dict[tuple[str, str], Position] = {}
@@ -62,6 +75,34 @@ class PostgresGraph:
         assert row is not None
         self._decided, self._refused, sweeps = row
         self.sweeps = {(source, stream): at for source, stream, at in orjson.loads(sweeps)}
+        await self._open_models()
+
+    async def _open_models(self) -> None:
+        """The model by which records are matched, and the one that is prepared to follow it."""
+        names = {"tenant": self._tenant, "kind": self._kind}
+        cursor = await self._connection.execute(matching.SQL["models"], names, prepare=True)
+        self._matchings, self._used = [], None
+        for number, state, version in await cursor.fetchall():
+            matcher = await self._matchers.of(self._connection, names, number, version)
+            one = StoredMatching(self._connection, self._tenant, self._kind, number, matcher)
+            self._matchings.append(one)
+            if state == "used":
+                self._used = one
+
+    @property
+    def rules(self) -> Rules:
+        """The rules, with what the model in use adds to them."""
+        once = self._used is not None and self._used.matcher.model.one_per_source
+        return replace(self._rules, once_per_table=True) if once else self._rules
+
+    @property
+    def used(self) -> StoredMatching | None:
+        """The matches that tie now."""
+        return self._used
+
+    def matching(self, number: int) -> StoredMatching | None:
+        """The matches of a model that is in use or prepared."""
+        return next((one for one in self._matchings if one.number == number), None)
 
     # ------------------------------------------------------------------ evidence
 
@@ -106,14 +147,49 @@ class PostgresGraph:
         return [member for member in found if member.place and member.place.profile in profiles]
 
     async def tied(self, keys: Sequence[RecordKey]) -> Tied:
+        matches = await self._matched(keys)
+        named = {key for match in matches for key in (match.left, match.right)} - set(keys)
         if not self._decided:
-            return Tied()
+            return Tied(matches, (), await self._there(named))
         cursor = await self._run("decided", **_names(keys))
         decisions = [decision_of(row) for row in await cursor.fetchall()]
-        named = {key for said in decisions for key in (*said.left, *said.right)} - set(keys)
-        there = await self.stored(sorted(named)) if named else {}
-        members = [Member(r.record, r.place) for r in there.values() if r.values is not None]
-        return Tied((), decisions, members)
+        named |= {key for said in decisions for key in (*said.left, *said.right)} - set(keys)
+        return Tied(matches, decisions, await self._there(named))
+
+    async def _there(self, keys: Collection[RecordKey]) -> list[Member]:
+        """Those of these records that are not gone."""
+        there = await self.stored(sorted(keys)) if keys else {}
+        return [Member(r.record, r.place) for r in there.values() if r.values is not None]
+
+    async def _matched(self, keys: Sequence[RecordKey]) -> list[Match]:
+        if self._used is None:
+            return []
+        numbers = [self._ids[key] for key in keys if key in self._ids]
+        found = await self._used.matches(numbers, self._used.matcher.link)
+        await self.load({number for one in found for number in (one.one, one.other)})
+        return matching.as_matches(found, self._keys)
+
+    async def load(self, numbers: Collection[int]) -> Mapping[int, Record]:
+        """Records by their numbers."""
+        asked = sorted(number for number in numbers if number not in self._keys)
+        if asked:
+            cursor = await self._connection.execute(
+                matching.SQL["by_id"], {"record": numbers_literal(asked)}, prepare=True
+            )
+            for number, *row in await cursor.fetchall():
+                self._keep(number, stored_of(row, self._rules))
+        return {n: self._rows[self._keys[n]].record for n in numbers if n in self._keys}
+
+    async def rematch(self, keys: Collection[RecordKey]) -> Sequence[Member]:
+        changed = {self._ids[key]: self._rows[key].record for key in keys}
+        touched: set[int] = set()
+        for one in self._matchings:
+            found = await one.rematch(changed, self._fresh & changed.keys(), self.load)
+            if one is self._used:
+                touched = found
+        self._fresh -= changed.keys()
+        await self.load(touched)
+        return await self._there({self._keys[number] for number in touched})
 
     async def blocked(self, identifiers: Collection[Identifier]) -> Collection[Identifier]:
         if not self._decided:
@@ -131,6 +207,7 @@ class PostgresGraph:
             cursor = await self._run("record_ids", count=len(new))
             numbers = [number for (number,) in await cursor.fetchall()]
         self._ids.update(zip(new, numbers, strict=True))
+        self._fresh.update(numbers)
         come: list[tuple[Identifier, int]] = []
         gone: list[tuple[Identifier, int]] = []
         for key, row in rows.items():
@@ -214,6 +291,7 @@ class PostgresGraph:
         self._rows.clear()
         self._ids.clear()
         self._keys.clear()
+        self._fresh.clear()
 
     async def _records(self, settled: Settled) -> None:
         moved = {key: to for key, to in settled.moved.items() if key not in self._waiting}

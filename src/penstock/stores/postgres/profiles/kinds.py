@@ -23,6 +23,7 @@ def rules_json(rules: Rules) -> dict[str, Any]:
     del said["noted"]  # what is noted needs no reading of rows
     for kind in said["kinds"].values():
         kind["blocked"] = sorted(kind["blocked"])
+    del said["once_per_table"]  # what a model adds to them
     said["tables"] = {f"{s}.{t}": table for (s, t), table in sorted(said["tables"].items())}
     plain: dict[str, Any] = orjson.loads(orjson.dumps(said))
     return plain

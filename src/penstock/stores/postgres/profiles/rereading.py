@@ -28,6 +28,7 @@ from penstock.stores.postgres.profiles.facts import SQL as FACTS
 from penstock.stores.postgres.profiles.facts import Evidence
 from penstock.stores.postgres.profiles.graph import PostgresGraph
 from penstock.stores.postgres.profiles.kinds import declare, declared, rules_json
+from penstock.stores.postgres.profiles.matching import Matchers
 
 SQL: Final = load_queries(Path(__file__).with_name("rereading.sql"))
 _LOT: Final = 5000
@@ -65,6 +66,7 @@ class KindRereading:
         self._kind = kind
         self._rules = rules
         self._consumer = consumer
+        self._matchers = Matchers()
 
     async def run(self, *, allow: tuple[str, ...], deny: tuple[str, ...]) -> int | None:
         """Returns how many rows were read anew; None when the rules are as they were."""
@@ -135,7 +137,7 @@ class KindRereading:
 
     async def _take(self, changes: list[RecordChange], *, whole: bool = True) -> None:
         async with self._pool.connection() as connection, connection.transaction():
-            graph = PostgresGraph(connection, self._tenant, self._kind, self._rules)
+            graph = PostgresGraph(connection, self._tenant, self._kind, self._rules, self._matchers)
             await graph.open()
             evidence = Evidence(connection, self._tenant, self._kind, self._rules, graph)
             await (evidence.take if whole else evidence.incorporate)(changes, anew=True)

@@ -60,6 +60,15 @@ DELETE FROM penstock.profile_due WHERE tenant = %(tenant)s AND kind = %(kind)s
 -- name: take_away_sweeps
 DELETE FROM penstock.profile_sweeps WHERE tenant = %(tenant)s AND kind = %(kind)s
 
+-- name: take_away_blocks
+DELETE FROM penstock.profile_blocks WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_matches
+DELETE FROM penstock.profile_matches WHERE tenant = %(tenant)s AND kind = %(kind)s
+
+-- name: take_away_models
+DELETE FROM penstock.profile_models WHERE tenant = %(tenant)s AND kind = %(kind)s
+
 -- name: take_away_kind
 -- How many ids were given is kept: none is ever given again. So are decisions.
 UPDATE penstock.profile_kinds SET rules = '{}', allow = '{}', deny = '{}'

@@ -10,11 +10,14 @@ from penstock.stores.base import ApplyEvidence
 from penstock.stores.postgres.coalesce import coalesce, split
 from penstock.stores.postgres.profiles.facts import Evidence
 from penstock.stores.postgres.profiles.graph import Connection, PostgresGraph
+from penstock.stores.postgres.profiles.matching import Matchers
 
 
-async def apply_evidence(connection: Connection, effect: ApplyEvidence, *, tenant: str) -> None:
+async def apply_evidence(
+    connection: Connection, effect: ApplyEvidence, *, tenant: str, matchers: Matchers | None = None
+) -> None:
     """Bring the profiles of a kind to what the evidence says after these changes (G10)."""
-    graph = PostgresGraph(connection, tenant, effect.kind, effect.rules)
+    graph = PostgresGraph(connection, tenant, effect.kind, effect.rules, matchers)
     await graph.open()
     evidence = Evidence(connection, tenant, effect.kind, effect.rules, graph)
     for segment in split(effect.changes):

@@ -1,0 +1,86 @@
+"""Which pairs have to be looked at when records change, where blocks and matches are stored.
+
+The pairs that are compared are those that share an *open* block, one that at most so many records
+share: that depends on which records there are, and on nothing else (G10). A record that changes is
+compared anew with all in its open blocks. A block that a record leaves may open, and then all in it
+are compared; one that a record joins may close, and then pairs in it are compared no longer, unless
+they share another. `BlockIndex` does the same in memory.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
+
+RecordId: TypeAlias = int
+IdPair: TypeAlias = tuple[RecordId, RecordId]
+"""The smaller number first."""
+Blocks: TypeAlias = Mapping[RecordId, Collection[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """The blocks that records had and have; how many come to each block and leave it."""
+
+    had: Blocks
+    has: Blocks
+    came: Counter[str]
+    left: Counter[str]
+
+    @property
+    def all(self) -> list[str]:
+        """Every block that is concerned."""
+        found = {block for blocks in (*self.had.values(), *self.has.values()) for block in blocks}
+        return sorted(found)
+
+    def most(self, block: str, limit: int) -> int:
+        """How many of its members must be seen: were they more, it was closed and still is."""
+        return limit + self.came[block] + 1
+
+
+def moves(had: Blocks, has: Blocks) -> Moves:
+    """What changes for blocks when records have others; the keys are all that change."""
+    came: Counter[str] = Counter()
+    left: Counter[str] = Counter()
+    for record in had.keys() | has.keys():
+        before, now = set(had.get(record, ())), set(has.get(record, ()))
+        came.update(now - before)
+        left.update(before - now)
+    return Moves(had, has, came, left)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``compared``: pairs to score. ``closed``: for each block that has closed, who was in it and
+    still is: matches among them hold only where another block that is open has both."""
+
+    compared: frozenset[IdPair]
+    closed: Sequence[frozenset[RecordId]]
+
+
+def plan(moved: Moves, members: Mapping[str, Sequence[RecordId]], limit: int) -> Plan:
+    """What to look at. ``members`` are those of each block now, at most `Moves.most` of them."""
+    compared: set[IdPair] = set()
+    closed: list[frozenset[RecordId]] = []
+    changed = moved.had.keys() | moved.has.keys()
+    for block in moved.all:
+        now = members.get(block, ())
+        before = len(now) - moved.came[block] + moved.left[block]
+        if len(now) >= moved.most(block, limit):
+            continue
+        if len(now) <= limit:
+            stay = [record for record in now if record not in changed] if before <= limit else []
+            fresh = [record for record in now if record in changed] if before <= limit else now
+            compared.update(ordered(a, b) for a, b in combinations(fresh, 2))
+            compared.update(ordered(a, b) for a in fresh for b in stay)
+        elif before <= limit:
+            closed.append(frozenset(record for record in now if record not in changed))
+    return Plan(frozenset(compared), closed)
+
+
+def ordered(one: RecordId, other: RecordId) -> IdPair:
+    """A pair, the smaller number first."""
+    return (one, other) if one < other else (other, one)
