@@ -3,6 +3,7 @@
 from penstock.cli import (
     acl,
     ask,
+    erase,
     evaluating,
     identity,
     init,
@@ -24,6 +25,7 @@ from penstock.cli import (
 __all__ = [
     "acl",
     "ask",
+    "erase",
     "evaluating",
     "identity",
     "init",

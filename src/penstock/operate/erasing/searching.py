@@ -1,0 +1,154 @@
+"""Looking whether anything is left: for values in what tables say, and for bytes in files.
+
+A search for bytes sees what lies in a file as it is. It does not see what is compressed (large
+values, batches of the log), which is therefore looked at through SQL and our own codec; nor blocks
+of the disk that no file has any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from penstock.log.erasing import mentions
+from penstock.stores.postgres.live_tables import all_tables
+
+if TYPE_CHECKING:
+    from penstock.project import Project
+
+Connection = psycopg.AsyncConnection[Any]
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Searched:
+    """What was searched and found: ``left`` by table, ``bytes_left`` by kind of file."""
+
+    values: int = 0
+    tables: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+    files: int = 0
+    bytes: int = 0
+    bytes_left: dict[str, int] = field(default_factory=dict)
+    why_no_files: str = ""
+
+    @property
+    def found(self) -> int:
+        """How often anything was found."""
+        return sum(self.left.values()) + sum(self.bytes_left.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a receipt has it."""
+        return {**asdict(self), "found": self.found}
+
+
+async def search(project: Project, values: Sequence[str], progress: Progress) -> Searched:
+    """Look for these values everywhere."""
+    searched = Searched(values=len(values))
+    if not values:
+        return searched
+    async with project.pool.connection() as connection, connection.transaction():
+        await connection.execute("SET TRANSACTION READ ONLY")
+        await _search_tables(connection, values, searched, progress)
+        progress("looking through the log")
+        folded = [value.casefold() for value in values]
+
+        def says(text: str) -> bool:
+            low = text.casefold()
+            return any(value in low for value in folded)
+
+        left = await mentions(connection, project.settings.tenant, says)
+        if left:
+            searched.left["log"] = left
+    if project.server is None:
+        searched.why_no_files = "the database is not the embedded one: its files are not ours"
+        return searched
+    progress("searching the files of the database")
+    await asyncio.to_thread(_search_files, project.server.data_dir, values, searched)
+    return searched
+
+
+async def _search_tables(
+    connection: Connection, values: Sequence[str], searched: Searched, progress: Progress
+) -> None:
+    cursor = await connection.execute(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'penstock' ORDER BY 1"
+    )
+    tables = [("penstock", name) for (name,) in await cursor.fetchall()]
+    tables += [(one.schema_name, one.table_name) for one in await all_tables(connection)]
+    for schema, table in tables:
+        progress(f"looking through {schema}.{table}")
+        text = "t::text"
+        if table == "dead_letters":
+            text = "t::text || convert_from(t.payload, 'LATIN1')"
+        counted = await connection.execute(
+            sql.SQL(
+                "SELECT count(*) FROM {} t WHERE EXISTS (SELECT FROM unnest(%s::text[]) v "
+                "WHERE strpos(lower({}), lower(v)) > 0)"
+            ).format(sql.Identifier(schema, table), sql.SQL(text)),  # type: ignore[arg-type]
+            [_written(values)],
+        )
+        row = await counted.fetchone()
+        searched.tables += 1
+        if row and row[0]:
+            searched.left[f"{schema}.{table}"] = row[0]
+
+
+def _written(values: Sequence[str]) -> list[str]:
+    """As they are, and as JSON in ASCII writes them."""
+    return sorted({form for value in values for form in (value, json.dumps(value)[1:-1])})
+
+
+def _search_files(folder: Path, values: Sequence[str], searched: Searched) -> None:
+    wanted = [value.encode() for value in _written(values)]
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.is_symlink() or _is_program(path, folder):
+            continue
+        try:
+            size = path.stat().st_size
+            found = sum(_occurrences(path, wanted)) if size else 0
+        except FileNotFoundError:
+            continue  # the server removed it meanwhile
+        searched.files += 1
+        searched.bytes += size
+        if found:
+            kind = _kind(path.relative_to(folder))
+            searched.bytes_left[kind] = searched.bytes_left.get(kind, 0) + found
+
+
+def _is_program(path: Path, folder: Path) -> bool:
+    return path.relative_to(folder).parts[0] == "programs"
+
+
+def _kind(path: Path) -> str:
+    parts = path.parts
+    return "/".join(parts[:2]) if parts[0] == "pgdata" and len(parts) > 2 else parts[0]
+
+
+def _occurrences(path: Path, wanted: Sequence[bytes]) -> Iterator[int]:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for value in wanted:
+            at = data.find(value)
+            while at >= 0:
+                yield 1
+                at = data.find(value, at + 1)
+
+
+def mend_server_log(folder: Path, values: Sequence[str]) -> bool:
+    """What the server logged may repeat a value of a refused row: such a file is emptied."""
+    wanted = [value.encode() for value in _written(values)]
+    mended = False
+    for path in (folder / "server.log", folder / "server.log.1"):
+        if path.exists() and path.stat().st_size and any(_occurrences(path, wanted)):
+            with path.open("r+b") as file:
+                file.truncate(0)
+            mended = True
+    return mended

@@ -1,0 +1,166 @@
+"""Somebody is erased: from the log, tables, profiles and texts; and does not come back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from penstock.operate.erasing import erase, preview
+from penstock.operate.profiles import desk
+from penstock.operate.replay import replay
+from penstock.project import Project
+from penstock.settings import Settings
+
+PROFILES: dict[str, Any] = {
+    "customer": {
+        "tables": {
+            "crm.contacts": {
+                "identifiers": {"email": "email", "phone": "mobile"},
+                "traits": {"name": "name"},
+            },
+            "shop.orders": {"identifiers": {"email": "email"}, "traits": {"order": "id"}},
+        },
+        "identifiers": {"email": {}, "phone": {"region": "DE"}},
+    }
+}
+
+
+@pytest.fixture
+async def systems(source_url: str) -> AsyncIterator[psycopg.AsyncConnection]:
+    async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as connection:
+        await connection.execute(
+            "CREATE TABLE contacts (id int PRIMARY KEY, name text, email text, mobile text, "
+            "notes text)"
+        )
+        await connection.execute("CREATE TABLE orders (id int PRIMARY KEY, email text, what text)")
+        await connection.execute(
+            "CREATE TABLE tickets (id int PRIMARY KEY, sender text, said text)"
+        )
+        yield connection
+
+
+def settings(folder: Path, database: str, source: str) -> Settings:
+    def captured(**tables: Any) -> dict[str, Any]:
+        return {"type": "postgres", "dsn": source, "heartbeat": 0.1, "tables": tables}
+
+    return Settings.model_validate(
+        {
+            "project": f"erasure{os.getpid()}",
+            "database": database,
+            "data": str(folder / "data"),
+            "knowledge": {"embedder": "constant"},
+            "sources": {
+                "crm": captured(contacts={"searched": ["name", "notes"]}),
+                "shop": captured(orders={}, tickets={"searched": ["said"]}),
+            },
+            "profiles": PROFILES,
+        }
+    )
+
+
+@asynccontextmanager
+async def carried(chosen: Settings) -> AsyncIterator[Project]:
+    project = Project(chosen)
+    try:
+        await project.start()
+        async with project.running():
+            await project.caught_up(limit_s=30)
+            yield project
+    finally:
+        await project.close()
+
+
+@asynccontextmanager
+async def opened(chosen: Settings) -> AsyncIterator[Project]:
+    project = Project(chosen)
+    try:
+        await project.start()
+        yield project
+    finally:
+        await project.close()
+
+
+async def fill(systems: psycopg.AsyncConnection) -> None:
+    await systems.execute(
+        "INSERT INTO contacts VALUES "
+        "(1, 'Ada Lovelace', 'ada@example.org', '0170 1234567', 'canarynotes prefers the window'),"
+        "(2, 'Grace Hopper', 'grace@example.org', '0170 7654321', 'likes the aisle very much')"
+    )
+    await systems.execute(
+        "INSERT INTO orders VALUES (100, 'Ada@example.org', 'canaryorder one lighthouse'), "
+        "(101, 'grace@example.org', 'another lighthouse model')"
+    )
+    await systems.execute(
+        "INSERT INTO tickets VALUES (7, 'ada@example.org', 'canaryticket my luggage is lost'), "
+        "(8, 'grace@example.org', 'where is my luggage, please')"
+    )
+
+
+async def everything(project: Project) -> str:
+    """All that is stored, as texts: tables, and the log as it is read."""
+    found: list[str] = []
+    async with project.pool.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT schemaname, tablename FROM pg_tables "
+            "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        )
+        for schema, name in await cursor.fetchall():
+            rows = await connection.execute(f'SELECT t::text FROM "{schema}"."{name}" t')  # type: ignore[call-overload]
+            found += [row[0] for row in await rows.fetchall()]
+    for info in await project.log.describe():
+        after = info.first - 1
+        while batch := await project.log.read(info.topic, info.partition, after):  # type: ignore[arg-type]
+            found += [repr(change) for change in batch.changes]
+            after = batch.last
+    return "\n".join(found)
+
+
+async def test_g9_a_person_goes_from_everything_and_does_not_come_back(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    await fill(systems)
+    chosen = settings(tmp_path, database_url, source_url)
+    async with carried(chosen) as project:
+        # Versions from before are in the log only.
+        await systems.execute(
+            "UPDATE contacts SET notes = 'canarylater now the aisle' WHERE id = 1"
+        )
+        await systems.execute("UPDATE contacts SET notes = 'now the window seat' WHERE id = 2")
+        await project.caught_up(limit_s=30)
+        assert "canarynotes" in await everything(project)
+    async with opened(chosen) as project:
+        before = await preview(project, ["email:ada@example.org"], None)
+        assert before.records == [
+            "crm/public.contacts/1",
+            "shop/public.orders/100",
+            "shop/public.tickets/7",
+        ]
+        outcome = await erase(project, ["email:ada@example.org"], reason="request 1")
+        assert outcome.holders == before.holders
+        assert outcome.holders["log"] == 4
+        assert outcome.receipt["search"]["found"] == 0
+        left = (await everything(project)).casefold()
+        for canary in ("canary", "ada@example", "lovelace", "1234567"):
+            assert canary not in left
+        assert "grace@example.org" in left
+    async with opened(chosen) as project:
+        for pipeline in ("tables", "knowledge", "profiles"):
+            await replay(project, pipeline, position=0)
+    # It is still in its sources, and they say it again.
+    await systems.execute("UPDATE contacts SET notes = 'canarynew again' WHERE id = 1")
+    await systems.execute("INSERT INTO orders VALUES (102, 'ada@example.org', 'canarythird')")
+    await systems.execute("INSERT INTO orders VALUES (103, 'grace@example.org', 'a third order')")
+    async with carried(chosen) as project:
+        left = (await everything(project)).casefold()
+        for canary in ("canary", "ada@example", "lovelace"):
+            assert canary not in left
+        grace = await desk(project).one("email:grace@example.org")
+        assert [f"{one.source}/{one.key}" for one in grace.records] == [
+            "crm/2", "shop/101", "shop/103",
+        ]  # fmt: skip
