@@ -111,7 +111,7 @@ async def everything(project: Project) -> str:
             "WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
         )
         for schema, name in await cursor.fetchall():
-            rows = await connection.execute(f'SELECT t::text FROM "{schema}"."{name}" t')  # type: ignore[call-overload]
+            rows = await connection.execute(f'SELECT t::text FROM "{schema}"."{name}" t')
             found += [row[0] for row in await rows.fetchall()]
     for info in await project.log.describe():
         after = info.first - 1

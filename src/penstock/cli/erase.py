@@ -1,4 +1,4 @@
-"""``penstock erase`` and ``export-subject``: taking somebody out, and telling them what is known."""
+"""``penstock erase`` and ``export-subject``: taking somebody out; telling them what is known."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from penstock.cli.app import DEFAULT_PATH, FileOption, JsonOption, app, run_async
 from penstock.cli.output import console, counted, print_json, table
+from penstock.cli.run import set_trap
 from penstock.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def erase(
     """
     if sum((bool(subject), list_, lift is not None, verify is not None)) > 1:
         raise ConfigError("expected a subject, --list, --lift or --verify, got several of them")
+
+    set_trap()
 
     async def work() -> None:
         from penstock.project import open_project
@@ -209,3 +212,44 @@ async def _verify(project: Project, path: Path, *, json: bool) -> None:
             f"as it was signed: erasure {found['erasure']} of {found['project']}, finished "
             f"{found['finished_at']}, {found['search']['found']} found afterwards"
         )
+
+
+@app.command("export-subject")
+def export_subject(
+    subject: Annotated[str, typer.Argument(help=_SUBJECT)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="The file: JSON, or Markdown where it ends in .md."),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--kind", "-k", help="Which kind of profile is meant.")
+    ] = None,
+    file: FileOption = DEFAULT_PATH,
+) -> None:
+    """Give all that is known of somebody, with sources, positions and times.
+
+    Works beside `penstock run`. Without --output the JSON is printed.
+
+    Example: penstock export-subject email:ada@example.org --output ada.json
+    """
+
+    async def work() -> None:
+        from penstock.operate.erasing.exporting import export, markdown
+        from penstock.project import open_project
+
+        async with open_project(file) as project:
+            found = await export(project, subject, kind)
+        if output is None:
+            print_json(found)
+            return
+        if output.suffix == ".md":
+            output.write_text(markdown(found), encoding="utf-8")
+        else:
+            _write(output, found)
+        console.print(
+            f"{counted(len(found['rows']), 'row')}, {counted(len(found['documents']), 'document')} "
+            f"and {counted(len(found['history']), 'change')} in {output}",
+            markup=False,
+        )
+
+    run_async(work())

@@ -1,15 +1,15 @@
 """An erasure from its request to its receipt.
 
-The request is durable, with its suppression, in one commit: from then on nothing of the subject comes
-in. Each holder then erases in a commit of its own that also notes that it is done, so that whoever
-starts next, after a kill at any point, goes on where this one stopped; cleaning and searching are
-repeated as a whole. Nobody else works on the project meanwhile.
+The request is durable, with its suppression, in one commit: from then on nothing of the subject
+comes in. Each holder then erases in a commit of its own that also notes that it is done, so that
+whoever starts next, after a kill at any point, goes on where this one stopped; cleaning and
+searching are repeated as a whole. Nobody else works on the project meanwhile.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from penstock.errors import ConfigError
 from penstock.log import erasing as log_erasing
 from penstock.log.embedded import EmbeddedLog
 from penstock.operate.erasing import cleaning, planning, receipts, searching
-from penstock.stores.postgres.erasing.base import Work
+from penstock.stores.postgres.erasing.base import Holder, Work
 from penstock.stores.postgres.erasing.registry import HOLDERS
 from penstock.subjects import Subject, Suppression
 
@@ -37,9 +37,14 @@ if TYPE_CHECKING:
 
 Connection = psycopg.AsyncConnection[Any]
 Progress = Callable[[str], None]
+Eraser = Callable[[Connection, Subject], Awaitable[int]]
 logger = structlog.get_logger("penstock.erasing")
 
 LOG: Final = "log"
+IN_KAFKA: Final = (
+    "the log is in Kafka: its records cannot be redacted in place. They are suppressed when they "
+    "are read, and go when the retention of their topics deletes them"
+)
 LIMITS: Final = (
     "messages that were published to topics outside are not taken back",
     "source systems keep what they have: erase there too, or it stays suppressed here only",
@@ -68,18 +73,19 @@ class Outcome:
 async def preview(project: Project, references: Sequence[str], kind: str | None) -> Outcome:
     """What would go and where: all of it is done, and undone."""
     with translated():
-        async with project.pool.connection() as connection, connection.transaction() as whole:
+        async with (
+            project.pool.connection() as connection,
+            connection.transaction(force_rollback=True),
+        ):
+            tenant = project.settings.tenant
             subject = await planning.find_subject(project, connection, references, kind)
             outcome = Outcome(None, records=sorted(map(str, subject.records)))
             outcome.mentions = [
                 f"{source}/{key}"
-                for source, key in await planning.mentioning(
-                    connection, project.settings.tenant, subject
-                )
+                for source, key in await planning.mentioning(connection, tenant, subject)
             ]
             for name, erase_in in _erasers(project):
                 outcome.holders[name] = await erase_in(connection, subject)
-            raise psycopg.Rollback(whole)
     return outcome
 
 
@@ -139,13 +145,13 @@ async def listed(project: Project) -> list[dict[str, Any]]:
             cursor = await connection.execute(
                 "SELECT e.number, e.state, e.reason, e.requested_at, e.finished_at, e.lifted_at, "
                 "e.done, (SELECT count(*) FROM penstock.suppressions s "
-                "WHERE s.erasure = e.number AND s.tenant = e.tenant) "
+                "WHERE s.erasure = e.number AND s.tenant = e.tenant), e.receipt "
                 "FROM penstock.erasures e WHERE e.tenant = %s ORDER BY e.number DESC",
                 [project.settings.tenant],
             )
             names = (
                 "number", "state", "reason", "requested_at", "finished_at", "lifted_at", "erased",
-                "suppressed",
+                "suppressed", "receipt",
             )  # fmt: skip
             return [dict(zip(names, row, strict=True)) for row in await cursor.fetchall()]
 
@@ -170,7 +176,8 @@ async def lift(project: Project, number: int) -> int:
                     "DELETE FROM penstock.suppressions WHERE tenant = %s AND erasure = %s",
                     [project.settings.tenant, number],
                 )
-                return cursor.rowcount
+                lifted: int = cursor.rowcount
+    return lifted
 
 
 async def verify(project: Project, text: bytes) -> dict[str, Any]:
@@ -249,7 +256,7 @@ async def _pending(project: Project) -> bool:
 # --------------------------------------------------------------------------- carrying it out
 
 
-def _erasers(project: Project) -> list[tuple[str, Callable[..., Any]]]:
+def _erasers(project: Project) -> list[tuple[str, Eraser]]:
     """The log first, then every holder, each as a function of a connection and the subject."""
     tenant = project.settings.tenant
     rules = wiring.profile_rules(project.settings) if project.settings.profiles else {}
@@ -257,9 +264,9 @@ def _erasers(project: Project) -> list[tuple[str, Callable[..., Any]]]:
     async def in_log(connection: Connection, subject: Subject) -> int:
         return await log_erasing.redact(connection, tenant, subject)
 
-    def at(holder: Any) -> Callable[..., Any]:
+    def at(holder: Holder) -> Eraser:
         async def within(connection: Connection, subject: Subject) -> int:
-            return int(await holder.erase(Work(connection, tenant, subject, rules)))
+            return await holder.erase(Work(connection, tenant, subject, rules))
 
         return within
 
@@ -272,7 +279,8 @@ async def _finish(project: Project, progress: Progress) -> list[Outcome]:
     with translated():
         async with project.pool.connection() as connection:
             cursor = await connection.execute(
-                "SELECT number, plan, seal FROM penstock.erasure_plans WHERE tenant = %s ORDER BY 1",
+                "SELECT number, plan, seal FROM penstock.erasure_plans WHERE tenant = %s "
+                "ORDER BY number",
                 [project.settings.tenant],
             )
             plans = await cursor.fetchall()
@@ -325,8 +333,8 @@ async def _erase_in_holders(
         async with connection.transaction():
             count = await erase_in(connection, subject)
             await connection.execute(
-                "UPDATE penstock.erasures SET done = done || jsonb_build_object(%s::text, %s::bigint) "
-                "WHERE number = %s",
+                "UPDATE penstock.erasures SET done = done || "
+                "jsonb_build_object(%s::text, %s::bigint) WHERE number = %s",
                 [name, count, number],
             )
             reach(Boundary.ERASE, "before")
@@ -387,10 +395,7 @@ async def _write_receipt(
 def _kafka(project: Project) -> list[str]:
     if isinstance(project.log, EmbeddedLog):
         return []
-    return [
-        "the log is in Kafka: its records cannot be redacted in place. They are suppressed when "
-        "they are read, and go when the retention of their topics deletes them"
-    ]
+    return [IN_KAFKA]
 
 
 async def _forget_plans(project: Project) -> None:

@@ -23,6 +23,14 @@ Connection = psycopg.AsyncConnection[Any]
 Progress = Callable[[str], None]
 
 _SPARE_SEGMENTS: Final = 3
+_PATIENCE_S: Final = 60.0
+_LOOK_S: Final = 0.1
+_SEEING: Final = """
+SELECT coalesce(nullif(application_name, ''), 'session ' || pid) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_xmin IS NOT NULL
+  AND age(backend_xmin) > age(%s::xid8::xid)
+UNION ALL SELECT 'prepared ' || gid FROM pg_prepared_xacts WHERE database = current_database()
+"""
 
 
 @dataclass
@@ -38,6 +46,7 @@ async def clean(project: Project, progress: Progress) -> Cleaned:
     """Rewrite every table that can hold somebody, and let go of the log that wrote of them."""
     cleaned = Cleaned()
     async with project.pool.connection() as connection:
+        await _until_unseen(project, connection, cleaned)
         tables = await personal_tables(connection)
         superuser = await _is_superuser(connection)
         if superuser:
@@ -59,6 +68,25 @@ async def clean(project: Project, progress: Progress) -> Cleaned:
         await _let_go_of_wal(project, connection, cleaned, progress)
     cleaned.left.append("backups, archived WAL, standbys and snapshots of disks: remove or age out")
     return cleaned
+
+
+async def _until_unseen(project: Project, connection: Connection, cleaned: Cleaned) -> None:
+    """Wait for those who still see the state of before: a rewrite keeps it for them."""
+    cursor = await connection.execute("SELECT pg_current_xact_id()::text")
+    row = await cursor.fetchone()
+    assert row is not None
+    ends = project.clock.monotonic() + _PATIENCE_S
+    while True:
+        cursor = await connection.execute(_SEEING, [row[0]])
+        seeing = [str(one) for (one,) in await cursor.fetchall()]
+        if not seeing:
+            return
+        if project.clock.monotonic() > ends:
+            cleaned.left.append(
+                f"end what still sees the state of before ({', '.join(seeing)}), then erase again"
+            )
+            return
+        await project.clock.sleep(_LOOK_S)
 
 
 async def personal_tables(connection: Connection) -> list[tuple[str, str]]:
@@ -90,8 +118,8 @@ async def _let_go_of_wal(
 ) -> None:
     if project.server is None:
         cleaned.left.append(
-            "as a superuser: set wal_recycle = off, CHECKPOINT, then pg_switch_wal() and CHECKPOINT "
-            "until no segment of before is left in pg_wal"
+            "as a superuser: set wal_recycle = off, CHECKPOINT, then pg_switch_wal() and "
+            "CHECKPOINT until no segment of before is left in pg_wal"
         )
         return
     progress("letting go of the write-ahead log")

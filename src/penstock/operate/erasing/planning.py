@@ -31,9 +31,7 @@ async def find_subject(
 ) -> Subject:
     """Everything that the references mean: profiles with all of their records, rows, documents;
     and rows elsewhere that bear a value which only they have."""
-    found = []
-    for reference in references:
-        found.append(await _one(project, connection, reference, kind))
+    found = [await _one(project, connection, reference, kind) for reference in references]
     subject = merged(found)
     tenant = project.settings.tenant
     subject = await _with_bearers(connection, tenant, subject)
@@ -128,7 +126,8 @@ async def _profile(
     shared = {identifier for (identifier,) in await cursor.fetchall()}
     cursor = await connection.execute(
         "SELECT p.id FROM penstock.profiles p WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s "
-        "AND (p.id = %(id)s OR p.resting AND (p.merged_into = %(id)s OR p.founder = ANY (%(ids)s)))",
+        "AND (p.id = %(id)s OR p.resting AND "
+        "(p.merged_into = %(id)s OR p.founder = ANY (%(ids)s)))",
         own,
     )
     ids = [(kind, row[0]) for row in await cursor.fetchall()]

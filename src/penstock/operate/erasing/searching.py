@@ -93,7 +93,7 @@ async def _search_tables(
             sql.SQL(
                 "SELECT count(*) FROM {} t WHERE EXISTS (SELECT FROM unnest(%s::text[]) v "
                 "WHERE strpos(lower({}), lower(v)) > 0)"
-            ).format(sql.Identifier(schema, table), sql.SQL(text)),  # type: ignore[arg-type]
+            ).format(sql.Identifier(schema, table), sql.SQL(text)),
             [_written(values)],
         )
         row = await counted.fetchone()

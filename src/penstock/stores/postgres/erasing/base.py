@@ -35,9 +35,9 @@ class Holder:
 
     ``erase`` takes them out within the caller's transaction and returns how many things it took or
     redacted. It may be called again for somebody who is gone already (a process may end at any
-    point), reads nothing that another holder takes away, and moves no position. ``tables`` are those
-    of the schema ``penstock`` that it answers for: they are rewritten afterwards, since PostgreSQL
-    keeps what was deleted until then.
+    point), reads nothing that another holder takes away, and moves no position. ``tables`` are
+    those of the schema ``penstock`` that it answers for: they are rewritten afterwards, since
+    PostgreSQL keeps what was deleted until then.
     """
 
     name: str

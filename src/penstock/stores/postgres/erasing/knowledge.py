@@ -19,16 +19,20 @@ async def documents_of(work: Work) -> list[tuple[int, list[int]]]:
     found: list[tuple[int, list[int]]] = []
     for source, stream in work.subject.streams:
         keys = work.subject.of(source, stream)
-        if stream == DOCUMENTS:
-            condition, wanted = "d.stream IS NULL AND d.key = ANY (%(wanted)s)", keys
-        else:
-            condition = "d.stream = %(stream)s AND d.row_key = ANY (%(wanted)s::jsonb[])"
-            wanted = [key if key.startswith("[") else json.dumps([key]) for key in keys]
+        of_documents = stream == DOCUMENTS
+        rows = [] if of_documents else keys
         cursor = await work.connection.execute(
             "SELECT d.id, ARRAY(SELECT c.id FROM penstock.chunks c WHERE c.document_id = d.id) "
-            "FROM penstock.documents d WHERE d.tenant = %(tenant)s AND d.source = %(source)s AND "
-            + condition,
-            {"tenant": work.tenant, "source": source, "stream": stream, "wanted": wanted},
+            "FROM penstock.documents d WHERE d.tenant = %(tenant)s AND d.source = %(source)s AND ("
+            "d.stream IS NULL AND d.key = ANY (%(keys)s) "
+            "OR d.stream = %(stream)s AND d.row_key = ANY (%(rows)s::jsonb[]))",
+            {
+                "tenant": work.tenant,
+                "source": source,
+                "stream": stream,
+                "keys": keys if of_documents else [],
+                "rows": [key if key.startswith("[") else json.dumps([key]) for key in rows],
+            },
         )
         found += await cursor.fetchall()
     return found

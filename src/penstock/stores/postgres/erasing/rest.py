@@ -32,11 +32,16 @@ async def erase_entries(work: Work) -> int:
     found = 0
     for source, stream in work.subject.streams:
         cursor = await work.connection.execute(
-            "DELETE FROM penstock.permissions WHERE tenant = %s AND source = %s AND place = ANY (%s)"
-            if stream == DOCUMENTS
-            else "DELETE FROM penstock.permissions WHERE tenant = %s AND origin = %s "
-            "AND entry = ANY (%s) AND stream <> ''",
-            [work.tenant, source, work.subject.of(source, stream)],
+            "DELETE FROM penstock.permissions WHERE tenant = %(tenant)s AND CASE "
+            "WHEN %(documents)s THEN source = %(source)s AND place = ANY (%(keys)s) "
+            "ELSE origin = %(source)s AND stream = %(stream)s AND entry = ANY (%(keys)s) END",
+            {
+                "tenant": work.tenant,
+                "documents": stream == DOCUMENTS,
+                "source": source,
+                "stream": stream,
+                "keys": work.subject.of(source, stream),
+            },
         )
         found += cursor.rowcount
     return found
