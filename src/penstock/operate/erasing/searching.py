@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 
 from penstock.log.erasing import mentions
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 Connection = psycopg.AsyncConnection[Any]
 Progress = Callable[[str], None]
+
+_WIDTH: Final = 4
+_BLOCK: Final = 1 << 24
 
 
 @dataclass
@@ -108,13 +112,13 @@ def _written(values: Sequence[str]) -> list[str]:
 
 
 def _search_files(folder: Path, values: Sequence[str], searched: Searched) -> None:
-    wanted = [value.encode() for value in _written(values)]
+    needles = Needles(values)
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.is_symlink() or _is_program(path, folder):
             continue
         try:
             size = path.stat().st_size
-            found = sum(_occurrences(path, wanted)) if size else 0
+            found = needles.count(path) if size else 0
         except FileNotFoundError:
             continue  # the server removed it meanwhile
         searched.files += 1
@@ -133,21 +137,58 @@ def _kind(path: Path) -> str:
     return "/".join(parts[:2]) if parts[0] == "pgdata" and len(parts) > 2 else parts[0]
 
 
-def _occurrences(path: Path, wanted: Sequence[bytes]) -> Iterator[int]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for value in wanted:
-            at = data.find(value)
-            while at >= 0:
-                yield 1
-                at = data.find(value, at + 1)
+class Needles:
+    """Many values looked for in one pass: by the hash of their first four bytes, then exactly."""
+
+    def __init__(self, values: Sequence[str]) -> None:
+        self._by_start: dict[int, list[bytes]] = {}
+        for value in {one.encode() for one in _written(values)}:
+            if len(value) >= _WIDTH:
+                start = int.from_bytes(value[:_WIDTH], "little")
+                self._by_start.setdefault(start, []).append(value)
+        starts = np.fromiter(self._by_start, np.uint32, len(self._by_start))
+        self._table = np.zeros(1 << 16, bool)
+        self._table[_hashed(starts)] = True
+        self._longest = max((len(v) for vs in self._by_start.values() for v in vs), default=0)
+
+    def count(self, path: Path) -> int:
+        """How often any of them stands in a file."""
+        found = 0
+        left = b""
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                data = left + block
+                # What begins behind this may end in the next block.
+                ends = max(0, len(data) - self._longest)
+                found += self._count(data, ends)
+                left = data[ends:]
+        return found + self._count(left, len(left))
+
+    def _count(self, data: bytes, ends: int) -> int:
+        """Those that begin before ``ends``."""
+        found = 0
+        for shift in range(_WIDTH):
+            if len(data) < shift + _WIDTH:
+                break
+            words = np.frombuffer(data, "<u4", (len(data) - shift) // _WIDTH, shift)
+            places = np.flatnonzero(self._table[_hashed(words)])
+            for place, word in zip(places.tolist(), words[places].tolist(), strict=True):
+                at = place * _WIDTH + shift
+                if at < ends:
+                    found += sum(data.startswith(v, at) for v in self._by_start.get(word, ()))
+        return found
+
+
+def _hashed(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    return (words * np.uint32(2_654_435_761)) >> np.uint32(16)
 
 
 def mend_server_log(folder: Path, values: Sequence[str]) -> bool:
     """What the server logged may repeat a value of a refused row: such a file is emptied."""
-    wanted = [value.encode() for value in _written(values)]
+    needles = Needles(values)
     mended = False
     for path in (folder / "server.log", folder / "server.log.1"):
-        if path.exists() and path.stat().st_size and any(_occurrences(path, wanted)):
+        if path.exists() and needles.count(path):
             with path.open("r+b") as file:
                 file.truncate(0)
             mended = True
