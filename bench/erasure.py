@@ -34,6 +34,7 @@ from penstock.torture.trap import Order
 
 RESULTS = Path(__file__).parent / "results" / "erasure.json"
 LOT = 10
+RESUMING = (["erase"], ["run", "--once"])
 PROJECT = """
 project: erasure
 database: embedded
@@ -41,7 +42,8 @@ server: {{port: 0}}
 knowledge: {{embedder: constant}}
 sources:
   crm: {{type: postgres, dsn: "{dsn}", heartbeat: 0.1,
-        tables: {{contacts: {{searched: [name, notes]}}, tickets: {{searched: [said]}}, orders: {{}}}}}}
+        tables: {{contacts: {{searched: [name, notes]}}, tickets: {{searched: [said]}},
+                  orders: {{}}}}}}
   documents: {{type: files, path: ./documents, heartbeat: 0.1}}
 profiles:
   customer:
@@ -152,7 +154,8 @@ class World:
                     )
                     await connection.execute(
                         "INSERT INTO penstock.api_keys (id, digest, label, user_name, user_groups, "
-                        "tenant, scopes, created_at) VALUES (%s, '', '', %s, '{}', 'default', '{}', 1)",
+                        "tenant, scopes, created_at) "
+                        "VALUES (%s, '', '', %s, '{}', 'default', '{}', 1)",
                         [str(n), c["email"]],
                     )
                     await connection.execute(
@@ -179,7 +182,8 @@ class World:
             "orders": "SELECT id FROM crm.orders",
             "keys": "SELECT id::int FROM penstock.api_keys",
             "letters": "SELECT (key ->> 0)::int FROM penstock.dead_letters",
-            "decisions": "SELECT number - 1 FROM penstock.profile_decisions WHERE reason <> 'erased'",
+            "decisions": "SELECT number - 1 FROM penstock.profile_decisions "
+            "WHERE reason <> 'erased'",
             "texts": "SELECT (row_key ->> 0)::int FROM penstock.documents WHERE stream = "
             "'public.tickets' AND deleted_at IS NULL",
             "documents": "SELECT substr(key, 12, 5)::int FROM penstock.documents WHERE stream IS "
@@ -247,11 +251,11 @@ async def measure(
                     raise RuntimeError(f"expected to be killed at {kill}")
                 killed.append(f"{kill[0]} {kill[1]}")
                 wanted -= 1
-                if (
-                    json.loads(world.run("erase", "--list", "--json")[1])[0:1]
-                    and len(json.loads(world.run("erase", "--list", "--json")[1])) == place + 1
-                ):
-                    arguments = random_.choice([["erase"], ["run", "--once"]])
+                if arguments is begin:
+                    requested = json.loads(world.run("erase", "--list", "--json")[1])
+                    arguments = begin if len(requested) == place else RESUMING[0]
+                if arguments is not begin:
+                    arguments = random_.choice(RESUMING)
             began = time.monotonic()
             world.run(*arguments)
             seconds.append(time.monotonic() - began)
@@ -264,7 +268,7 @@ async def measure(
             connection.execute("UPDATE tickets SET said = said || ' still'")
         world.run("run", "--once")
         files, size, found = search(project / ".penstock", gone)
-        kept = {n for n in range(subjects)} - set(chosen)
+        kept = set(range(subjects)) - set(chosen)
         intact = await world.intact(kept)
         return {
             "subjects": subjects, "erased": erased, "kills": len(killed), "seed": seed,

@@ -116,7 +116,7 @@ def test_g9_an_erasure_that_is_killed_at_several_points_is_finished_by_the_next_
     assert home.run("profiles", "list", "--json").json["totals"]["profiles"] == 39
     assert bytes_found(data, *gone) == []
     # A suppression that was a mistake is lifted: new data comes in again.
-    home.run("erase", "--lift", "1", "--yes").sentence(0)
+    home.run("erase", "--lift", str(erasure["number"]), "--yes").sentence(0)
     with psycopg.connect(source_url, autocommit=True) as source:
         source.execute("UPDATE contacts SET notes = 'new' WHERE id = 7")
     home.run("run", "--once").sentence(0)
