@@ -90,20 +90,39 @@ async def _search_tables(
     tables += [(one.schema_name, one.table_name) for one in await all_tables(connection)]
     for schema, table in tables:
         progress(f"looking through {schema}.{table}")
-        text = "t::text"
-        if table == "dead_letters":
-            text = "t::text || convert_from(t.payload, 'LATIN1')"
+        columns = await _columns(connection, schema, table)
+        searched.tables += 1
+        if not columns:
+            continue
         counted = await connection.execute(
             sql.SQL(
                 "SELECT count(*) FROM {} t WHERE EXISTS (SELECT FROM unnest(%s::text[]) v "
-                "WHERE strpos(lower({}), lower(v)) > 0)"
-            ).format(sql.Identifier(schema, table), sql.SQL(text)),
-            [_written(values)],
+                "WHERE strpos(lower(concat_ws(' ', {})), v) > 0)"
+            ).format(sql.Identifier(schema, table), sql.SQL(", ").join(columns)),
+            [[value.lower() for value in _written(values)]],
         )
         row = await counted.fetchone()
-        searched.tables += 1
         if row and row[0]:
             searched.left[f"{schema}.{table}"] = row[0]
+
+
+async def _columns(connection: Connection, schema: str, table: str) -> list[sql.Composed]:
+    """Those of a table that can hold a text. Bytes are dead letters (JSON in ASCII), the log, which
+    is read as such, or numbers of ours."""
+    cursor = await connection.execute(
+        "SELECT a.attname::text FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+        "LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A' "
+        "WHERE a.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) AND a.attnum > 0 "
+        "AND NOT a.attisdropped AND coalesce(e.typcategory, t.typcategory) NOT IN ('B', 'N', 'V') "
+        "AND t.typname NOT IN ('bytea', 'halfvec', 'vector', 'timestamptz', 'date')",
+        [schema, table],
+    )
+    columns = [
+        sql.SQL("t.{}::text").format(sql.Identifier(name)) for (name,) in await cursor.fetchall()
+    ]
+    if (schema, table) == ("penstock", "dead_letters"):
+        columns.append(sql.SQL("convert_from({}, 'LATIN1')").format(sql.Identifier("t", "payload")))
+    return columns
 
 
 def _written(values: Sequence[str]) -> list[str]:
