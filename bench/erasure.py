@@ -3,8 +3,9 @@ many points on the way; then the files of the data directory are searched.
 
     python bench/erasure.py [SUBJECTS] [ERASED] [KILLS] [SEED]      1000 100 50 1
 
-Stores its figures in ``bench/results/erasure.json``. The search here is its own: every file is read
-whole after the server has stopped, and each value is looked for with ``in``.
+Stores its figures in ``bench/results/erasure.json`` (of 1,000 subjects or more). The search here is
+its own: every file is read whole after the server has stopped, and each value is looked for with
+``in``.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from penstock.torture.trap import Order
 
 RESULTS = Path(__file__).parent / "results" / "erasure.json"
 LOT = 10
+KEPT_FROM = 1000
 RESUMING = (["erase"], ["run", "--once"])
 PROJECT = """
 project: erasure
@@ -293,7 +295,8 @@ def main() -> None:
     report.add("values of the erased found in files", float(sum(found["found"].values())), "")
     report.add("subjects erased", float(erased), "", float(subjects))
     report.add("kills", float(found["kills"]), "")
-    RESULTS.write_text(json.dumps({**report.to_dict(), "run": found}, indent=2) + "\n")
+    if subjects >= KEPT_FROM:
+        RESULTS.write_text(json.dumps({**report.to_dict(), "run": found}, indent=2) + "\n")
     print(json.dumps(found, indent=2))
     if found["found"] or not found["all_done"] or not all(found["intact"].values()):
         raise SystemExit(1)
