@@ -199,7 +199,7 @@ class World:
             project.pool.connection() as connection,
         ):
             for name, query in wanted.items():
-                cursor = await connection.execute(query)  # type: ignore[call-overload]
+                cursor = await connection.execute(query)
                 found[name] = {row[0] for row in await cursor.fetchall()} == left
         return found
 

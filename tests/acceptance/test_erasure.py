@@ -11,7 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from penstock.errors import ConfigError
 from penstock.operate.erasing import erase, preview
+from penstock.operate.erasing.exporting import export, markdown
 from penstock.operate.profiles import desk
 from penstock.operate.replay import replay
 from penstock.project import Project
@@ -26,7 +28,7 @@ PROFILES: dict[str, Any] = {
             },
             "shop.orders": {"identifiers": {"email": "email"}, "traits": {"order": "id"}},
         },
-        "identifiers": {"email": {}, "phone": {"region": "DE"}},
+        "identifiers": {"email": {}, "phone": {"region": "DE", "shared_by_at_most": 1}},
     }
 }
 
@@ -164,3 +166,70 @@ async def test_g9_a_person_goes_from_everything_and_does_not_come_back(
         assert [f"{one.source}/{one.key}" for one in grace.records] == [
             "crm/2", "shop/101", "shop/103",
         ]  # fmt: skip
+
+
+async def test_g9_what_others_share_or_say_stays(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    """A telephone that two people bear takes nobody else's rows; who mentions somebody is named."""
+    await fill(systems)
+    await systems.execute("UPDATE contacts SET mobile = '0170 1234567' WHERE id = 2")
+    await systems.execute(
+        "INSERT INTO orders VALUES (104, 'grace@example.org', '0170 1234567'); "
+        "INSERT INTO tickets VALUES (9, 'grace@example.org', 'please ask ada@example.org too')"
+    )
+    chosen = settings(tmp_path, database_url, source_url)
+    async with carried(chosen):
+        pass
+    async with opened(chosen) as project:
+        outcome = await preview(project, ["crm/contacts/1"], None)
+        assert outcome.records == [
+            "crm/public.contacts/1",
+            "shop/public.orders/100",
+            "shop/public.tickets/7",
+        ]
+        assert outcome.mentions == ["shop/tickets/9"] or outcome.mentions == [
+            "shop/public.tickets/9"
+        ]
+        everybody = await everything(project)
+        assert everybody == await everything(project)  # a preview has changed nothing
+        with pytest.raises(ConfigError, match="names whom it is about"):
+            await erase(project, ["crm/contacts/1"], reason="for ada@example.org")
+        for nobody in ("7", "Somebody Unknown", "crm/nothing/1"):
+            with pytest.raises(ConfigError, match="expected a"):
+                await preview(project, [nobody], None)
+        with pytest.raises(ConfigError, match="several"):
+            await preview(project, ["0170 1234567"], None)
+        done = await erase(project, ["crm/contacts/1"], reason="request 2")
+        # The ticket that mentions her is somebody else's: it is said, and stays.
+        assert done.mentions == outcome.mentions
+        assert done.receipt["search"]["found"] > 0
+        left = await everything(project)
+        assert "please ask ada@example.org" in left
+        assert left.count("0170 1234567") > 0
+        assert "canarynotes" not in left
+
+
+async def test_what_is_known_of_somebody_is_told_with_where_it_is_from(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    await fill(systems)
+    chosen = settings(tmp_path, database_url, source_url)
+    async with carried(chosen) as project:
+        await systems.execute("UPDATE contacts SET notes = 'other notes' WHERE id = 1")
+        await project.caught_up(limit_s=30)
+        found = await export(project, "email:ada@example.org")
+    [profile] = found["profiles"]
+    assert profile["traits"]["name"][0]["value"] == "Ada Lovelace"
+    assert profile["traits"]["name"][0]["from"] == "crm/public.contacts/1"
+    assert [row["record"] for row in found["rows"]] == [
+        "crm/public.contacts/1",
+        "shop/public.orders/100",
+        "shop/public.tickets/7",
+    ]
+    assert {one["document"].partition("/")[0] for one in found["documents"]} == {"crm", "shop"}
+    notes = [one["after"]["notes"] for one in found["history"] if "contacts" in one["record"]]
+    assert notes == ["canarynotes prefers the window", "other notes"]
+    assert "grace" not in repr(found).casefold()
+    read = markdown(found)
+    assert "- name: Ada Lovelace (from crm/public.contacts/1" in read

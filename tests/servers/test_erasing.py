@@ -56,7 +56,7 @@ async def erase(pool: Pool, holder: str, subject: Subject = ADA) -> int:
 
 async def rows(pool: Pool, query: str) -> list[Any]:
     async with pool.connection() as connection:
-        cursor = await connection.execute(query)  # type: ignore[call-overload]
+        cursor = await connection.execute(query)
         return [row[0] for row in await cursor.fetchall()]
 
 

@@ -138,8 +138,7 @@ class EmbeddedLog:
 
     def forget_content(self) -> None:
         """Keep nothing decoded in memory: what is stored was changed in place (an erasure)."""
-        for topic in list(self._topics):
-            self._recent.forget(topic)
+        self._recent.clear()
 
     # ------------------------------------------------------------------ writing
 
