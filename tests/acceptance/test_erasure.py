@@ -233,3 +233,28 @@ async def test_what_is_known_of_somebody_is_told_with_where_it_is_from(
     assert "grace" not in repr(found).casefold()
     read = markdown(found)
     assert "- name: Ada Lovelace (from crm/public.contacts/1" in read
+
+
+def holding(folder: Path, value: str) -> list[Path]:
+    return [p for p in folder.rglob("*") if p.is_file() and value.encode() in p.read_bytes()]
+
+
+@pytest.mark.package("lancedb")
+async def test_g9_a_second_store_gives_up_the_bytes(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    await fill(systems)
+    lance = tmp_path / "lance"
+    said = settings(tmp_path, database_url, source_url).model_dump(mode="json")
+    said["knowledge"]["stores"] = {"lance": {"type": "lancedb", "uri": str(lance)}}
+    said["sources"]["crm"]["dsn"] = said["sources"]["shop"]["dsn"] = source_url
+    said["sources"]["crm"]["tables"]["contacts"]["title"] = "notes"
+    chosen = Settings.model_validate(said)
+    async with carried(chosen) as project:
+        await project.follow()
+    assert holding(lance, "canarynotes")
+    assert holding(lance, "likes the aisle")
+    async with opened(chosen) as project:
+        await erase(project, ["email:ada@example.org"], reason="request 3")
+    assert not holding(lance, "canarynotes")
+    assert holding(lance, "likes the aisle")

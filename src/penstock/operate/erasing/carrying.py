@@ -302,7 +302,12 @@ async def _carry_out(
     if project.settings.knowledge.stores:
         progress("second stores")
         await project.follow()
-        notes.append("second stores follow: they delete, and drop old versions in their own time")
+        if any(store.type == "lancedb" for store in project.settings.knowledge.stores.values()):
+            notes.append("LanceDB writes a file anew once a tenth of its rows is gone")
+        notes += [
+            f"the second store {name} has deleted, and gives up the bytes when it merges by itself"
+            for name in await project.forget_removed()
+        ]
     cleaned = await cleaning.clean(project, progress)
     if project.server is not None:
         searching.mend_server_log(project.server.data_dir, subject.canaries)
