@@ -118,6 +118,13 @@ async def _profile(
     rows = await cursor.fetchall()
     records = [RecordName(*row[1:4]) for row in rows]
     own = {"ids": [row[0] for row in rows], **said}
+    # Events are kept under records of ours: the rows themselves are named beside.
+    cursor = await connection.execute(
+        "SELECT f.source, f.stream, f.key FROM penstock.profile_facts f "
+        "WHERE f.tenant = %(tenant)s AND f.kind = %(kind)s AND f.owner = ANY (%(ids)s)",
+        own,
+    )
+    records += [RecordName(*row) for row in await cursor.fetchall()]
     cursor = await connection.execute(
         "SELECT DISTINCT b.identifier FROM penstock.profile_bearers b WHERE b.tenant = %(tenant)s "
         "AND b.kind = %(kind)s AND b.identifier = ANY (%(borne)s) AND b.record <> ALL (%(ids)s)",

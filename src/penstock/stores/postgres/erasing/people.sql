@@ -7,6 +7,31 @@ JOIN penstock.profile_records r ON r.tenant = %(tenant)s AND r.source = w.source
  AND r.stream = w.stream COLLATE "C" AND r.key = w.key COLLATE "C"
 ORDER BY r.kind, r.source, r.stream, r.key
 
+-- name: facts
+SELECT f.kind, f.source, f.stream, f.key, f.position, f.columns IS NOT NULL
+FROM unnest(%(sources)s::text[], %(streams)s::text[], %(keys)s::text[]) w (source, stream, key)
+JOIN penstock.profile_facts f ON f.tenant = %(tenant)s AND f.source = w.source COLLATE "C"
+ AND f.stream = w.stream COLLATE "C" AND f.key = w.key COLLATE "C"
+ORDER BY f.kind, f.source, f.stream, f.key
+
+-- name: forget_facts
+DELETE FROM penstock.profile_facts f
+WHERE f.tenant = %(tenant)s AND f.kind = %(kind)s AND (
+    f.owner = ANY (%(ids)s) OR (f.source, f.stream, f.key) IN (
+        SELECT * FROM unnest(%(sources)s::text[], %(streams)s::text[], %(keys)s::text[])))
+
+-- name: members
+DELETE FROM penstock.profile_members
+WHERE tenant = %(tenant)s AND kind = %(kind)s AND profile = ANY (%(profiles)s)
+
+-- name: member_events
+DELETE FROM penstock.profile_member_events
+WHERE tenant = %(tenant)s AND kind = %(kind)s AND profile = ANY (%(profiles)s)
+
+-- name: due
+DELETE FROM penstock.profile_due
+WHERE tenant = %(tenant)s AND kind = %(kind)s AND profile = ANY (%(profiles)s)
+
 -- name: bearers
 DELETE FROM penstock.profile_bearers
 WHERE tenant = %(tenant)s AND kind = %(kind)s AND record = ANY (%(ids)s)
