@@ -16,6 +16,7 @@ from penstock.operate.erasing import erase, preview
 from penstock.operate.erasing.exporting import export, markdown
 from penstock.operate.profiles import desk
 from penstock.operate.replay import replay
+from penstock.operate.segments import look_at_segments, segment_members, segments_of
 from penstock.project import Project
 from penstock.settings import Settings
 
@@ -258,3 +259,45 @@ async def test_g9_a_second_store_gives_up_the_bytes(
         await erase(project, ["email:ada@example.org"], reason="request 3")
     assert not holding(lance, "canarynotes")
     assert holding(lance, "likes the aisle")
+
+
+async def test_g9_events_segments_and_what_is_computed_go_with_the_person(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    """Events that only a short number ties to somebody are found by the graph itself."""
+    await fill(systems)
+    await systems.execute("CREATE TABLE visits (id int PRIMARY KEY, contact int, page text)")
+    await systems.execute(
+        "INSERT INTO visits VALUES (51, 1, 'canarypage one'), (52, 1, 'canarypage two'), "
+        "(53, 2, 'the start page'), (54, 2, 'the other page')"
+    )
+    said = settings(tmp_path, database_url, source_url).model_dump(mode="json")
+    said["sources"]["crm"]["dsn"] = said["sources"]["shop"]["dsn"] = source_url
+    said["sources"]["shop"]["tables"]["visits"] = {}
+    contacts = {"identifiers": {"email": "email", "crm": "id"}, "traits": {"name": "name"}}
+    visits = {"identifiers": {"crm": "contact"}, "events": True}
+    said["profiles"] = {
+        "customer": {
+            "tables": {"crm.contacts": contacts, "shop.visits": visits},
+            "computed": {"pages": {"table": "shop.visits", "value": "count"}},
+            "segments": {"visitors": "pages >= 2"},
+        }
+    }
+    chosen = Settings.model_validate(said)
+    async with carried(chosen) as project:
+        await look_at_segments(segments_of(project))
+        assert len(await segment_members(project, None, "visitors")) == 2
+    async with opened(chosen) as project:
+        outcome = await erase(project, ["ada@example.org"], reason="request 4")
+        assert outcome.receipt["search"]["found"] == 0
+        left = (await everything(project)).casefold()
+        assert "canarypage" not in left
+        assert "the other page" in left
+        [grace] = await segment_members(project, None, "visitors")
+        found = await desk(project).one("grace@example.org")
+        assert grace.profile == found.id
+        async with project.pool.connection() as connection:
+            cursor = await connection.execute("SELECT key FROM penstock.profile_facts ORDER BY 1")
+            assert await cursor.fetchall() == [("53",), ("54",)]
+            cursor = await connection.execute("SELECT count(*) FROM penstock.profile_records")
+            assert await cursor.fetchone() == (2,)
