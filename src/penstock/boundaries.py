@@ -28,6 +28,8 @@ class Boundary(StrEnum):
     """Results and position are committed."""
     MIGRATE = "migrate"
     """A migration of the project's database is committed."""
+    ERASE = "erase"
+    """A step of an erasure is committed. No part of a run, so no point of its campaign."""
 
 
 Side: TypeAlias = Literal["before", "after"]
@@ -44,8 +46,13 @@ class Point(NamedTuple):
         return f"{self.boundary}.{self.side}"
 
 
-POINTS: Final = tuple(Point(boundary, side) for boundary in Boundary for side in get_args(Side))
-"""All of them, in the order of the code."""
+POINTS: Final = tuple(
+    Point(boundary, side)
+    for boundary in Boundary
+    if boundary is not Boundary.ERASE
+    for side in get_args(Side)
+)
+"""All of a run, in the order of the code."""
 
 _hook: Hook | None = None
 

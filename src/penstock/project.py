@@ -396,6 +396,19 @@ class Project:
             await follower.attach()
             await follower.follow()
 
+    async def forget_removed(self) -> list[str]:
+        """Have second stores give up the bytes of what was removed; the names of those that cannot
+        be told to."""
+        from penstock.stores.chunk_index import ForgettingIndex
+
+        left = []
+        for follower in self._followers or ():
+            if isinstance(follower.index, ForgettingIndex):
+                await follower.index.forget()
+            else:
+                left.append(follower.name)
+        return left
+
     def recent_vectors(self) -> Embedder:
         """The model for pipelines: texts in flight are computed once."""
         if self._recent_vectors is None:

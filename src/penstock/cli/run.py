@@ -61,15 +61,15 @@ def run(
         raise
 
 
-def _set_trap() -> None:
+def set_trap() -> None:
     """Obey a campaign, if one has started us."""
     from penstock.config import boundary_file
 
     file = boundary_file()
     if file is not None:
-        from penstock.torture.trap import set_trap
+        from penstock.torture import trap
 
-        set_trap(file)
+        trap.set_trap(file)
 
 
 @app.command()
@@ -88,7 +88,7 @@ def worker(
     Example: penstock worker
     """
     configure_events(verbose=not quiet)
-    _set_trap()
+    set_trap()
     run_async(_work(file, with_parent=with_parent))
 
 
@@ -105,7 +105,7 @@ async def _run(file: Any, *, once: bool, workers: int, quiet: bool, json: bool) 
     from penstock.cli.children import Children
     from penstock.project import open_project
 
-    _set_trap()
+    set_trap()
     show = not quiet and not json
     async with (
         open_project(file, patient=not once) as project,

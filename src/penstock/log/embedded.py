@@ -136,6 +136,10 @@ class EmbeddedLog:
             self._recent.trim(topic, partition, first)
         return sum(records for _, _, records in cuts)
 
+    def forget_content(self) -> None:
+        """Keep nothing decoded in memory: what is stored was changed in place (an erasure)."""
+        self._recent.clear()
+
     # ------------------------------------------------------------------ writing
 
     async def open_producer(self, name: str) -> EmbeddedProducer:

@@ -101,6 +101,12 @@ class Recent:
         self._arrivals = deque(kept)
         self._held = sum(stored.size for _, stored in kept)
 
+    def clear(self) -> None:
+        """Drop all that is held."""
+        self._partitions.clear()
+        self._arrivals.clear()
+        self._held = 0
+
     def trim(self, topic: str, partition: int, first: LogPosition) -> None:
         """Drop what retention removed below ``first``."""
         held = self._partitions.get((topic, partition))

@@ -18,11 +18,13 @@ import structlog
 from penstock import wiring
 from penstock.database.project_lock import hold_project_lock
 from penstock.errors import ConfigError
+from penstock.operate.erasing import finish_pending, suppression
 from penstock.operate.running import Running
 from penstock.runtimes.process import Processor
 from penstock.settings import RowSourceSettings
 from penstock.sources.base import RepairableSource, RepairStep
 from penstock.stores.postgres.repair import PostgresLiveSide
+from penstock.subjects import Screen
 from penstock.wiring.courses import searched_rows
 
 if TYPE_CHECKING:
@@ -91,10 +93,12 @@ async def resync(
     live = PostgresLiveSide(project.pool, name, searched, tenant=project.settings.tenant)
     began = time.monotonic()
     result = Resynced(name)
+    await finish_pending(project)
+    screen = (await suppression(project)).screen
     async with await hold_project_lock(project.dsn, project.settings.project):
         running = Running(project)
         await running.create_topics()
-        await _process(project, running, name)
+        await _process(project, running, name, screen)
         producer = await project.log.open_producer(name)
         streams = [chosen.stream(table) for table in tables] or None
         try:
@@ -103,14 +107,14 @@ async def resync(
                     batch = step.batch
                     if batch.changes or batch.state or batch.as_of is not None:
                         await producer.append(
-                            name, batch.changes, state=batch.state, as_of=batch.as_of
+                            name, screen(batch.changes), state=batch.state, as_of=batch.as_of
                         )
                     _count(result, step)
                     on_step(result)
         finally:
             await source.close()
         before = project.embedding_counts()
-        await _process(project, running, name)
+        await _process(project, running, name, screen)
         after = project.embedding_counts()
         await live.compared([table.stream for table in result.tables if table.done])
     project.meters.sources.pop(name, None)  # what it failed with is mended
@@ -132,7 +136,7 @@ def _count(result: Resynced, step: RepairStep) -> None:
     table.note = step.note or table.note
 
 
-async def _process(project: Project, running: Running, source: str) -> None:
+async def _process(project: Project, running: Running, source: str, screen: Screen) -> None:
     """Everything that the log holds of this source, through all of its pipelines."""
     for course in wiring.courses(project.settings):
         if course.source != source:
@@ -148,6 +152,7 @@ async def _process(project: Project, running: Running, source: str) -> None:
                     clock=project.clock,
                     meter=project.meters.pipeline(course.pipeline.name, topic),
                     settings=work.settings,
+                    screen=screen,
                 )
                 while await processor.step():
                     pass

@@ -14,6 +14,7 @@ from penstock.errors import UnavailableError
 from penstock.models.base import Priority
 from penstock.operate.columns import refuse_unknown_columns
 from penstock.operate.declaring import declare_profiles
+from penstock.operate.erasing import finish_pending, suppression
 from penstock.operate.health import EVERY_S, HealthWatch
 from penstock.operate.rereading import Rereading
 from penstock.operate.segments import look_at_segments, segments_of
@@ -25,6 +26,7 @@ from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
 from penstock.runtimes.process import Assignment, ProcessSettings
 from penstock.settings import WebhookDocumentsSettings, WebhookSettings
 from penstock.sources.base import Source
+from penstock.subjects import Screen
 
 if TYPE_CHECKING:
     from penstock.project import Project
@@ -52,11 +54,13 @@ class Running:
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
         await refuse_unknown_columns(self._project.settings, self._project.clock)
+        await self._patiently(self._finish_erasures, "database")
         lock = None if self._joining else await self._patiently(self._hold_lock, "database")
+        suppressed = await self._patiently(lambda: suppression(self._project), "database")
         # A local model is made ready meanwhile.
         load = getattr(self._project.embedder(), "load", None)
         loading = asyncio.ensure_future(asyncio.to_thread(load)) if load else None
-        runtime = self._runtime()
+        runtime = self._runtime(suppressed.screen)
         await self._prepare()
         block = asyncio.current_task()
         ended: list[BaseException] = []
@@ -89,6 +93,10 @@ class Running:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._publishing.close()
 
+    async def _finish_erasures(self) -> None:
+        """What an erasure began is done before anything is carried; nothing else may run then."""
+        await finish_pending(self._project)
+
     async def _prepare(self) -> None:
         await self._patiently(self.create_topics, "log")
         if not self._joining:
@@ -120,7 +128,7 @@ class Running:
             for topic in course.topics:
                 await self._project.log.create_topic(topic, self._project.settings.log.partitions)
 
-    def _runtime(self) -> EmbeddedRuntime:
+    def _runtime(self, screen: Screen) -> EmbeddedRuntime:
         project, settings = self._project, self._project.settings
         runtime = EmbeddedRuntime(
             log=project.log,
@@ -145,6 +153,7 @@ class Running:
             chores=self._chores(lambda: runtime.sources),
             clock=project.clock,
             meters=project.meters,
+            screen=screen,
         )
         return runtime
 

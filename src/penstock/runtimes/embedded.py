@@ -26,6 +26,7 @@ from penstock.runtimes.ingest import IngestSettings, ingest
 from penstock.runtimes.process import Assignment, Processor, ProcessSettings
 from penstock.sources.base import Application, ReceivingSource, Source
 from penstock.stores.base import Store
+from penstock.subjects import Screen, unscreened
 from penstock.telemetry import Meters
 
 logger = structlog.get_logger("penstock.runtime")
@@ -83,7 +84,9 @@ class EmbeddedRuntime:
         clock: Clock,
         meters: Meters,
         ingest_settings: IngestSettings | None = None,
+        screen: Screen = unscreened,
     ) -> None:
+        self._screen = screen
         self._log = log
         self._store = store
         self._group = group
@@ -262,6 +265,7 @@ class EmbeddedRuntime:
                 clock=self._clock,
                 meter=self._meters.source(name),
                 settings=self._ingest_settings,
+                screen=self._screen,
             )
         finally:
             self._sources.pop(name, None)
@@ -275,6 +279,7 @@ class EmbeddedRuntime:
             clock=self._clock,
             meter=self._meters.pipeline(work.assignment.pipeline.name, work.assignment.topic),
             settings=work.settings,
+            screen=self._screen,
         )
         await processor.run()
 

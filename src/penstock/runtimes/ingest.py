@@ -24,6 +24,7 @@ from penstock.log.base import Log, Producer
 from penstock.records import Op
 from penstock.runtimes.base import Backoff, bulk_topic, ended, heed_cancellation
 from penstock.sources.base import CopyingSource, Source, SourceBatch
+from penstock.subjects import Screen, unscreened
 from penstock.telemetry import SourceMeter
 from penstock.tracing import span
 
@@ -84,8 +85,10 @@ async def ingest(
     clock: Clock,
     meter: SourceMeter,
     settings: IngestSettings = IngestSettings(),
+    screen: Screen = unscreened,
 ) -> None:
-    """Carry a source into the topics of its name until cancelled.
+    """Carry a source into the topics of its name until cancelled. Of changes that ``screen``
+    suppresses only their place comes into the log (G9).
 
     Retries what can be retried, with growing pauses; raises `FatalError` when a person must act.
     """
@@ -96,7 +99,7 @@ async def ingest(
             try:
                 producer = await log.open_producer(source.name)
                 meter.state = "running"
-                await _carry(source, producer, meter, settings)
+                await _carry(source, producer, meter, settings, screen)
             except FencedError:
                 raise  # another process goes on with it: nothing has failed
             except RetryableError as error:
@@ -117,7 +120,11 @@ async def ingest(
 
 
 async def _carry(
-    source: Source, producer: Producer, meter: SourceMeter, settings: IngestSettings
+    source: Source,
+    producer: Producer,
+    meter: SourceMeter,
+    settings: IngestSettings,
+    screen: Screen,
 ) -> None:
     """One life of the source: until an error or cancellation."""
     waiting = _Waiting(settings.waiting_changes)
@@ -139,7 +146,7 @@ async def _carry(
     try:
         while batches := await waiting.take(settings.append_changes):
             heed_cancellation()
-            await _append(source, producer, batches, meter)
+            await _append(source, producer, batches, meter, screen)
         await reading  # raises what ended it
     finally:
         reading.cancel()
@@ -147,10 +154,14 @@ async def _carry(
 
 
 async def _append(
-    source: Source, producer: Producer, batches: Sequence[SourceBatch], meter: SourceMeter
+    source: Source,
+    producer: Producer,
+    batches: Sequence[SourceBatch],
+    meter: SourceMeter,
+    screen: Screen,
 ) -> None:
     """One step: durable first, acknowledged after."""
-    changes = [change for batch in batches for change in batch.changes]
+    changes = screen([change for batch in batches for change in batch.changes])
     state: dict[str, str | None] = {}
     for batch in batches:
         state.update(batch.state)

@@ -38,6 +38,7 @@ from penstock.records import Batch, Change, LogPosition, Microseconds, Op, Posit
 from penstock.runtimes.base import Backoff, ended, heed_cancellation
 from penstock.runtimes.moves import Awaited, parts
 from penstock.stores.base import DeadLetter, Move, Store
+from penstock.subjects import ERASED, Screen, unscreened
 from penstock.telemetry import PipelineMeter
 from penstock.tracing import span
 
@@ -121,8 +122,10 @@ class Processor:
         clock: Clock,
         meter: PipelineMeter,
         settings: ProcessSettings = ProcessSettings(),
+        screen: Screen = unscreened,
     ) -> None:
         self._assignment = assignment
+        self._screen = screen
         self._log = log
         self._store = store
         self._tools = tools
@@ -271,16 +274,19 @@ class Processor:
 
     async def _read(self, after: LogPosition) -> Batch | None:
         work = self._assignment
-        return await self._log.read(
+        batch = await self._log.read(
             work.topic,
             work.partition,
             after,
             max_changes=self._settings.batch,
             streams=work.pipeline.streams,
         )
+        return None if batch is None else batch._replace(changes=self._screen(batch.changes))
 
     async def _compute(self, changes: Sequence[Change]) -> Outcome:
-        """The pipeline's outcome, with records that it cannot bear set aside."""
+        """The pipeline's outcome, with records that it cannot bear set aside. What was erased is
+        no change any more (G9)."""
+        changes = [change for change in changes if change.schema.stream != ERASED]
         if not changes:
             return Outcome(())
         with span("penstock.compute", **self._names(), changes=len(changes)):
@@ -295,7 +301,8 @@ class Processor:
             try:
                 await self._write(step, batch, outcome)
             except BadRecordError as error:
-                outcome = await self._without_bad(step.changes, error)
+                changes = [one for one in step.changes if one.schema.stream != ERASED]
+                outcome = await self._without_bad(changes, error)
                 await self._write(step, batch, outcome)
         self._count(step.changes, outcome)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import orjson
@@ -80,6 +80,14 @@ class ChunkIndex(Protocol):
 
     async def close(self) -> None:
         """Disconnect; may be called more than once."""
+
+
+@runtime_checkable
+class ForgettingIndex(Protocol):
+    """A second store that can be told to give up the bytes of what was removed."""
+
+    async def forget(self) -> None:
+        """Give up versions of before, as far as the store does that when it is told to."""
 
 
 def facts_of(metadata: Mapping[str, Any]) -> list[str]:

@@ -68,6 +68,15 @@ class LanceDBIndex:
     async def refresh(self) -> None:
         """See `penstock.stores.chunk_index.ChunkIndex`. What is committed is found."""
 
+    async def forget(self) -> None:
+        """See `penstock.stores.chunk_index.ForgettingIndex`. Versions of before are deleted; of
+        those that are left, LanceDB writes a file anew once a tenth of its rows is gone."""
+        from datetime import timedelta
+
+        table = await self._opened()
+        # Nobody else writes meanwhile, and who reads an older version asks again.
+        await table.optimize(cleanup_older_than=timedelta(milliseconds=1), delete_unverified=True)
+
     async def nearest(
         self, vector: Vectors, *, tenant: str, model: int, limit: int, where: Filter
     ) -> list[int]:
