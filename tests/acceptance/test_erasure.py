@@ -301,3 +301,31 @@ async def test_g9_events_segments_and_what_is_computed_go_with_the_person(
             assert await cursor.fetchall() == [("53",), ("54",)]
             cursor = await connection.execute("SELECT count(*) FROM penstock.profile_records")
             assert await cursor.fetchone() == (2,)
+
+
+async def test_g9_answers_about_somebody_are_redacted_and_the_chain_still_fits(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    """What was answered from their rows, what they asked themselves, what mentions them."""
+    await fill(systems)
+    chosen = settings(tmp_path, database_url, source_url)
+    async with carried(chosen) as project:
+        about = await project.answer("Who prefers the window?", profile="customer:ada@example.org")
+        other = await project.answer("Who likes the aisle very much?")
+        asked = await project.answer(
+            "Where is my luggage?", principal=Principal("ada@example.org")
+        )
+        assert "canarynotes" in await everything(project)
+    async with opened(chosen) as project:
+        outcome = await erase(project, ["email:ada@example.org"], reason="asked for it")
+        ledger = project.ledger()
+        for answer, state in ((about, "redacted"), (asked, "redacted"), (other, "kept")):
+            assert answer.id is not None
+            entry = await ledger.find(answer.id)
+            assert entry is not None
+            assert entry.state == state, answer.text
+        assert (await audit(project)).sound
+        left = await everything(project)
+    assert "canary" not in left
+    assert "ada@example.org" not in left.lower()
+    assert outcome.receipt

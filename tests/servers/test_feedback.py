@@ -21,7 +21,7 @@ from penstock.serving.api.server import serve
 from penstock.settings import Settings
 from penstock.sources.base import SourceBatch
 from penstock.sources.interactions import InteractionsSource
-from penstock.stores.ledger import Subject
+from penstock.stores.ledger import Told
 
 CANCEL = "Until when can a flight be cancelled free of charge?"
 
@@ -146,7 +146,7 @@ async def test_g2_conversations_are_tables_of_the_project(project: Project) -> N
         assert await rows(project, "SELECT answer, rating, verdict FROM voice.feedback") == [
             (answers[1].id, 1, "up")
         ]
-        await project.ledger().forget(Subject(user="user1"), project.clock.now())
+        await project.ledger().forget(Told(user="user1"), project.clock.now())
         await project.caught_up(limit_s=30)
         assert await rows(project, "SELECT user_name FROM voice.interactions ORDER BY 1") == [
             ("user0",), ("user2",),

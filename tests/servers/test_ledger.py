@@ -18,7 +18,7 @@ from penstock.records import Microseconds
 from penstock.serving.answer import Answer
 from penstock.serving.ledger.replay import compared, pinned, replayed
 from penstock.settings import Settings
-from penstock.stores.ledger import Audit, LedgerItem, NewEntry, OtherBodyError, Subject, new_id
+from penstock.stores.ledger import Audit, LedgerItem, NewEntry, OtherBodyError, Told, new_id
 from penstock.stores.postgres.ledger import PostgresLedger
 
 POLICY = (
@@ -266,9 +266,9 @@ async def test_g9_erased_content_is_gone_everywhere_and_the_chain_fits(empty: Pr
     comment = await ledger.append(said)
     mention = await ledger.append(entry(3, items=[shared], content={"text": 'is "Zoë" here'}))
     asked = await ledger.append(entry(4, items=[], content={"text": "x"}, owner=Principal("zoe")))
-    by_record = await ledger.forget(Subject(records=[("hr", "salaries.md")]), Microseconds(9))
+    by_record = await ledger.forget(Told(records=[("hr", "salaries.md")]), Microseconds(9))
     assert (by_record.entries, by_record.items) == (2, 1)
-    by_value = await ledger.forget(Subject(values=['"zoë"'], user="zoe"), Microseconds(9))
+    by_value = await ledger.forget(Told(values=['"zoë"'], user="zoe"), Microseconds(9))
     assert by_value.entries == 2
     states = {}
     for name in (one, two, comment, mention, asked):
@@ -291,7 +291,7 @@ async def test_g9_erased_content_is_gone_everywhere_and_the_chain_fits(empty: Pr
     assert found is not None
     with pytest.raises(ConfigError, match="its content was erased"):
         pinned(found)
-    nothing = await ledger.forget(Subject(records=[("hr", "salaries.md")]), Microseconds(9))
+    nothing = await ledger.forget(Told(records=[("hr", "salaries.md")]), Microseconds(9))
     assert nothing.entry is None
 
 

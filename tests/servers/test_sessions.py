@@ -14,7 +14,7 @@ from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.records import Microseconds
 from penstock.settings import Settings
-from penstock.stores.ledger import Subject
+from penstock.stores.ledger import Told
 from penstock.wiring import stored_sessions
 
 POLICY = """# Cancellation
@@ -157,7 +157,7 @@ async def test_g9_conversations_are_forgotten_and_end_by_themselves(project: Pro
         await ada.post("/v1/answer", json={"question": FLIGHT, "session": mine})
         for question in (FLIGHT, "Where does Ada Lovelace live?"):
             await bob.post("/v1/answer", json={"question": question, "session": his})
-        subject = Subject(values=["ada lovelace"], user="ada")
+        subject = Told(values=["ada lovelace"], user="ada")
         assert (await project.ledger().forget(subject, project.clock.now())).entries == 2
         assert await store.forget(subject) == 2
         assert (await ada.get(f"/v1/sessions/{mine}")).status_code == 404
@@ -186,5 +186,5 @@ async def test_a_form_is_filled_in_within_a_conversation(project: Project) -> No
         assert (await bob.post(place, json={})).status_code == 404
         assert (await ada.post(f"/v1/sessions/{session}/forms/x", json={})).status_code == 404
         store = stored_sessions(project.settings, project.pool, project.ledger())
-        await store.forget(Subject(values=["ps204"]))
+        await store.forget(Told(values=["ps204"]))
         assert (await ada.post(place, json={})).json()["values"] == {}

@@ -137,9 +137,9 @@ def chained(before: bytes, number: int, facts: str, content: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """Who or what is to be forgotten: records (source and key) and values that were told, and the
-    user who asked."""
+class Told:
+    """What was told of somebody who is to be forgotten: records (source and key), values, and what
+    they asked themselves as a user."""
 
     records: Sequence[tuple[str, str]] = ()
     values: Sequence[str] = ()

@@ -27,7 +27,7 @@ from penstock.stores.ledger import (
     LedgerItem,
     NewEntry,
     OtherBodyError,
-    Subject,
+    Told,
     canonical,
     content_hash,
     first_hash,
@@ -210,7 +210,7 @@ class PostgresLedger:
 
     # ------------------------------------------------------------------ erasing, ending
 
-    async def forget(self, subject: Subject, now: Microseconds) -> Forgotten:
+    async def forget(self, subject: Told, now: Microseconds) -> Forgotten:
         """Erase the content of all entries that hold a subject: what was shown of its records, what
         it asked, what mentions its values, and what is about these. The chain still fits, and an
         entry of its own says which were erased."""

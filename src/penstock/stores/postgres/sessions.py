@@ -14,7 +14,7 @@ from penstock.database.connect import translated
 from penstock.database.queries import load_queries
 from penstock.principals import Principal
 from penstock.records import Microseconds
-from penstock.stores.ledger import Subject, canonical, owner_hash
+from penstock.stores.ledger import Told, canonical, owner_hash
 from penstock.stores.sessions import Step, Turn
 
 _QUERIES: Final = load_queries(Path(__file__).with_name("sessions.sql"))
@@ -94,7 +94,7 @@ class PostgresSessions:
         _, count = await self._run("expire", before=before)
         return count
 
-    async def forget(self, subject: Subject) -> int:
+    async def forget(self, subject: Told) -> int:
         """Erase a user's conversations, turns that mention a value, and turns whose answer was
         erased in the ledger (so that comes first); returns how many turns."""
         turns = 0

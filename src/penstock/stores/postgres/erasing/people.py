@@ -26,6 +26,8 @@ _FORGETTING: Final[Sequence[LiteralString]] = (
     "members",
     "member_events",
     "due",
+    "blocks",
+    "matches",
     "bearers",
     "refusals",
     "decisions",

@@ -32,6 +32,14 @@ WHERE tenant = %(tenant)s AND kind = %(kind)s AND profile = ANY (%(profiles)s)
 DELETE FROM penstock.profile_due
 WHERE tenant = %(tenant)s AND kind = %(kind)s AND profile = ANY (%(profiles)s)
 
+-- name: blocks
+DELETE FROM penstock.profile_blocks
+WHERE tenant = %(tenant)s AND kind = %(kind)s AND record = ANY (%(ids)s)
+
+-- name: matches
+DELETE FROM penstock.profile_matches
+WHERE tenant = %(tenant)s AND kind = %(kind)s AND (one = ANY (%(ids)s) OR other = ANY (%(ids)s))
+
 -- name: bearers
 DELETE FROM penstock.profile_bearers
 WHERE tenant = %(tenant)s AND kind = %(kind)s AND record = ANY (%(ids)s)

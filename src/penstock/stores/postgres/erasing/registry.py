@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from penstock.stores.postgres.erasing import knowledge, people, rest, rows
+from penstock.stores.postgres.erasing import knowledge, people, rest, rows, told
 from penstock.stores.postgres.erasing.base import Holder
 
 HOLDERS: Final = (
@@ -30,8 +30,24 @@ HOLDERS: Final = (
             "profile_members",
             "profile_member_events",
             "profile_due",
+            "profile_blocks",
+            "profile_matches",
         ),
         people.erase_profiles,
+    ),
+    Holder("weights of matching", ("profile_models",), told.erase_weights),
+    Holder(
+        "answers and conversations",
+        (
+            "ledger_contents",
+            "ledger_items",
+            "ledger_uses",
+            "ledger_once",
+            "sessions",
+            "session_turns",
+            "session_forms",
+        ),
+        told.erase_told,
     ),
     Holder("documents", ("documents", "chunks"), knowledge.erase_documents),
     Holder("vectors without a text", ("vectors", "loose_vectors"), knowledge.erase_loose),
@@ -68,6 +84,11 @@ NOTHING_PERSONAL: Final[Mapping[str, str]] = {
     "profile_kinds": "what the project file says, blocked values included: mend it there",
     "profile_sweeps": "positions",
     "profile_segments": "what the project file says",
+    "ledger_heads": "hashes and a random key",
+    "ledger_entries": "times, names of models, counts, salted hashes of what is kept elsewhere",
+    "model_spending": "amounts by day, model and the id of an API key",
+    "model_budgets": "amounts by day and the id of an API key",
+    "model_canaries": "names of models, and counts",
     "erasure_secrets": "a random number",
     "erasures": "keyed digests, counts, the reason that was given",
     "erasure_plans": "sealed, and deleted when the erasure ends",
