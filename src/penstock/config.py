@@ -44,6 +44,7 @@ from penstock.settings import (
     NoRerankerSettings,
     ObjectsSettings,
     PostgresSettings,
+    PushSettings,
     RedisSettings,
     Settings,
     TableSettings,
@@ -246,6 +247,7 @@ _SOURCES: dict[str, Any] = {
     "objects": ObjectsSettings,
     "webhook": WebhookSettings,
     "webhook_documents": WebhookDocumentsSettings,
+    "push": PushSettings,
     "dynamodb": DynamoDBSettings,
     "kinesis": KinesisSettings,
 }

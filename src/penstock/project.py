@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
+    from penstock.serving.writing import Inlet
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.stores.postgres.store import PostgresStore
@@ -69,6 +70,8 @@ class Project:
         self.dsn = ""
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.server: EmbeddedPostgres | None = None
+        self.inlets: dict[str, Inlet] = {}
+        """The sources of this process that documents are pushed to."""
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
         self._store: PostgresStore | None = None
@@ -277,6 +280,7 @@ class Project:
         """What an API works with."""
         from penstock.serving.api.services import Services
         from penstock.serving.documents import DocumentReader
+        from penstock.serving.writing import Writer
 
         settings = self.settings
         return Services(
@@ -291,6 +295,7 @@ class Project:
             documents=DocumentReader(self.snapshots),
             profiles=wiring.profile_reader(settings, self.snapshots, self.clock),
             tables=wiring.table_reader(settings, self.snapshots, self.clock),
+            writer=Writer(self.inlets, self.ages, self.clock),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
         )

@@ -51,11 +51,13 @@ from penstock.settings.permissions import (
     ColumnPermissions,
     GroupTableSettings,
     MetadataPermissions,
+    PushedPermissions,
     SidecarPermissions,
     TablePermissions,
 )
 from penstock.settings.profiles import ProfileSettings
 from penstock.settings.publish import KafkaPublishSettings
+from penstock.settings.push import PushSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
@@ -124,6 +126,8 @@ __all__ = [
     "OpenSearchSettings",
     "PostgresSettings",
     "ProfileSettings",
+    "PushSettings",
+    "PushedPermissions",
     "RedisSettings",
     "RegistrySettings",
     "RerankerSettings",

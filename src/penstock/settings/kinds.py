@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
+from penstock.settings.push import PushSettings
 from penstock.settings.sources import FilesSettings, MySQLSettings, PostgresSettings
 from penstock.settings.topics import KafkaSettings, NatsSettings, RedisSettings
 from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
@@ -18,6 +19,7 @@ SourceSettings: TypeAlias = Annotated[
     | ObjectsSettings
     | WebhookSettings
     | WebhookDocumentsSettings
+    | PushSettings
     | DynamoDBSettings
     | KinesisSettings
     | KafkaSettings

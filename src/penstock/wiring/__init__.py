@@ -15,6 +15,7 @@ from penstock.wiring.models import (
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
+from penstock.wiring.pushing import inlets
 from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
@@ -44,6 +45,7 @@ __all__ = [
     "embedder",
     "followers",
     "group",
+    "inlets",
     "log",
     "log_prefix",
     "models",

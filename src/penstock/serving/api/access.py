@@ -134,6 +134,7 @@ class Open:
 Asking = Annotated[Caller, Depends(Needs(Scope.ASK))]
 Tabling = Annotated[Caller, Depends(Needs(Scope.TABLES))]
 Embedding = Annotated[Caller, Depends(Needs(Scope.EMBED))]
+Writing = Annotated[Caller, Depends(Needs(Scope.WRITE))]
 OPEN: Final = Depends(Open())
 
 
@@ -154,8 +155,8 @@ def policies(app: FastAPI) -> dict[tuple[str, str], Scope | None]:
         if len(said) != 1:
             raise RuntimeError(
                 f"expected the route {route.path} to say once who may call it, got {len(said)}: "
-                "give it a parameter of `Asking`, `Tabling` or `Embedding`, or the dependency "
-                "`OPEN`"
+                "give it a parameter of `Asking`, `Tabling`, `Writing` or `Embedding`, or the "
+                "dependency `OPEN`"
             )
         scope = said[0].scope if isinstance(said[0], Needs) else None
         for method in sorted(route.methods or ()):

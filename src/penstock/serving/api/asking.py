@@ -128,6 +128,7 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
     """An answer with citations, or an honest "not in here". With ``stream``: server-sent events
     ``text`` as it comes, and ``answer`` at the end."""
     has = services(request)
+    await has.writer.after(body.after)
     pieces = has.answerer().stream(
         body.question,
         caller.principal,
@@ -145,6 +146,7 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
 
 async def _context(request: Request, body: ContextRequest, caller: Asking) -> Context:
     has = services(request)
+    await has.writer.after(body.after)
     return await has.contexts().context(
         body.question,
         caller.principal,

@@ -117,6 +117,7 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
         raise _no_model(body.model)
     question = next((m.text for m in reversed(body.messages) if m.role == "user"), "")
     about = body.penstock.profile
+    await has.writer.after(body.penstock.after)
     pieces = has.answerer().stream(
         question,
         caller.principal,

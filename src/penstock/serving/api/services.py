@@ -12,6 +12,7 @@ from penstock.serving.context import ContextBuilder
 from penstock.serving.documents import DocumentReader
 from penstock.serving.profiles import ProfileReader
 from penstock.serving.tables import TableReader
+from penstock.serving.writing import Writer
 from penstock.stores.keys import KeyStore
 
 
@@ -31,6 +32,7 @@ class Services:
     documents: DocumentReader
     profiles: ProfileReader
     tables: TableReader
+    writer: Writer
     sources: Mapping[str, str]
     """The sources and their types."""
     passages: int = 8

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from penstock.errors import BadRecordError
 from penstock.serving.context import LONGEST_QUESTION, MOST_ITEMS
 from penstock.stores.base import Filter
 
 Text = Annotated[str, Field(min_length=1, max_length=LONGEST_QUESTION)]
 About = Annotated[str, Field(min_length=1, max_length=2000)]
 """Whom a question is about: ``KIND:ID`` or ``KIND:IDENTIFIER``."""
+Name = Annotated[str, Field(min_length=1, max_length=410)]
+"""``user:NAME``, ``group:NAME`` or ``everyone``."""
 Scalar = str | int | float | bool | None
 
 
@@ -47,6 +51,13 @@ class Where(Strict):
         )
 
 
+Positions = (
+    Annotated[str, Field(min_length=1, max_length=100)]
+    | Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=20)]
+)
+"""Positions of what was written: what is read comes after it."""
+
+
 class ContextRequest(Strict):
     """A question, and how much shall be known about it."""
 
@@ -55,6 +66,7 @@ class ContextRequest(Strict):
     mode: Literal["hybrid", "vector", "text"] = "hybrid"
     where: Where = Field(default_factory=Where)
     profile: About | None = None
+    after: Positions = Field(default_factory=list)
 
 
 class AnswerRequest(Strict):
@@ -63,6 +75,7 @@ class AnswerRequest(Strict):
     question: Text
     where: Where = Field(default_factory=Where)
     profile: About | None = None
+    after: Positions = Field(default_factory=list)
     stream: bool = False
 
 
@@ -111,6 +124,7 @@ class OwnFields(Strict):
     """What is ours in a body of OpenAI's."""
 
     profile: About | None = None
+    after: Positions = Field(default_factory=list)
 
 
 class ChatRequest(Loose):
@@ -164,3 +178,51 @@ class StoreSearchRequest(Loose):
             return {}
         each = [self.filters] if isinstance(self.filters, Comparison) else self.filters.filters
         return {one.key: one.value for one in each}
+
+
+class DocumentBody(Strict):
+    """A document as JSON: its text, or its bytes in base64 with their media type."""
+
+    text: str | None = None
+    content: str | None = None
+    media_type: str = Field(default="text/markdown", min_length=1, max_length=200)
+    title: str | None = Field(default=None, max_length=2000)
+    metadata: dict[str, Any] = Field(default_factory=dict, max_length=200)
+    allow: list[Name] | None = Field(default=None, max_length=1000)
+    deny: list[Name] | None = Field(default=None, max_length=1000)
+
+    @model_validator(mode="after")
+    def _one_content(self) -> DocumentBody:
+        if (self.text is None) == (self.content is None):
+            raise ValueError("expected `text`, or `content` in base64, and not both")
+        return self
+
+    def data(self) -> bytes:
+        """The document's bytes."""
+        if self.text is not None:
+            return self.text.encode("utf-8", "surrogatepass")
+        try:
+            return b64decode(self.content or "", validate=True)
+        except ValueError as error:
+            raise BadRecordError(f"expected `content` in base64, but {error}") from error
+
+
+class Item(Strict):
+    """One of several documents: as it shall be, or its end."""
+
+    key: str = Field(min_length=1, max_length=1000)
+    op: Literal["upsert", "delete"] = "upsert"
+    document: DocumentBody | None = None
+
+    @model_validator(mode="after")
+    def _document_fits(self) -> Item:
+        if (self.op == "delete") == (self.document is not None):
+            raise ValueError("expected a `document` for an upsert, and none for a delete")
+        return self
+
+
+class DocumentsRequest(Strict):
+    """Documents that are taken together, all or none."""
+
+    source: str = Field(min_length=1, max_length=100)
+    documents: list[Item] = Field(min_length=1, max_length=1000)
