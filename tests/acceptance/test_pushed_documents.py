@@ -215,7 +215,7 @@ async def test_what_cannot_be_pushed_is_refused_with_a_sentence(project: Project
             ("PUT", "notes/x", b"x", {"Content-Type": "image/x-none"}, 422, "media type"),
             ("PUT", "notes/x", b"{", {"Content-Type": "application/json"}, 422, "JSON"),
             ("PUT", "notes/x", b"{}", {"Content-Type": "application/json"}, 422, "`text`"),
-            ("PUT", "notes/x", b"\x00\x01\xff\xfe", {"Content-Type": "application/pdf"}, 422, "PDF"),
+            ("PUT", "notes/x", b"\x00\x01\xff", {"Content-Type": "application/pdf"}, 422, "PDF"),
             ("PUT", "notes/%00", b"x", MARKDOWN, 422, "control"),
             ("PUT", "notes/x?allow=user:ada", b"x", MARKDOWN, 422, "permissions: pushed"),
             ("PUT", "notes/x", json.dumps(big).encode(), {"Content-Type": "application/json"}, 422,

@@ -33,6 +33,7 @@ BODIES: Mapping[str, Any] = {
     },
     "/v1/embeddings": {"model": "penstock", "input": "luggage"},
     "/v1/vector_stores/{store}/search": {"query": "luggage"},
+    "/v1/responses": {"model": "penstock", "input": "luggage"},
     "/v1/documents": {"source": "documents", "documents": [{"key": "x", "op": "delete"}]},
     "/v1/documents/{source}/{key:path}": {"text": "luggage"},
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from fastapi import FastAPI, Response
 
-from penstock.serving.api import asking, openai, problems, writing
+from penstock.serving.api import asking, openai, problems, responses, writing
 from penstock.serving.api.access import OPEN, Doorkeeper, policies
 from penstock.serving.api.guard import Application, Guard
 from penstock.serving.api.mcp import with_mcp
@@ -35,7 +35,7 @@ def build(
         doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant)
         app.state.services = services
         app.state.doorkeeper = doorkeeper
-        for router in (asking.router, writing.router, openai.router):
+        for router in (asking.router, writing.router, openai.router, responses.router):
             app.include_router(router)
         served = with_mcp(app, services, doorkeeper)
     problems.install(app)

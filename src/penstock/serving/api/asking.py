@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking, Tabling
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.shapes import AnswerRequest, ContextRequest
+from penstock.serving.api.streams import EventStream
 from penstock.serving.context import Context
 from penstock.serving.documents import shown
 from penstock.serving.profiles import SeveralProfilesError, nobody
@@ -138,7 +139,7 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
     )
     if body.stream:
         first = await anext(pieces)  # what cannot be asked at all is told by the status
-        return StreamingResponse(_events(first, pieces), media_type="text/event-stream")
+        return EventStream(_events(first, pieces))
     last = [piece async for piece in pieces][-1]
     assert isinstance(last, Answer)
     return JSONResponse(last.to_dict())

@@ -153,6 +153,14 @@ class Conjunction(Loose):
     filters: list[Comparison] = Field(min_length=1, max_length=50)
 
 
+def conditions(filters: Comparison | Conjunction | None) -> dict[str, Any]:
+    """Conditions as a filter has them."""
+    if filters is None:
+        return {}
+    each = [filters] if isinstance(filters, Comparison) else filters.filters
+    return {one.key: one.value for one in each}
+
+
 class RankingOptions(Loose):
     """What of the found is shown."""
 
@@ -174,10 +182,84 @@ class StoreSearchRequest(Loose):
 
     def metadata(self) -> dict[str, Any]:
         """The conditions as a filter has them."""
-        if self.filters is None:
-            return {}
-        each = [self.filters] if isinstance(self.filters, Comparison) else self.filters.filters
-        return {one.key: one.value for one in each}
+        return conditions(self.filters)
+
+
+class InputItem(Loose):
+    """A part of a conversation: a message, or something else that says nothing here."""
+
+    type: str = "message"
+    role: str | None = None
+    content: str | list[Part] | None = None
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content or () if part.text)
+
+
+class ResponseTool(Loose):
+    """A tool that may be used. Only ``file_search`` can be."""
+
+    type: str = Field(max_length=200)
+    vector_store_ids: list[str] = Field(default_factory=list, max_length=100)
+    max_num_results: int | None = Field(default=None, ge=1, le=50)
+    filters: Comparison | Conjunction | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """The conditions as a filter has them."""
+        return conditions(self.filters)
+
+    def shown(self) -> dict[str, Any]:
+        """As a response repeats it."""
+        return self.model_dump(exclude_none=True)
+
+
+class TextFormat(Loose):
+    """The form of an answer."""
+
+    type: str = "text"
+
+
+class TextOptions(Loose):
+    """How an answer is written."""
+
+    format: TextFormat | None = None
+
+
+class ResponsesRequest(Loose):
+    """A conversation in the form of OpenAI's responses."""
+
+    model: str = Field(min_length=1, max_length=200)
+    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=500)]
+    instructions: str | None = Field(default=None, max_length=100_000)
+    stream: bool = False
+    tools: list[ResponseTool] = Field(default_factory=list, max_length=20)
+    include: list[str] | None = Field(default=None, max_length=20)
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    text: TextOptions | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    prompt: Any = None
+    background: bool | None = None
+    penstock: OwnFields = Field(default_factory=OwnFields)
+
+    @property
+    def texts(self) -> list[str]:
+        """What the conversation says, part by part."""
+        if isinstance(self.input, str):
+            return [self.input]
+        return [item.text for item in self.input]
+
+    @property
+    def question(self) -> str:
+        """The last thing that the user said."""
+        if isinstance(self.input, str):
+            return self.input
+        return next((item.text for item in reversed(self.input) if item.role == "user"), "")
 
 
 class DocumentBody(Strict):

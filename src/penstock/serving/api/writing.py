@@ -183,9 +183,7 @@ def _missing(source: str, kind: str | None) -> tuple[int, str, str]:
         return (
             405,
             "not_writable",
-            (
-                f"expected a source of the type push, {source!r} is of the type {kind!r}: change its "
-                "documents where they are"
-            ),
+            f"expected a source of the type push, {source!r} is of the type {kind!r}: change it "
+            "where it is",
         )
     return 404, "not_found", f"expected a source of the project, got {source[:100]!r}"
