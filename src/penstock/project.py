@@ -314,6 +314,24 @@ class Project:
             hosts=hosts,
             origins=server.origins,
             most_bytes=server.max_body,
+            limits=wiring.limits(server.limits, self.clock),
+            limit_s=server.limits.request,
+            drain_s=server.limits.drain,
+        )
+
+    def serving(
+        self, *, mounted: Mapping[str, Application] | None = None
+    ) -> AbstractAsyncContextManager[str]:
+        """Serve the API while the block runs; gives the address."""
+        from penstock.serving.api.server import serve
+
+        server = self.settings.server
+        return serve(
+            self.application(),
+            host=server.host,
+            port=server.port,
+            mounted=mounted,
+            tls=wiring.tls(self.settings),
         )
 
     # ------------------------------------------------------------------ running

@@ -20,7 +20,6 @@ from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.records import Microseconds
 from penstock.serving.api.access import policies
-from penstock.serving.api.guard import Guard
 from penstock.settings import Settings
 
 BODIES: Mapping[str, Any] = {
@@ -58,7 +57,7 @@ async def project(database_url: str, tmp_path: Path) -> AsyncIterator[Project]:
 def routes(project: Project) -> dict[tuple[str, str], Scope | None]:
     app: Any = project.application()
     while not isinstance(app, FastAPI):  # what is around it
-        app = app._app if isinstance(app, Guard) else app._api
+        app = app._api if hasattr(app, "_api") else app._app
     return policies(app)
 
 

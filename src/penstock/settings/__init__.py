@@ -58,6 +58,7 @@ from penstock.settings.permissions import (
 from penstock.settings.profiles import ProfileSettings
 from penstock.settings.publish import KafkaPublishSettings
 from penstock.settings.push import PushSettings
+from penstock.settings.server import LimitSettings, OidcSettings, RateSettings, TlsSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
@@ -112,6 +113,7 @@ __all__ = [
     "KnowledgeSettings",
     "LanceDBSettings",
     "LateInteractionSettings",
+    "LimitSettings",
     "LogSettings",
     "MessageFormatSettings",
     "MetadataPermissions",
@@ -121,6 +123,7 @@ __all__ = [
     "NatsSettings",
     "NoRerankerSettings",
     "ObjectsSettings",
+    "OidcSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "OpenSearchSettings",
@@ -128,6 +131,7 @@ __all__ = [
     "ProfileSettings",
     "PushSettings",
     "PushedPermissions",
+    "RateSettings",
     "RedisSettings",
     "RegistrySettings",
     "RerankerSettings",
@@ -141,6 +145,7 @@ __all__ = [
     "SourceSettings",
     "TablePermissions",
     "TableSettings",
+    "TlsSettings",
     "TopicSourceSettings",
     "TopicTableSettings",
     "WebhookDocumentsSettings",
@@ -264,6 +269,10 @@ class ServerSettings(Section):
     """Web pages that may call the API from a browser: ``https://app.example.com``."""
     max_body: Size = 4_000_000
     """The largest request, in bytes or as ``4 MB``."""
+    limits: LimitSettings = LimitSettings()
+    tls: TlsSettings | None = None
+    """Default: none; then put TLS in front of whatever is not on this machine."""
+    oidc: OidcSettings | None = None
 
 
 class Settings(Section):

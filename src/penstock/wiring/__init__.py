@@ -16,6 +16,7 @@ from penstock.wiring.models import (
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
 from penstock.wiring.pushing import inlets
+from penstock.wiring.server import limits, tls
 from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
@@ -46,6 +47,7 @@ __all__ = [
     "followers",
     "group",
     "inlets",
+    "limits",
     "log",
     "log_prefix",
     "models",
@@ -64,5 +66,6 @@ __all__ = [
     "source",
     "store",
     "table_reader",
+    "tls",
     "upkeep",
 ]

@@ -19,6 +19,7 @@ from penstock.clock import Clock
 from penstock.errors import ConfigError
 from penstock.keys import ApiKey, Scope, id_of
 from penstock.principals import Principal
+from penstock.serving.api.limits import Limits
 from penstock.serving.api.problems import ProblemError
 from penstock.stores.keys import KeyStore
 
@@ -39,7 +40,10 @@ class Caller:
 class Doorkeeper:
     """Finds the key of a request."""
 
-    def __init__(self, keys: KeyStore, clock: Clock, tenant: str) -> None:
+    def __init__(
+        self, keys: KeyStore, clock: Clock, tenant: str, limits: Limits | None = None
+    ) -> None:
+        self._limits = limits
         self._keys = keys
         self._clock = clock
         self._tenant = tenant
@@ -61,6 +65,8 @@ class Doorkeeper:
             )
         if key.principal.tenant != self._tenant:
             raise ProblemError(403, "forbidden", "this key belongs to another tenant")
+        if self._limits is not None:
+            self._limits.admit(request.scope, key.id)
         if needs not in key.scopes:
             raise ProblemError(
                 403,

@@ -139,7 +139,7 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
     )
     if body.stream:
         first = await anext(pieces)  # what cannot be asked at all is told by the status
-        return EventStream(_events(first, pieces))
+        return EventStream(_events(first, pieces), pieces)
     last = [piece async for piece in pieces][-1]
     assert isinstance(last, Answer)
     return JSONResponse(last.to_dict())

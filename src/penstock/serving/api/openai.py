@@ -130,7 +130,7 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     made = Completion(has, body)
     if body.stream:
         first = await anext(pieces)
-        return EventStream(made.stream(first, pieces))
+        return EventStream(made.stream(first, pieces), pieces)
     last = [piece async for piece in pieces][-1]
     assert isinstance(last, Answer)
     return JSONResponse(await made.whole(last))

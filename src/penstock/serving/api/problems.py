@@ -34,6 +34,7 @@ _TITLES: Final = {
     429: "Too many requests",
     500: "A fault of ours",
     503: "Not available now",
+    504: "Took too long",
 }
 _SAID: Final = {
     400: "expected a body of JSON, got something that cannot be read as such",
@@ -48,6 +49,7 @@ _OPENAI_TYPES: Final = {
     429: "rate_limit_error",
     500: "server_error",
     503: "server_error",
+    504: "server_error",
 }
 
 

@@ -50,7 +50,7 @@ async def create(request: Request, body: ResponsesRequest, caller: Asking) -> Re
     made = Made(has, body)
     if body.stream:
         first = await anext(pieces)
-        return EventStream(made.events(first, pieces))
+        return EventStream(made.events(first, pieces), pieces)
     last = [piece async for piece in pieces][-1]
     assert isinstance(last, Answer)
     return JSONResponse(await made.completed(last))

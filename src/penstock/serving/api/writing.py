@@ -171,19 +171,9 @@ async def _done(
 
 def _missing(source: str, kind: str | None) -> tuple[int, str, str]:
     if kind == "push":
-        return (
-            503,
-            "unavailable",
-            (
-                f"expected the source {source!r} to run in this process: push to the address of "
-                "`penstock run`"
-            ),
-        )
+        said = f"expected the source {source!r} to run in this process: push to `penstock run`"
+        return 503, "unavailable", said
     if kind is not None:
-        return (
-            405,
-            "not_writable",
-            f"expected a source of the type push, {source!r} is of the type {kind!r}: change it "
-            "where it is",
-        )
+        said = f"expected a source of the type push, {source!r} is of the type {kind!r}"
+        return 405, "not_writable", f"{said}: change it where it is"
     return 404, "not_found", f"expected a source of the project, got {source[:100]!r}"
