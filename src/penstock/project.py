@@ -315,6 +315,7 @@ class Project:
             origins=server.origins,
             most_bytes=server.max_body,
             limits=wiring.limits(server.limits, self.clock),
+            tokens=wiring.tokens(self.settings, self.clock),
             limit_s=server.limits.request,
             drain_s=server.limits.drain,
         )

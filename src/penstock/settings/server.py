@@ -57,11 +57,11 @@ class OidcSettings(Section):
     audience: str = Field(min_length=1)
     """What must stand in ``aud``: the name of this API at the provider."""
     jwks_url: str | None = None
-    """Where the provider's keys are: https, or http on this machine."""
+    """Where the provider's keys are, with https at a host of the internet."""
     jwks_file: Path | None = None
     """A file with them instead, relative to the project file."""
     private: bool = False
-    """Whether ``jwks_url`` may be at an address of a private network."""
+    """Whether ``jwks_url`` may also be on this machine or in a private network, and http."""
     algorithms: tuple[Algorithm, ...] = _SAFE
     """Which signatures count. Only asymmetric ones can."""
     user_claim: str = "sub"

@@ -16,7 +16,7 @@ from penstock.wiring.models import (
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
 from penstock.wiring.pushing import inlets
-from penstock.wiring.server import limits, tls
+from penstock.wiring.server import limits, tls, tokens
 from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
@@ -67,5 +67,6 @@ __all__ = [
     "store",
     "table_reader",
     "tls",
+    "tokens",
     "upkeep",
 ]

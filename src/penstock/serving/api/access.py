@@ -21,6 +21,7 @@ from penstock.keys import ApiKey, Scope, id_of
 from penstock.principals import Principal
 from penstock.serving.api.limits import Limits
 from penstock.serving.api.problems import ProblemError
+from penstock.serving.api.tokens import Tokens
 from penstock.stores.keys import KeyStore
 
 _REMEMBERED_S: Final = 0.5
@@ -41,8 +42,14 @@ class Doorkeeper:
     """Finds the key of a request."""
 
     def __init__(
-        self, keys: KeyStore, clock: Clock, tenant: str, limits: Limits | None = None
+        self,
+        keys: KeyStore,
+        clock: Clock,
+        tenant: str,
+        limits: Limits | None = None,
+        tokens: Tokens | None = None,
     ) -> None:
+        self._tokens = tokens
         self._limits = limits
         self._keys = keys
         self._clock = clock
@@ -53,9 +60,8 @@ class Doorkeeper:
         """Who calls; a `ProblemError` for whoever may not."""
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
-        key_id = id_of(token) if kind.lower() == "bearer" else None
-        key = None if key_id is None else await self._find(key_id)
-        if key is None or not key.opens(token, self._clock.now()):
+        key = await self._shown(token) if kind.lower() == "bearer" else None
+        if key is None:
             raise ProblemError(
                 401,
                 "unauthorized",
@@ -75,6 +81,14 @@ class Doorkeeper:
                 f"{', '.join(sorted(key.scopes))}: make another key",
             )
         return Caller(key, self._acting(request, key))
+
+    async def _shown(self, token: str) -> ApiKey | None:
+        """The key that a token opens, or what stands for it of a user who shows a provider's."""
+        if self._tokens is not None and self._tokens.looks_like_one(token):
+            return await self._tokens.caller(token)
+        key_id = id_of(token)
+        key = None if key_id is None else await self._find(key_id)
+        return key if key is not None and key.opens(token, self._clock.now()) else None
 
     def _acting(self, request: Request, key: ApiKey) -> Principal:
         user = request.headers.get("penstock-user")

@@ -14,6 +14,7 @@ from penstock.serving.api.limits import Limits
 from penstock.serving.api.mcp import with_mcp
 from penstock.serving.api.metrics import CONTENT_TYPE, render
 from penstock.serving.api.services import Services
+from penstock.serving.api.tokens import Tokens
 from penstock.telemetry import Meters
 
 MAX_BODY = 4_000_000
@@ -29,6 +30,7 @@ def build(
     origins: Collection[str] = (),
     most_bytes: int = MAX_BODY,
     limits: Limits | None = None,
+    tokens: Tokens | None = None,
     limit_s: float = 120.0,
     drain_s: float = 20.0,
 ) -> Application:
@@ -36,7 +38,7 @@ def build(
     app = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
     served: Application = app
     if services is not None:
-        doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant, limits)
+        doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant, limits, tokens)
         app.state.services = services
         app.state.doorkeeper = doorkeeper
         for router in (asking.router, writing.router, openai.router, responses.router):
