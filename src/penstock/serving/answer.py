@@ -14,6 +14,7 @@ from penstock.models.sentences import sentences
 from penstock.places import place_at
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
+from penstock.serving.containment import Containment, addresses, contained
 from penstock.serving.context import Asking, Context, ContextBuilder, Item
 from penstock.serving.items import ContextRow
 from penstock.serving.profiles import SOURCE as PROFILES
@@ -149,23 +150,31 @@ class Answerer:
         assembled = self._clock.monotonic()
         reading = Reading((), top_score(context))
         usage, dropped = None, 0
+        known = addresses(shown_texts(context))
         if self._generator is None:
             reading = await self._reader.read(
                 context.question, evidence_of(context), restricted=context.restricted
             )
             text, citations = extracted(context, reading)
+            text = contained(text, known)
             yield text
         elif isinstance(self._generator, Writer):
             text, citations, usage, dropped = await self._written(self._generator, context)
+            text = contained(text, known)
             yield text
         else:
             pieces: list[str] = []
             prompt = messages(self._template, context, budget=self._budget, count=self._count)
+            containment = Containment(known)
             async for piece in self._generator.stream(prompt):
-                pieces.append(piece)
-                yield piece
+                pieces.append(containment.push(piece))
+                if pieces[-1]:
+                    yield pieces[-1]
                 if sum(map(len, pieces)) > LONGEST_ANSWER:
                     break
+            pieces.append(containment.end())
+            if pieces[-1]:
+                yield pieces[-1]
             text, citations = cited(context, "".join(pieces))
         ended = self._clock.monotonic()
         yield Answer(
@@ -201,6 +210,16 @@ class Answerer:
         """Release the generator."""
         if self._generator is not None:
             await self._generator.close()
+
+
+def shown_texts(context: Context) -> list[str]:
+    """All that an answer is made from, as text: its addresses may stand in it."""
+    return [
+        " ".join(plain(value) for value in item.values.values())
+        if isinstance(item, ContextRow)
+        else item.text
+        for item in context.items
+    ]
 
 
 # --------------------------------------------------------------------------- by extraction
