@@ -36,7 +36,7 @@ BODIES: Mapping[str, Any] = {
     "/v1/documents": {"source": "documents", "documents": [{"key": "x", "op": "delete"}]},
     "/v1/documents/{source}/{key:path}": {"text": "luggage"},
 }
-OPEN_ROUTES = {"/healthz", "/readyz", "/metrics"}
+OPEN_ROUTES = {"/healthz", "/readyz", "/metrics", "/openapi.json"}
 
 
 @pytest.fixture

@@ -66,7 +66,11 @@ class Issuer:
             return
         self.asked += 1
         body = json.dumps(KeySet(self.keys).as_dict(private=False)).encode()
-        start = {"type": "http.response.start", "status": 200 if self.up else 500, "headers": []}
+        start: Any = {
+            "type": "http.response.start",
+            "status": 200 if self.up else 500,
+            "headers": [],
+        }
         await send(start)
         await send({"type": "http.response.body", "body": body})
 
@@ -158,9 +162,9 @@ def forged(head: Any, *, signature: bytes = b"x", claims: Any = None) -> str:
 async def test_g7_forged_tokens_open_nothing() -> None:
     """No algorithm, another kind of algorithm, a key that the token brings, names as attacks."""
     public = RSA.as_pem(private=False)
-    head = {"alg": "HS256", "kid": "rsa"}
-    signed = forged(head).rpartition(".")[0].encode()
-    with_public = forged(head, signature=hmac.digest(public, signed, "sha256"))
+    mixed = {"alg": "HS256", "kid": "rsa"}
+    signed = forged(mixed).rpartition(".")[0].encode()
+    with_public = forged(mixed, signature=hmac.digest(public, signed, "sha256"))
     async with verifying(Issuer(RSA, EC, SECRET, WEAK)) as (tokens, _):
         own = STRANGER.as_dict(private=False)
         attacks = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
 
 from penstock.serving.api import asking, openai, problems, responses, writing
 from penstock.serving.api.access import OPEN, Doorkeeper, policies
@@ -13,6 +15,7 @@ from penstock.serving.api.guard import Application, Guard
 from penstock.serving.api.limits import Limits
 from penstock.serving.api.mcp import with_mcp
 from penstock.serving.api.metrics import CONTENT_TYPE, render
+from penstock.serving.api.schema import document
 from penstock.serving.api.services import Services
 from penstock.serving.api.tokens import Tokens
 from penstock.telemetry import Meters
@@ -46,9 +49,20 @@ def build(
         served = with_mcp(app, services, doorkeeper)
     attended = Attended(served, limit_s=limit_s, drain_s=drain_s)
     _health(app, meters, readiness(problems_now, lambda: attended.draining))
+    _schema(app, services.version if services is not None else "")
     problems.install(app)
     policies(app)
     return Guard(attended, hosts=hosts, origins=origins, most_bytes=most_bytes)
+
+
+def _schema(app: FastAPI, version: str) -> None:
+    made: dict[str, Any] = {}
+
+    @app.get("/openapi.json", dependencies=[OPEN])
+    async def openapi() -> Response:
+        if not made:
+            made.update(document(app, version))
+        return JSONResponse(made)
 
 
 def _health(app: FastAPI, meters: Meters, problems_now: Callable[[], list[str]]) -> None:

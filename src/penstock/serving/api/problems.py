@@ -21,7 +21,7 @@ OPENAI: Final = (
 )  # fmt: skip
 """Where OpenAI's clients call."""
 _RETRY_S: Final = 1
-_TITLES: Final = {
+TITLES: Final = {
     400: "The request cannot be understood",
     401: "A key is needed",
     403: "Not allowed",
@@ -99,7 +99,7 @@ def response_of(path: str, problem: ProblemError) -> Response:
         return JSONResponse(body, problem.status, headers)
     body = {
         "type": "about:blank",
-        "title": _TITLES.get(problem.status, "The request was refused"),
+        "title": TITLES.get(problem.status, "The request was refused"),
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,

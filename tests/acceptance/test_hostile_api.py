@@ -1,0 +1,43 @@
+"""Those who mean harm, in short; `bench/api_hostile.py` has the long form and its stored figures."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from penstock.project import open_project
+
+BENCH = Path(__file__).parents[2] / "bench" / "api_hostile.py"
+
+
+@pytest.fixture(scope="module")
+def hostile() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("api_hostile", BENCH)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def test_g7_orders_in_documents_have_no_consequence(
+    hostile: ModuleType, database_url: str, tmp_path: Path
+) -> None:
+    """A model that follows all of them sends nothing out, tells nothing of others, writes nothing."""
+    chosen = hostile.settings(tmp_path, database_url)
+    async with open_project(settings=chosen) as project, project.running():
+        await project.caught_up(limit_s=30)
+        found = await hostile.inject(project, 120)
+    assert found["obeyed"] == found["attempts"] == 120
+    harm = ("outbound_requests", "links", "bytes_of_others", "writes", "stolen_in_addresses")
+    assert {name: found[name] for name in harm} == dict.fromkeys(harm, 0)
+
+
+async def test_no_address_leads_inside(hostile: ModuleType) -> None:
+    """Numbers in any form, wrapped addresses, names that change their meaning, other schemes."""
+    found = await hostile.ssrf(300)
+    assert found["private_connections"] == 0
+    assert found["refused"] == found["tried"]
