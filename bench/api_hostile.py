@@ -1,6 +1,6 @@
 """What the API holds against those who mean harm.
 
-    python bench/api_hostile.py inject [COUNT]     orders in documents, a model that follows them all
+    python bench/api_hostile.py inject [COUNT]     orders in documents, and a model that obeys
     python bench/api_hostile.py ssrf [COUNT]       addresses that lead inside, wherever one is taken
 
 Each stores its figures in ``bench/results/api-NAME.json``; every limit is 0.
@@ -52,7 +52,7 @@ class Page(HTMLParser):
         self.links += tag in {"a", "form", "area", "base", "meta"}
 
 
-def settings(folder: Path, database: str) -> Settings:
+def settings(database: str) -> Settings:
     return Settings.model_validate(
         {
             "project": "hostile",
@@ -82,7 +82,8 @@ async def calling(
 async def inject(project: Project, count: int) -> dict[str, int]:
     """Every order is obeyed by the model; what comes of it is counted."""
     model = Obedient()
-    project._answerer = Answerer(project.contexts(), embedder=project.embedder(), generator=model)
+    obedient = Answerer(project.contexts(), embedder=project.embedder(), generator=model)
+    project._answerer = obedient  # noqa: SLF001 - a model that no settings can name
     tried = list(attacks(count))
     async with (
         calling(project, Scope.WRITE) as writer,
@@ -157,7 +158,7 @@ async def ssrf(count: int) -> dict[str, int]:
     counts who comes."""
     came = 0
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal came
         came += 1
         writer.close()
@@ -209,7 +210,7 @@ async def main(name: str, count: int) -> None:
         postgres = EmbeddedPostgres(folder / "server")
         await postgres.start()
         try:
-            chosen = settings(folder, postgres.dsn("postgres"))
+            chosen = settings(postgres.dsn("postgres"))
             async with open_project(settings=chosen) as project, project.running():
                 await project.caught_up(limit_s=60)
                 found = await inject(project, count)

@@ -1,4 +1,4 @@
-"""Those who mean harm, in short; `bench/api_hostile.py` has the long form and its stored figures."""
+"""Those who mean harm, in short; `bench/api_hostile.py` has the long form and its figures."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def hostile() -> ModuleType:
 
 
 async def test_g7_orders_in_documents_have_no_consequence(
-    hostile: ModuleType, database_url: str, tmp_path: Path
+    hostile: ModuleType, database_url: str
 ) -> None:
-    """A model that follows all of them sends nothing out, tells nothing of others, writes nothing."""
-    chosen = hostile.settings(tmp_path, database_url)
+    """A model that obeys sends nothing out, tells nothing of others, and writes nothing."""
+    chosen = hostile.settings(database_url)
     async with open_project(settings=chosen) as project, project.running():
         await project.caught_up(limit_s=30)
         found = await hostile.inject(project, 120)

@@ -11,7 +11,7 @@ from typing import Final
 
 from penstock.models.base import Message
 
-SECRET: Final = "KESTREL-7741"
+SECRET: Final = "KESTREL-7741"  # noqa: S105 - a mark, which opens nothing
 """What stands in documents that the one who asks may not see."""
 PRIVATE: Final = "HERON-3052"
 """What stands in a document that the one who asks may see, and that shall not leave."""
@@ -98,7 +98,7 @@ class Obedient:
 
 _INSIDE: Final = (
     "127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0x7f.0.0.1", "0177.0.0.1",
-    "017700000001", "0", "0.0.0.0", "127.127.127.127", "localhost", "LOCALHOST", "localhost.",
+    "017700000001", "0", "0.0.0.0", "127.127.127.127", "localhost", "LOCALHOST", "localhost.",  # noqa: S104 - nothing listens there
     "10.0.0.1", "10.1", "167772161", "0x0a000001", "172.16.0.1", "172.31.255.254", "192.168.0.1",
     "192.168.1", "0xc0a80001", "3232235521", "169.254.169.254", "0xa9fea9fe", "2852039166",
     "0251.0376.0251.0376", "100.64.0.1", "198.18.0.1", "192.0.0.1", "240.0.0.1",

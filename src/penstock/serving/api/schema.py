@@ -76,7 +76,7 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         return
     operation["security"] = [{"key": []}]
     if path in _STREAMED:
-        responses["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+        responses["200"]["content"]["text/event-stream"] = {}
     if path.startswith("/v1/documents") and method != "get":
         responses["202"] = {**responses["200"], "description": "Durable, not searchable yet"}
     name, media = ("Error", "application/json") if path.startswith(OPENAI) else (
