@@ -162,3 +162,33 @@ async def test_g7_the_model_context_protocol_asks_for_a_key_too(project: Project
     for token, status in ((None, 401), ("psk_x", 401), (embedding, 403)):
         async with client(project, token) as caller:
             assert (await caller.post("/mcp", json={})).status_code == status
+
+
+async def test_bodies_that_mean_harm_are_refused_with_a_sentence(project: Project) -> None:
+    """On every route that takes one, in the form of the route, and never as a fault of ours."""
+    token, _ = await keep(project, *Scope)
+    deep = b"[" * 100_000 + b"]" * 100_000
+    bodies = {
+        "no JSON": b"{",
+        "not UTF-8": b'{"question": "\xff"}',
+        "deep": deep,
+        "deep within": b'{"question": ' + deep + b"}",
+        "50 MB": b'{"question": "' + b"x" * 50_000_000 + b'"}',
+        "a list": b"[]",
+        "null": b"null",
+        "many digits": b'{"question": "x", "limit": ' + b"9" * 5000 + b"}",
+        "half a pair": b'{"question": "\\ud800", "model": "penstock", "input": "\\ud800"}',
+        "negative": b'{"question": "x", "limit": -1, "max_num_results": -1}',
+        "unknown": b'{"question": "x", "top_k": 5}',
+    }
+    paths = [path for (method, path), _ in routes(project).items() if method == "POST"]
+    async with client(project, token, **{"Content-Type": "application/json"}) as caller:
+        for path in paths:
+            place = path.replace("{store}", "documents")
+            for name, body in bodies.items():
+                answer = await caller.post(place, content=body)
+                assert 400 <= answer.status_code < 500, (path, name, answer.text[:300])
+                said = answer.json()
+                sentence = said["error"]["message"] if "error" in said else said["detail"]
+                assert len(sentence) > 10, (path, name)
+                assert len(answer.content) < 2000, (path, name)
