@@ -91,7 +91,11 @@ async def serve(
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
     )
-    _load(config, tls)
+    try:
+        _load(config, tls)
+    except ConfigError:
+        listener.close()
+        raise
 
     class Server(uvicorn.Server):
         """Leaves signals to the program around it."""
