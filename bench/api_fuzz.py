@@ -89,7 +89,12 @@ def fuzz(address: str, tokens: dict[str, str | None], requests: int) -> dict[str
             _settle(case, mode)
             began = time.monotonic()
             response = case.call(headers=headers, timeout=60)
-            slow += time.monotonic() - began > HANG_S
+            took = time.monotonic() - began
+            if took > HANG_S:
+                slow += 1
+                told = f"{response.status_code} after {took:.1f} s: {case.path_parameters} "
+                told += f"{case.query} {str(case.body)[:300]}"
+                wrong.setdefault(f"slow: {role} {operation.label} {mode.value}", told)
             statuses[response.status_code] += 1
             try:
                 if response.status_code != 503:
