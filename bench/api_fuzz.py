@@ -67,6 +67,21 @@ def _settle(case: Any, mode: GenerationMode) -> None:
         case.query["wait"] = 0
 
 
+def _told(case: Any) -> str:
+    return f"{case.path_parameters} {case.query} {str(case.body)[:300]}"
+
+
+def _judged(case: Any, response: Any) -> str:
+    """What is wrong with an answer, if anything is."""
+    if response.status_code == 503:  # it says when to come back
+        return ""
+    try:
+        case.validate_response(response, checks=CHECKS)
+    except (BaseExceptionGroup, schemathesis.errors.SchemathesisError) as error:
+        return f"{error}"[:600]
+    return ""
+
+
 def fuzz(address: str, tokens: dict[str, str | None], requests: int) -> dict[str, Any]:
     """Ask so often; what is wrong, with an example of each kind."""
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
@@ -89,19 +104,14 @@ def fuzz(address: str, tokens: dict[str, str | None], requests: int) -> dict[str
             _settle(case, mode)
             began = time.monotonic()
             response = case.call(headers=headers, timeout=60)
-            took = time.monotonic() - began
-            if took > HANG_S:
+            if time.monotonic() - began > HANG_S:
                 slow += 1
-                told = f"{response.status_code} after {took:.1f} s: {case.path_parameters} "
-                told += f"{case.query} {str(case.body)[:300]}"
-                wrong.setdefault(f"slow: {role} {operation.label} {mode.value}", told)
+                wrong.setdefault(f"slow: {role} {operation.label} {mode.value}", _told(case))
             statuses[response.status_code] += 1
-            try:
-                if response.status_code != 503:
-                    case.validate_response(response, checks=CHECKS)
-            except (BaseExceptionGroup, schemathesis.errors.SchemathesisError) as error:
-                kind = f"{role} {operation.label} {response.status_code} {type(error).__name__}"
-                wrong.setdefault(kind, f"{error}"[:600])
+            said = _judged(case, response)
+            if said:
+                kind = f"{role} {operation.label} {response.status_code}"
+                wrong.setdefault(kind, said)
 
         one()
 

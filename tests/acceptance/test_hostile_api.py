@@ -10,12 +10,16 @@ import pytest
 
 from penstock.project import open_project
 
-BENCH = Path(__file__).parents[2] / "bench" / "api_hostile.py"
+BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.fixture(scope="module")
 def hostile() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("api_hostile", BENCH)
+    return bench("api_hostile")
+
+
+def bench(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, BENCH / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -41,3 +45,12 @@ async def test_no_address_leads_inside(hostile: ModuleType) -> None:
     found = await hostile.ssrf(300)
     assert found["private_connections"] == 0
     assert found["refused"] == found["tried"]
+
+
+@pytest.mark.filterwarnings("ignore")  # of what makes the requests up
+async def test_requests_that_are_made_up_are_answered_as_described(database_url: str) -> None:
+    """By three roles, right ones and wrong ones; `bench/api_fuzz.py` makes as many as one likes."""
+    found = await bench("api_fuzz").fuzzed(database_url, 120)
+    assert sum(found["statuses"].values()) > 60
+    assert not [status for status in found["statuses"] if status >= 500 and status != 503]
+    assert found["wrong"] == {}
