@@ -82,6 +82,7 @@ async def call(project: Project, token: str | None, method: str, path: str) -> i
     place = place.replace("{source}/{key:path}", "documents/luggage.md")
     place = place.replace("{kind}/{who:path}", "customer/ada@example.org")
     place = place.replace("{source}/{table}", "documents/rows")
+    place = place.replace("/v1/profiles/{kind}", "/v1/profiles/customer?segment=vip")
     async with client(project, token) as caller:
         answer = await caller.request(method, place, json=BODIES.get(path))
     return answer.status_code
