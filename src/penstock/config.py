@@ -47,6 +47,7 @@ from penstock.settings import (
     NoRerankerSettings,
     ObjectsSettings,
     PostgresSettings,
+    PushSettings,
     RedisSettings,
     Settings,
     TableSettings,
@@ -249,6 +250,7 @@ _SOURCES: dict[str, Any] = {
     "objects": ObjectsSettings,
     "webhook": WebhookSettings,
     "webhook_documents": WebhookDocumentsSettings,
+    "push": PushSettings,
     "dynamodb": DynamoDBSettings,
     "kinesis": KinesisSettings,
 }

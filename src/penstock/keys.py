@@ -36,6 +36,8 @@ class Scope(StrEnum):
     """Vectors of texts."""
     TABLES = "tables"
     """Rows of live tables by their columns, as far as its principal may see them."""
+    WRITE = "write"
+    """Push, replace and delete documents of sources of the type ``push``."""
     ACT_AS = "act-as"
     """Ask in the name of users that the application vouches for."""
 

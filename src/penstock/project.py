@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
     from penstock.serving.sessions import Sessions
+    from penstock.serving.writing import Inlet
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.ledger import PostgresLedger
     from penstock.stores.postgres.model_registry import PostgresModels
@@ -74,6 +75,8 @@ class Project:
         self.dsn = ""
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.server: EmbeddedPostgres | None = None
+        self.inlets: dict[str, Inlet] = {}
+        """The sources of this process that documents are pushed to."""
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
         self._store: PostgresStore | None = None
@@ -332,6 +335,7 @@ class Project:
         """What an API works with."""
         from penstock.serving.api.services import Services
         from penstock.serving.documents import DocumentReader
+        from penstock.serving.writing import Writer
 
         settings = self.settings
         return Services(
@@ -348,6 +352,7 @@ class Project:
             tables=wiring.table_reader(settings, self.snapshots, self.clock),
             voices=self.voices(),
             sessions=self.sessions(),
+            writer=Writer(self.inlets, self.ages, self.clock),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
             gateway=self.gateway,
@@ -367,6 +372,25 @@ class Project:
             hosts=hosts,
             origins=server.origins,
             most_bytes=server.max_body,
+            limits=wiring.limits(server.limits, self.clock),
+            tokens=wiring.tokens(self.settings, self.clock),
+            limit_s=server.limits.request,
+            drain_s=server.limits.drain,
+        )
+
+    def serving(
+        self, *, mounted: Mapping[str, Application] | None = None
+    ) -> AbstractAsyncContextManager[str]:
+        """Serve the API while the block runs; gives the address."""
+        from penstock.serving.api.server import serve
+
+        server = self.settings.server
+        return serve(
+            self.application(),
+            host=server.host,
+            port=server.port,
+            mounted=mounted,
+            tls=wiring.tls(self.settings),
         )
 
     # ------------------------------------------------------------------ running

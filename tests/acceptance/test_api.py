@@ -239,3 +239,72 @@ def test_bad_input_is_told_in_a_sentence(
             refused.text
         )
         assert client.post("/v1/context", json={"question": "luggage"}).status_code == 200
+
+
+def test_openais_client_gets_responses(served: Served) -> None:
+    """Their examples: whole, from a conversation, with a file search and its results, streamed."""
+    client = openai.OpenAI(base_url=f"{served.address}/v1", api_key=served.key(), max_retries=0)
+    whole = client.responses.create(model="penstock", input=CANCEL)
+    assert "24 hours before departure" in whole.output_text
+    [said] = whole.output
+    assert said.type == "message"
+    [part] = said.content
+    assert part.type == "output_text"
+    mark = part.annotations[0]
+    assert mark.type == "url_citation"
+    assert mark.url == "penstock://documents/policy.md"
+    assert part.text[mark.start_index : mark.end_index] == "[1]"
+    assert whole.usage is not None
+    assert whole.usage.total_tokens == whole.usage.input_tokens + whole.usage.output_tokens
+    assert whole.model_extra is not None
+    assert whole.model_extra["penstock"]["sources"][0]["age_ms"] >= 0
+    conversation: list[Any] = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "input_text", "text": CANCEL}]},
+    ]
+    search: Any = {"type": "file_search", "vector_store_ids": ["documents"]}
+    found = client.responses.create(
+        model="penstock",
+        input=conversation,
+        tools=[search],
+        include=["file_search_call.results"],
+    )
+    searched, said = found.output
+    assert searched.type == "file_search_call"
+    assert searched.results is not None
+    assert searched.results[0].filename == "policy.md"
+    assert searched.results[0].text is not None
+    assert said.type == "message"
+    assert {mark.type for mark in said.content[0].annotations} == {  # type: ignore[union-attr]
+        "url_citation", "file_citation",
+    }  # fmt: skip
+    with client.responses.stream(model="penstock", input=CANCEL, tools=[search]) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+    assert kinds[0] == "response.created"
+    assert kinds[-1] == "response.completed"
+    assert {"response.file_search_call.completed", "response.output_text.delta",
+            "response.output_text.annotation.added"} <= set(kinds)  # fmt: skip
+    assert final.output_text == whole.output_text
+
+
+def test_what_a_response_cannot_be_is_refused_in_openais_form(served: Served) -> None:
+    """Plainly, with what to do instead."""
+    client: Any = openai.OpenAI(
+        base_url=f"{served.address}/v1", api_key=served.key(), max_retries=0
+    )
+    function = {"type": "function", "name": "pay", "parameters": {}}
+    for more, said in (
+        ({"previous_response_id": "resp_1"}, "send the conversation as `input`"),
+        ({"tools": [function]}, "only file_search can be used, got function"),
+        ({"background": True}, "a response comes at once"),
+        ({"text": {"format": {"type": "json_object"}}}, "answers are text with citations"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=said):
+            client.responses.create(model="penstock", input=CANCEL, **more)
+    with pytest.raises(openai.NotFoundError, match="or one of its sources"):
+        client.responses.create(
+            model="penstock",
+            input=CANCEL,
+            tools=[{"type": "file_search", "vector_store_ids": ["other"]}],
+        )

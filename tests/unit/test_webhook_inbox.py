@@ -13,9 +13,8 @@ from penstock.clock import SystemClock
 from penstock.errors import ConfigError
 from penstock.records import Change, Microseconds, Op
 from penstock.sources.formats.declared import DeclaredStream
+from penstock.sources.inbox import Bounds, Inbox, News
 from penstock.sources.webhook import RowPayloads, WebhookSource
-from penstock.sources.webhook.inbox import Bounds, Inbox
-from penstock.sources.webhook.payloads import News
 from penstock.sources.webhook.signatures import Forged, Signed, secret_bytes, sign, verify
 from penstock.testing.webhooks import SECRET, signed_headers
 

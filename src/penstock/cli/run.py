@@ -139,15 +139,8 @@ async def _once(project: Project, *, show: bool, json: bool) -> None:
 
 async def _for_ever(project: Project, runtime: EmbeddedRuntime, *, show: bool) -> None:
     from penstock.runtimes.base import patiently
-    from penstock.serving.api.server import serve
 
-    server = project.settings.server
-    async with serve(
-        project.application(),
-        host=server.host,
-        port=server.port,
-        mounted=runtime.receivers(),
-    ) as address:
+    async with project.serving(mounted=runtime.receivers()) as address:
         if show:
             console.print(
                 f"[bold]{project.settings.project}[/] is running, API, metrics and health at "

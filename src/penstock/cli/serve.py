@@ -28,11 +28,8 @@ def serve(
 
 async def _serve(file: Any, *, quiet: bool) -> None:
     from penstock.project import open_project
-    from penstock.serving.api.server import serve as served
 
-    async with open_project(file, patient=True) as project:
-        server = project.settings.server
-        async with served(project.application(), host=server.host, port=server.port) as address:
-            if not quiet:
-                console.print(f"[bold]{project.settings.project}[/]: the API is at {address}")
-            await asyncio.Event().wait()
+    async with open_project(file, patient=True) as project, project.serving() as address:
+        if not quiet:
+            console.print(f"[bold]{project.settings.project}[/]: the API is at {address}")
+        await asyncio.Event().wait()

@@ -24,7 +24,7 @@ from penstock.records import Microseconds
 from penstock.runtimes.base import Backoff, patiently
 from penstock.runtimes.embedded import Chore, EmbeddedRuntime, Work
 from penstock.runtimes.process import Assignment, ProcessSettings
-from penstock.settings import WebhookDocumentsSettings, WebhookSettings
+from penstock.settings import PushSettings, WebhookDocumentsSettings, WebhookSettings
 from penstock.sources.base import Source
 from penstock.subjects import Screen
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-RECEIVING = (WebhookSettings, WebhookDocumentsSettings)
+RECEIVING = (WebhookSettings, WebhookDocumentsSettings, PushSettings)
 """Sources that others send to: they stay with the process that has the address."""
 
 LIVE_SLICE, BULK_SLICE = 256, 1000
@@ -139,11 +139,7 @@ class Running:
                 for name, chosen in settings.sources.items()
                 if not isinstance(chosen, RECEIVING)
             },
-            kept={
-                name: wiring.source(settings, name, project.clock)
-                for name, chosen in settings.sources.items()
-                if isinstance(chosen, RECEIVING) and not self._joining
-            },
+            kept=self._kept(),
             work=[
                 self.work(course, topic, partition)
                 for course in wiring.courses(settings)
@@ -156,6 +152,19 @@ class Running:
             screen=screen,
         )
         return runtime
+
+    def _kept(self) -> dict[str, Source]:
+        """Sources that others send to; the API reaches those of documents through the project."""
+        project, settings = self._project, self._project.settings
+        if self._joining:
+            return {}
+        kept = {
+            name: wiring.source(settings, name, project.clock)
+            for name, chosen in settings.sources.items()
+            if isinstance(chosen, RECEIVING)
+        }
+        project.inlets.update(wiring.inlets(kept))
+        return kept
 
     def work(self, course: wiring.Course, topic: str, partition: int) -> Work:
         run = self._project.settings.run

@@ -26,6 +26,7 @@ from penstock.models.sentences import sentences
 from penstock.places import place_at
 from penstock.principals import Principal
 from penstock.records import Microseconds, Position
+from penstock.serving.containment import Containment, addresses, contained
 from penstock.serving.context import Asking, Context, ContextBuilder, Item
 from penstock.serving.items import ContextRow
 from penstock.serving.profiles import SOURCE as PROFILES
@@ -219,17 +220,18 @@ class Answerer:
             return
         context = await self._context(question, asked)
         pieces: list[str] = []
+        raw: list[str] = []
         whole = False
         try:
-            async for piece in self._streamed(generator, context, self._template):
+            async for piece in self._streamed(generator, context, self._template, raw):
                 pieces.append(piece)
                 yield piece
             whole = True
         finally:
             if pieces and not whole and self._keeper is not None:
-                made = self._read(generator, context, "".join(pieces))
+                made = self._read(generator, context, "".join(pieces), "".join(raw))
                 self._keeper.cut(asked, self._timed(made, began))
-        made = self._read(generator, context, "".join(pieces))
+        made = self._read(generator, context, "".join(pieces), "".join(raw))
         yield await self._kept(asked, self._timed(made, began))
 
     def _for(self, principal: Principal) -> Generator | Writer | None:
@@ -252,8 +254,9 @@ class Answerer:
         prompt, generator = template or self._template, self._for(principal)
         if generator is None or isinstance(generator, Writer):
             return self._timed(await self._at_once(generator, context, prompt), began)
-        pieces = [piece async for piece in self._streamed(generator, context, prompt)]
-        return self._timed(self._read(generator, context, "".join(pieces)), began)
+        raw: list[str] = []
+        pieces = [piece async for piece in self._streamed(generator, context, prompt, raw)]
+        return self._timed(self._read(generator, context, "".join(pieces), "".join(raw)), began)
 
     def unkept(self) -> Answerer:
         """The same, whose answers are not kept: for measuring."""
@@ -283,26 +286,33 @@ class Answerer:
             context.question, evidence_of(context), restricted=context.restricted
         )
         text, citations = extracted(context, reading)
+        text = contained(text, addresses(shown_texts(context)))
         return self._made(context, text, citations, score=reading.score)
 
     async def _streamed(
-        self, generator: Generator, context: Context, template: Template
+        self, generator: Generator, context: Context, template: Template, raw: list[str]
     ) -> AsyncIterator[str]:
+        """What may be shown of what is written, as it comes; ``raw`` gets what was written."""
         prompt = messages(template, context, budget=self._budget, count=self._count)
+        containment = Containment(addresses(shown_texts(context)))
         written = 0
         measured = begin_model_call("chat", generator.name)
         try:
             async for piece in generator.stream(prompt):
-                yield piece
+                raw.append(piece)
+                if shown := containment.push(piece):
+                    yield shown
                 written += len(piece)
                 if written > LONGEST_ANSWER:
                     break
+            if shown := containment.end():
+                yield shown
         finally:
             measured.end()
 
-    def _read(self, generator: Generator, context: Context, raw: str) -> Answer:
-        """What a generator of text wrote, with its marks looked at."""
-        text, citations = cited(context, raw)
+    def _read(self, generator: Generator, context: Context, given: str, raw: str) -> Answer:
+        """What was given out of what a generator of text wrote, with its marks looked at."""
+        text, citations = cited(context, given)
         usage = generator.usage if isinstance(generator, CountedGenerator) else None
         shown = prompted(self._template, context, budget=self._budget, count=self._count)[1]
         return self._made(context, text, citations, usage=usage, raw=raw, shown=shown)
@@ -322,6 +332,7 @@ class Answerer:
             )
         found = stated(written.value, shown)
         text, citations = cited(context, found.text)
+        text = contained(text, addresses(shown_texts(context)))
         return self._made(
             context,
             text or ABSTAINED,
@@ -365,6 +376,16 @@ class Answerer:
         """Release the generator."""
         if self._generator is not None:
             await self._generator.close()
+
+
+def shown_texts(context: Context) -> list[str]:
+    """All that an answer is made from, as text: its addresses may stand in it."""
+    return [
+        " ".join(plain(value) for value in item.values.values())
+        if isinstance(item, ContextRow)
+        else item.text
+        for item in context.items
+    ]
 
 
 # --------------------------------------------------------------------------- by extraction

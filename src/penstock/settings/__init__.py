@@ -64,11 +64,14 @@ from penstock.settings.permissions import (
     ColumnPermissions,
     GroupTableSettings,
     MetadataPermissions,
+    PushedPermissions,
     SidecarPermissions,
     TablePermissions,
 )
 from penstock.settings.profiles import ProfileSettings
 from penstock.settings.publish import KafkaPublishSettings
+from penstock.settings.push import PushSettings
+from penstock.settings.server import LimitSettings, OidcSettings, RateSettings, TlsSettings
 from penstock.settings.sources import (
     DocumentSourceSettings,
     FilesSettings,
@@ -135,6 +138,7 @@ __all__ = [
     "LanceDBSettings",
     "LateInteractionSettings",
     "LedgerSettings",
+    "LimitSettings",
     "LogSettings",
     "MessageFormatSettings",
     "MetadataPermissions",
@@ -145,11 +149,15 @@ __all__ = [
     "NatsSettings",
     "NoRerankerSettings",
     "ObjectsSettings",
+    "OidcSettings",
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "OpenSearchSettings",
     "PostgresSettings",
     "ProfileSettings",
+    "PushSettings",
+    "PushedPermissions",
+    "RateSettings",
     "RedisSettings",
     "RegistrySettings",
     "RerankerSettings",
@@ -166,6 +174,7 @@ __all__ = [
     "TablePermissions",
     "TableSettings",
     "TelemetrySettings",
+    "TlsSettings",
     "TopicSourceSettings",
     "TopicTableSettings",
     "WebhookDocumentsSettings",
@@ -289,6 +298,10 @@ class ServerSettings(Section):
     """Web pages that may call the API from a browser: ``https://app.example.com``."""
     max_body: Size = 4_000_000
     """The largest request, in bytes or as ``4 MB``."""
+    limits: LimitSettings = LimitSettings()
+    tls: TlsSettings | None = None
+    """Default: none; then put TLS in front of whatever is not on this machine."""
+    oidc: OidcSettings | None = None
 
 
 class Settings(Section):

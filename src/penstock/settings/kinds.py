@@ -8,6 +8,7 @@ from pydantic import Field
 
 from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
 from penstock.settings.interactions import InteractionsSettings
+from penstock.settings.push import PushSettings
 from penstock.settings.sources import FilesSettings, MySQLSettings, PostgresSettings
 from penstock.settings.topics import KafkaSettings, NatsSettings, RedisSettings
 from penstock.settings.webhook import WebhookDocumentsSettings, WebhookSettings
@@ -19,6 +20,7 @@ SourceSettings: TypeAlias = Annotated[
     | ObjectsSettings
     | WebhookSettings
     | WebhookDocumentsSettings
+    | PushSettings
     | DynamoDBSettings
     | KinesisSettings
     | KafkaSettings

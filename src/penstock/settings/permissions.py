@@ -81,6 +81,13 @@ class MetadataPermissions(Section):
         return self
 
 
+class PushedPermissions(Section):
+    """What is pushed says it: ``allow`` and ``deny`` of each document. One that says nothing:
+    nobody."""
+
+    type: Literal["pushed"]
+
+
 class TablePermissions(ListsSettings):
     """A captured table says it: one row for each document (or folder) and one who may see it."""
 

@@ -17,6 +17,8 @@ from penstock.wiring.models import (
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
+from penstock.wiring.pushing import inlets
+from penstock.wiring.server import limits, tls, tokens
 from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
@@ -47,7 +49,9 @@ __all__ = [
     "followers",
     "gateway",
     "group",
+    "inlets",
     "ledger",
+    "limits",
     "log",
     "log_prefix",
     "models",
@@ -69,6 +73,8 @@ __all__ = [
     "store",
     "stored_sessions",
     "table_reader",
+    "tls",
+    "tokens",
     "tracing",
     "upkeep",
 ]

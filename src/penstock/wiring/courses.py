@@ -13,6 +13,7 @@ from penstock.settings import (
     ColumnPermissions,
     DocumentSourceSettings,
     MetadataPermissions,
+    PushedPermissions,
     RowSourceSettings,
     Settings,
     SidecarPermissions,
@@ -50,7 +51,7 @@ def courses(settings: Settings) -> list[Course]:
         if isinstance(chosen, DocumentSourceSettings):
             topics = (name, bulk_topic(name))
             sidecars = isinstance(chosen.permissions, SidecarPermissions)
-            listed = isinstance(chosen.permissions, MetadataPermissions)
+            listed = isinstance(chosen.permissions, MetadataPermissions | PushedPermissions)
             pipeline = KnowledgePipeline("knowledge", topics, chunks, {}, sidecars, detects, listed)
             found.append(Course(pipeline, name, topics))
             continue

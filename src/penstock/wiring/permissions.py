@@ -9,6 +9,7 @@ from penstock.settings import (
     ColumnPermissions,
     InteractionsSettings,
     MetadataPermissions,
+    PushedPermissions,
     RowSourceSettings,
     Settings,
     SidecarPermissions,
@@ -62,6 +63,8 @@ def declared_permissions(settings: Settings) -> Declared:
         elif isinstance(said, MetadataPermissions):
             keys = {"allow": said.allow.lower(), "deny": said.deny.lower()}
             rules.append(_rule(name, DOCUMENTS, kind="entries", type=said.type, keys=keys))
+        elif isinstance(said, PushedPermissions):
+            rules.append(_rule(name, DOCUMENTS, kind="entries", type=said.type))
         elif said is not None:
             rules.append(_rule(name, DOCUMENTS, kind=said.type))
     return Declared(rules, tables, entries)

@@ -21,6 +21,8 @@ from penstock.settings import (
     NatsSettings,
     ObjectsSettings,
     PostgresSettings,
+    PushedPermissions,
+    PushSettings,
     RedisSettings,
     RowSourceSettings,
     Settings,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from penstock.sources.mysql.source import MySQLSource
     from penstock.sources.objects.source import ObjectsSource
     from penstock.sources.postgres.source import PostgresSource
+    from penstock.sources.push import PushSource
     from penstock.sources.webhook.payloads import Payloads
     from penstock.sources.webhook.source import WebhookSource
     from penstock.stores.base import SnapshotStore
@@ -201,13 +204,30 @@ def _receiver(
     chosen: WebhookSettings | WebhookDocumentsSettings,
     clock: Clock,
 ) -> WebhookSource:
+    from penstock.sources.inbox import Bounds
     from penstock.sources.webhook import WebhookSource
-    from penstock.sources.webhook.inbox import Bounds
 
     return WebhookSource(
         name,
         payloads,
         [secret.get_secret_value() for secret in chosen.secret],
+        bounds=Bounds(keep_ids_s=max(chosen.remember, Bounds().replay_window_s)),
+        max_bytes=chosen.max_size,
+        clock=clock,
+        heartbeat_s=chosen.heartbeat,
+    )
+
+
+def _push(settings: Settings, name: str, chosen: PushSettings, clock: Clock) -> PushSource:
+    from penstock.sources.documents.patterns import Patterns
+    from penstock.sources.inbox import Bounds
+    from penstock.sources.push import PushSource
+
+    del settings
+    return PushSource(
+        name,
+        Patterns(chosen.include, chosen.exclude),
+        listed=isinstance(chosen.permissions, PushedPermissions),
         bounds=Bounds(keep_ids_s=max(chosen.remember, Bounds().replay_window_s)),
         max_bytes=chosen.max_size,
         clock=clock,
@@ -257,6 +277,7 @@ _MAKERS: dict[type[Any], Callable[[Settings, str, Any, Clock], Source]] = {
     ObjectsSettings: _objects,
     WebhookSettings: _webhook,
     WebhookDocumentsSettings: _webhook_documents,
+    PushSettings: _push,
     DynamoDBSettings: _dynamodb,
     KinesisSettings: _kinesis,
     KafkaSettings: kafka_source,

@@ -55,7 +55,10 @@ def _said(change: Change) -> Mapping[str, Any]:
 def _names(said: Mapping[str, Any], of: str) -> list[str]:
     written = said.get(of)
     try:
-        names = [] if written is None else str(written).replace(",", " ").split()
+        if isinstance(written, list):  # as an application writes it
+            names = [str(name) for name in written]
+        else:
+            names = [] if written is None else str(written).replace(",", " ").split()
         return [listed_name(name) for name in names]
     except BadRecordError as error:
         raise BadRecordError(f"{error.reason} (in the metadata for {of})") from error

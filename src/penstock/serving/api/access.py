@@ -20,7 +20,9 @@ from penstock.errors import ConfigError
 from penstock.keys import ApiKey, Scope, id_of
 from penstock.models.base import CALLER_KEY
 from penstock.principals import Principal
+from penstock.serving.api.limits import Limits
 from penstock.serving.api.problems import ProblemError
+from penstock.serving.api.tokens import Tokens
 from penstock.stores.keys import KeyStore
 
 _REMEMBERED_S: Final = 0.5
@@ -40,7 +42,16 @@ class Caller:
 class Doorkeeper:
     """Finds the key of a request."""
 
-    def __init__(self, keys: KeyStore, clock: Clock, tenant: str) -> None:
+    def __init__(
+        self,
+        keys: KeyStore,
+        clock: Clock,
+        tenant: str,
+        limits: Limits | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
+        self._tokens = tokens
+        self._limits = limits
         self._keys = keys
         self._clock = clock
         self._tenant = tenant
@@ -50,9 +61,8 @@ class Doorkeeper:
         """Who calls; a `ProblemError` for whoever may not."""
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         token = token.strip()
-        key_id = id_of(token) if kind.lower() == "bearer" else None
-        key = None if key_id is None else await self._find(key_id)
-        if key is None or not key.opens(token, self._clock.now()):
+        key = await self._shown(token) if kind.lower() == "bearer" else None
+        if key is None:
             raise ProblemError(
                 401,
                 "unauthorized",
@@ -62,6 +72,8 @@ class Doorkeeper:
             )
         if key.principal.tenant != self._tenant:
             raise ProblemError(403, "forbidden", "this key belongs to another tenant")
+        if self._limits is not None:
+            self._limits.admit(request.scope, key.id)
         if needs not in key.scopes:
             raise ProblemError(
                 403,
@@ -69,8 +81,16 @@ class Doorkeeper:
                 f"expected a key with the scope {needs!s}, got one with "
                 f"{', '.join(sorted(key.scopes))}: make another key",
             )
-        CALLER_KEY.set(key_id or "")
+        CALLER_KEY.set(key.id)
         return Caller(key, self._acting(request, key))
+
+    async def _shown(self, token: str) -> ApiKey | None:
+        """The key that a token opens, or what stands for it of a user who shows a provider's."""
+        if self._tokens is not None and self._tokens.looks_like_one(token):
+            return await self._tokens.caller(token)
+        key_id = id_of(token)
+        key = None if key_id is None else await self._find(key_id)
+        return key if key is not None and key.opens(token, self._clock.now()) else None
 
     def _acting(self, request: Request, key: ApiKey) -> Principal:
         user = request.headers.get("penstock-user")
@@ -136,6 +156,7 @@ class Open:
 Asking = Annotated[Caller, Depends(Needs(Scope.ASK))]
 Tabling = Annotated[Caller, Depends(Needs(Scope.TABLES))]
 Embedding = Annotated[Caller, Depends(Needs(Scope.EMBED))]
+Writing = Annotated[Caller, Depends(Needs(Scope.WRITE))]
 OPEN: Final = Depends(Open())
 
 
@@ -156,8 +177,8 @@ def policies(app: FastAPI) -> dict[tuple[str, str], Scope | None]:
         if len(said) != 1:
             raise RuntimeError(
                 f"expected the route {route.path} to say once who may call it, got {len(said)}: "
-                "give it a parameter of `Asking`, `Tabling` or `Embedding`, or the dependency "
-                "`OPEN`"
+                "give it a parameter of `Asking`, `Tabling`, `Writing` or `Embedding`, or the "
+                "dependency `OPEN`"
             )
         scope = said[0].scope if isinstance(said[0], Needs) else None
         for method in sorted(route.methods or ()):

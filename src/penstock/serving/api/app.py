@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse
 
-from penstock.serving.api import asking, openai, problems, sessions, voices
+from penstock.serving.api import asking, openai, problems, responses, sessions, voices, writing
 from penstock.serving.api.access import OPEN, Doorkeeper, policies
+from penstock.serving.api.attending import Attended, readiness
 from penstock.serving.api.guard import Application, Guard
+from penstock.serving.api.limits import Limits
 from penstock.serving.api.mcp import with_mcp
 from penstock.serving.api.metrics import CONTENT_TYPE, render
+from penstock.serving.api.schema import document
 from penstock.serving.api.services import Services
+from penstock.serving.api.tokens import Tokens
 from penstock.telemetry import Meters
 
 MAX_BODY = 4_000_000
@@ -26,21 +32,44 @@ def build(
     hosts: Collection[str] = (),
     origins: Collection[str] = (),
     most_bytes: int = MAX_BODY,
+    limits: Limits | None = None,
+    tokens: Tokens | None = None,
+    limit_s: float = 120.0,
+    drain_s: float = 20.0,
 ) -> Application:
     """Health and metrics, and with ``services`` all the rest."""
     app = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
-    _health(app, meters, problems_now)
     served: Application = app
     if services is not None:
-        doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant)
+        doorkeeper = Doorkeeper(services.keys, services.clock, services.tenant, limits, tokens)
         app.state.services = services
         app.state.doorkeeper = doorkeeper
-        for router in (asking.router, openai.router, voices.router, sessions.router):
+        for router in (
+            asking.router,
+            writing.router,
+            openai.router,
+            responses.router,
+            voices.router,
+            sessions.router,
+        ):
             app.include_router(router)
         served = with_mcp(app, services, doorkeeper)
+    attended = Attended(served, limit_s=limit_s, drain_s=drain_s)
+    _health(app, meters, readiness(problems_now, lambda: attended.draining))
+    _schema(app, services.version if services is not None else "")
     problems.install(app)
     policies(app)
-    return Guard(served, hosts=hosts, origins=origins, most_bytes=most_bytes)
+    return Guard(attended, hosts=hosts, origins=origins, most_bytes=most_bytes)
+
+
+def _schema(app: FastAPI, version: str) -> None:
+    made: dict[str, Any] = {}
+
+    @app.get("/openapi.json", dependencies=[OPEN])
+    async def openapi() -> Response:
+        if not made:
+            made.update(document(app, version))
+        return JSONResponse(made)
 
 
 def _health(app: FastAPI, meters: Meters, problems_now: Callable[[], list[str]]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking, Tabling
@@ -15,6 +15,7 @@ from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.sessions import no_session
 from penstock.serving.api.shapes import AnswerRequest, ContextRequest
+from penstock.serving.api.streams import EventStream
 from penstock.serving.context import Asking as Options
 from penstock.serving.context import Context
 from penstock.serving.documents import shown
@@ -136,6 +137,7 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
     """An answer with citations, or an honest "not in here". With ``stream``: server-sent events
     ``text`` as it comes, and ``answer`` at the end."""
     has = services(request)
+    await has.writer.after(body.after)
     options: Options = {
         "where": body.where.filter(),
         "limit": has.passages,
@@ -150,7 +152,7 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
     try:
         if body.stream:
             first = await anext(pieces)  # what cannot be asked at all is told by the status
-            return StreamingResponse(_events(first, pieces), media_type="text/event-stream")
+            return EventStream(_events(first, pieces), pieces)
         last = [piece async for piece in pieces][-1]
     except NoSessionError as error:
         raise no_session(error) from error
@@ -160,6 +162,7 @@ async def answer(request: Request, body: AnswerRequest, caller: Asking) -> Respo
 
 async def _context(request: Request, body: ContextRequest, caller: Asking) -> Context:
     has = services(request)
+    await has.writer.after(body.after)
     return await has.contexts().context(body.question, caller.principal, **_asked(has, body))
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from penstock.models.base import serving
 from penstock.serving.answer import Answer
@@ -26,8 +26,10 @@ from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.sessions import no_session
 from penstock.serving.api.shapes import ChatRequest, EmbeddingsRequest, StoreSearchRequest
+from penstock.serving.api.streams import EventStream
 from penstock.serving.api.tools import with_tools
 from penstock.serving.context import Asking as Options
+from penstock.serving.context import Item
 from penstock.serving.mcp import address
 from penstock.serving.sessions import NoSessionError
 from penstock.serving.values import iso
@@ -54,7 +56,7 @@ async def models(request: Request, caller: Asking) -> Response:  # noqa: ARG001 
 async def model(request: Request, model: str, caller: Asking) -> Response:  # noqa: ARG001
     """One of them."""
     if model not in await _models(services(request)):
-        raise _no_model(model)
+        raise no_model(model)
     return JSONResponse(_model(model))
 
 
@@ -66,7 +68,8 @@ def _model(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "penstock"}
 
 
-def _no_model(name: str) -> ProblemError:
+def no_model(name: str) -> ProblemError:
+    """For a model that is none of ours."""
     return ProblemError(
         404, "model_not_found", f"expected a model that /v1/models lists, got {name[:100]!r}"
     )
@@ -80,7 +83,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest, caller: Embeddin
     """Vectors of texts, by the model that the knowledge base is searched with."""
     embedder = await serving(services(request).embedder(), fresh=False)
     if body.model not in {ANSWERS, embedder.name}:
-        raise _no_model(body.model)
+        raise no_model(body.model)
     if body.dimensions not in {None, embedder.dimensions}:
         raise ProblemError(
             400,
@@ -118,7 +121,8 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     """The answer to the last question of a conversation."""
     has = services(request)
     if body.model != ANSWERS:
-        raise _no_model(body.model)
+        raise no_model(body.model)
+    await has.writer.after(body.penstock.after)
     if body.tools:
         return await with_tools(has, body, caller, Completion(has, body).head)
     pieces = _answered(has, body, caller)
@@ -126,7 +130,7 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     try:
         if body.stream:
             first = await anext(pieces)
-            return StreamingResponse(made.stream(first, pieces), media_type="text/event-stream")
+            return EventStream(made.stream(first, pieces), pieces)
         last = [piece async for piece in pieces][-1]
     except NoSessionError as error:
         raise no_session(error) from error
@@ -289,27 +293,27 @@ async def _found(
     context = await has.contexts().context(
         body.text, caller.principal, where=where, limit=body.max_num_results
     )
-    shown = []
-    for item in context.items:
-        passage = isinstance(item, Passage)
-        text = (
-            item.text
-            if isinstance(item, Passage)
-            else "\n".join(f"{name}: {value}" for name, value in item.values.items())
-        )
-        attributes = {
-            "source": item.source,
-            "title": item.title,
-            "kind": "passage" if passage else "row",
-            "committed_at": iso(item.committed_at),
-        }
-        shown.append(
-            {
-                "file_id": f"{item.source}/{item.key}",
-                "filename": item.key,
-                "score": item.score,
-                "attributes": attributes,
-                "content": [{"type": "text", "text": text}],
-            }
-        )
-    return shown
+    return [store_item(item) for item in context.items]
+
+
+def store_item(item: Item) -> dict[str, Any]:
+    """A passage or row as vector stores show what they find."""
+    passage = isinstance(item, Passage)
+    text = (
+        item.text
+        if isinstance(item, Passage)
+        else "\n".join(f"{name}: {value}" for name, value in item.values.items())
+    )
+    attributes = {
+        "source": item.source,
+        "title": item.title,
+        "kind": "passage" if passage else "row",
+        "committed_at": iso(item.committed_at),
+    }
+    return {
+        "file_id": f"{item.source}/{item.key}",
+        "filename": item.key,
+        "score": item.score,
+        "attributes": attributes,
+        "content": [{"type": "text", "text": text}],
+    }

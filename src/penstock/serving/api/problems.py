@@ -21,7 +21,7 @@ OPENAI: Final = (
 )  # fmt: skip
 """Where OpenAI's clients call."""
 _RETRY_S: Final = 1
-_TITLES: Final = {
+TITLES: Final = {
     400: "The request cannot be understood",
     401: "A key is needed",
     403: "Not allowed",
@@ -35,6 +35,7 @@ _TITLES: Final = {
     500: "A fault of ours",
     502: "A model's endpoint fails",
     503: "Not available now",
+    504: "Took too long",
 }
 _SAID: Final = {
     400: "expected a body of JSON, got something that cannot be read as such",
@@ -50,6 +51,7 @@ _OPENAI_TYPES: Final = {
     500: "server_error",
     502: "server_error",
     503: "server_error",
+    504: "server_error",
 }
 
 
@@ -105,7 +107,7 @@ def response_of(path: str, problem: ProblemError) -> Response:
         return JSONResponse(body, problem.status, headers)
     body = {
         "type": "about:blank",
-        "title": _TITLES.get(problem.status, "The request was refused"),
+        "title": TITLES.get(problem.status, "The request was refused"),
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,

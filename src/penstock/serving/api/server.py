@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import uvicorn
 
 from penstock.errors import ConfigError
+from penstock.serving.api.attending import attended
 from penstock.serving.api.guard import Application, Receive, Scope, Send
+
+_CUT_S: Final = 3
+"""Seconds after which connections that are still open at the end are cut."""
 
 
 class _Mounted:
@@ -32,6 +39,25 @@ class _Mounted:
         await self._api(scope, receive, send)
 
 
+class Tls(NamedTuple):
+    """Files of a certificate and its key."""
+
+    certificate: Path
+    key: Path
+
+
+def _load(config: uvicorn.Config, tls: Tls | None) -> None:
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        if tls is None:
+            raise
+        raise ConfigError(
+            f"expected a certificate in {str(tls.certificate)!r} and its key in {str(tls.key)!r}, "
+            f"both as PEM, but {error}: correct server.tls"
+        ) from error
+
+
 @contextlib.asynccontextmanager
 async def serve(
     api: Application,
@@ -39,6 +65,7 @@ async def serve(
     host: str,
     port: int,
     mounted: Mapping[str, Application] | None = None,
+    tls: Tls | None = None,
 ) -> AsyncIterator[str]:
     """Serve an application while the block runs; yields the address. ``mounted`` are others by the
     path at and below which they answer."""
@@ -54,7 +81,21 @@ async def serve(
             "uses it, or set server.port (0 picks a free one)"
         ) from error
     served = _Mounted(api, mounted or {})
-    config = uvicorn.Config(served, log_level="critical", access_log=False, lifespan="auto")
+    config = uvicorn.Config(
+        served,
+        log_level="critical",
+        access_log=False,
+        lifespan="auto",
+        server_header=False,
+        timeout_graceful_shutdown=_CUT_S,
+        ssl_certfile=tls.certificate if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
+    try:
+        _load(config, tls)
+    except ConfigError:
+        listener.close()
+        raise
 
     class Server(uvicorn.Server):
         """Leaves signals to the program around it."""
@@ -66,8 +107,11 @@ async def serve(
     server = Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     try:
-        yield f"http://{host}:{listener.getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://{host}:{listener.getsockname()[1]}"
     finally:
+        looked_after = attended(api)
+        if looked_after is not None:
+            await looked_after.drain()
         server.should_exit = True
         await task
         listener.close()

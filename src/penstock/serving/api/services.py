@@ -15,6 +15,7 @@ from penstock.serving.ledger.feedback import Voices
 from penstock.serving.profiles import ProfileReader
 from penstock.serving.sessions import Sessions
 from penstock.serving.tables import TableReader
+from penstock.serving.writing import Writer
 from penstock.stores.keys import KeyStore
 
 
@@ -36,6 +37,7 @@ class Services:
     tables: TableReader
     voices: Voices
     sessions: Sessions
+    writer: Writer
     sources: Mapping[str, str]
     """The sources and their types."""
     passages: int = 8

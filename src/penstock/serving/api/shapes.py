@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from penstock.errors import BadRecordError
 from penstock.serving.context import LONGEST_QUESTION, MOST_ITEMS
 from penstock.stores.base import Filter
 
@@ -14,6 +16,8 @@ About = Annotated[str, Field(min_length=1, max_length=2000)]
 """Whom a question is about: ``KIND:ID`` or ``KIND:IDENTIFIER``."""
 SessionId = Annotated[str, Field(min_length=1, max_length=100)]
 """A conversation of the caller's, begun with ``POST /v1/sessions``."""
+Name = Annotated[str, Field(min_length=1, max_length=410)]
+"""``user:NAME``, ``group:NAME`` or ``everyone``."""
 Scalar = str | int | float | bool | None
 
 
@@ -49,6 +53,13 @@ class Where(Strict):
         )
 
 
+Positions = (
+    Annotated[str, Field(min_length=1, max_length=100)]
+    | Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=20)]
+)
+"""Positions of what was written: what is read comes after it."""
+
+
 class ContextRequest(Strict):
     """A question, and how much shall be known about it."""
 
@@ -59,6 +70,7 @@ class ContextRequest(Strict):
     profile: About | None = None
     pin: bool = False
     """Whether it is kept, so that what is answered from it can be reported with its id."""
+    after: Positions = Field(default_factory=list)
 
 
 class AnswerRequest(Strict):
@@ -68,6 +80,7 @@ class AnswerRequest(Strict):
     where: Where = Field(default_factory=Where)
     profile: About | None = None
     session: SessionId | None = None
+    after: Positions = Field(default_factory=list)
     stream: bool = False
 
 
@@ -161,6 +174,7 @@ class OwnFields(Strict):
 
     profile: About | None = None
     session: SessionId | None = None
+    after: Positions = Field(default_factory=list)
 
 
 class ChatRequest(Loose):
@@ -191,6 +205,14 @@ class Conjunction(Loose):
     filters: list[Comparison] = Field(min_length=1, max_length=50)
 
 
+def conditions(filters: Comparison | Conjunction | None) -> dict[str, Any]:
+    """Conditions as a filter has them."""
+    if filters is None:
+        return {}
+    each = [filters] if isinstance(filters, Comparison) else filters.filters
+    return {one.key: one.value for one in each}
+
+
 class RankingOptions(Loose):
     """What of the found is shown."""
 
@@ -212,7 +234,129 @@ class StoreSearchRequest(Loose):
 
     def metadata(self) -> dict[str, Any]:
         """The conditions as a filter has them."""
-        if self.filters is None:
-            return {}
-        each = [self.filters] if isinstance(self.filters, Comparison) else self.filters.filters
-        return {one.key: one.value for one in each}
+        return conditions(self.filters)
+
+
+class InputItem(Loose):
+    """A part of a conversation: a message, or something else that says nothing here."""
+
+    type: str = "message"
+    role: str | None = None
+    content: str | list[Part] | None = None
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        if isinstance(self.content, str):
+            return self.content
+        return "\n".join(part.text for part in self.content or () if part.text)
+
+
+class ResponseTool(Loose):
+    """A tool that may be used. Only ``file_search`` can be."""
+
+    type: str = Field(max_length=200)
+    vector_store_ids: list[str] = Field(default_factory=list, max_length=100)
+    max_num_results: int | None = Field(default=None, ge=1, le=50)
+    filters: Comparison | Conjunction | None = None
+
+    def metadata(self) -> dict[str, Any]:
+        """The conditions as a filter has them."""
+        return conditions(self.filters)
+
+    def shown(self) -> dict[str, Any]:
+        """As a response repeats it."""
+        return self.model_dump(exclude_none=True)
+
+
+class TextFormat(Loose):
+    """The form of an answer."""
+
+    type: str = "text"
+
+
+class TextOptions(Loose):
+    """How an answer is written."""
+
+    format: TextFormat | None = None
+
+
+class ResponsesRequest(Loose):
+    """A conversation in the form of OpenAI's responses."""
+
+    model: str = Field(min_length=1, max_length=200)
+    input: Text | Annotated[list[InputItem], Field(min_length=1, max_length=500)]
+    instructions: str | None = Field(default=None, max_length=100_000)
+    stream: bool = False
+    tools: list[ResponseTool] = Field(default_factory=list, max_length=20)
+    include: list[str] | None = Field(default=None, max_length=20)
+    metadata: dict[str, str] | None = Field(default=None, max_length=16)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    text: TextOptions | None = None
+    previous_response_id: str | None = None
+    conversation: Any = None
+    prompt: Any = None
+    background: bool | None = None
+    penstock: OwnFields = Field(default_factory=OwnFields)
+
+    @property
+    def texts(self) -> list[str]:
+        """What the conversation says, part by part."""
+        if isinstance(self.input, str):
+            return [self.input]
+        return [item.text for item in self.input]
+
+    @property
+    def question(self) -> str:
+        """The last thing that the user said."""
+        if isinstance(self.input, str):
+            return self.input
+        return next((item.text for item in reversed(self.input) if item.role == "user"), "")
+
+
+class DocumentBody(Strict):
+    """A document as JSON: its text, or its bytes in base64 with their media type."""
+
+    text: str | None = None
+    content: str | None = None
+    media_type: str = Field(default="text/markdown", min_length=1, max_length=200)
+    title: str | None = Field(default=None, max_length=2000)
+    metadata: dict[str, Any] = Field(default_factory=dict, max_length=200)
+    allow: list[Name] | None = Field(default=None, max_length=1000)
+    deny: list[Name] | None = Field(default=None, max_length=1000)
+
+    @model_validator(mode="after")
+    def _one_content(self) -> DocumentBody:
+        if (self.text is None) == (self.content is None):
+            raise ValueError("expected `text`, or `content` in base64, and not both")
+        return self
+
+    def data(self) -> bytes:
+        """The document's bytes."""
+        if self.text is not None:
+            return self.text.encode("utf-8", "surrogatepass")
+        try:
+            return b64decode(self.content or "", validate=True)
+        except ValueError as error:
+            raise BadRecordError(f"expected `content` in base64, but {error}") from error
+
+
+class Item(Strict):
+    """One of several documents: as it shall be, or its end."""
+
+    key: str = Field(min_length=1, max_length=1000)
+    op: Literal["upsert", "delete"] = "upsert"
+    document: DocumentBody | None = None
+
+    @model_validator(mode="after")
+    def _document_fits(self) -> Item:
+        if (self.op == "delete") == (self.document is not None):
+            raise ValueError("expected a `document` for an upsert, and none for a delete")
+        return self
+
+
+class DocumentsRequest(Strict):
+    """Documents that are taken together, all or none."""
+
+    source: str = Field(min_length=1, max_length=100)
+    documents: list[Item] = Field(min_length=1, max_length=1000)

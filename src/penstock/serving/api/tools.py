@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Final
 
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 
 from penstock.models.base import CALLER_KEY, Usage, Who
 from penstock.models.gateway.base import (
@@ -23,12 +23,14 @@ from penstock.models.gateway.base import (
     ToolCall,
     Turn,
 )
-from penstock.serving.answer import Citation, cited
+from penstock.serving.answer import Citation, cited, shown_texts
 from penstock.serving.api.access import Caller
 from penstock.serving.api.asking import event
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.shapes import ChatMessage, ChatRequest
+from penstock.serving.api.streams import EventStream
+from penstock.serving.containment import Containment, addresses, contained
 from penstock.serving.context import Context
 from penstock.serving.mcp import address
 
@@ -74,14 +76,16 @@ async def with_tools(
     )  # fmt: skip
     principal = caller.principal
     who = Who(principal.tenant, principal.names, CALLER_KEY.get())
-    made = _Made(context, head, body)
+    # Addresses that the caller has sent are known to it; all others must stand in the context.
+    known = addresses([*shown_texts(context), *(message.text for message in body.messages)])
+    made = _Made(context, head, body, known)
     pieces = _opened(model, request, who)
     if not body.stream:
         found = [piece async for piece in pieces][-1]
         assert isinstance(found, Completion)
         return JSONResponse(made.whole(found))
     first = await anext(pieces)  # what cannot be asked at all is told by the status
-    return StreamingResponse(made.stream(first, pieces), media_type="text/event-stream")
+    return EventStream(made.stream(first, pieces), pieces)
 
 
 async def _opened(model: Model, request: Request, who: Who) -> AsyncGenerator[Piece]:
@@ -115,14 +119,18 @@ def _choice(body: ChatRequest) -> str:
 class _Made:
     """One completion in OpenAI's form."""
 
-    def __init__(self, context: Context, head: dict[str, Any], body: ChatRequest) -> None:
+    def __init__(
+        self, context: Context, head: dict[str, Any], body: ChatRequest, known: frozenset[str]
+    ) -> None:
         self._context = context
         self._head = head
         self._body = body
+        self._known = known
+        self._containment = Containment(known)
 
     def whole(self, found: Completion) -> dict[str, Any]:
         """As one body."""
-        text, citations = cited(self._context, found.text)
+        text, citations = cited(self._context, contained(found.text, self._known))
         message: dict[str, Any] = {
             "role": "assistant",
             "content": text or None,
@@ -164,16 +172,20 @@ class _Made:
 
     def _chunks(self, piece: Piece) -> list[bytes]:
         if isinstance(piece, str):
-            return [self._chunk({"content": piece})]
+            shown = self._containment.push(piece)
+            return [self._chunk({"content": shown})] if shown else []
+        held = self._containment.end()
+        before = [self._chunk({"content": held})] if held else []
         if isinstance(piece, CallPiece):
             function = {"arguments": piece.arguments} | ({"name": piece.name} if piece.name else {})
             call: dict[str, Any] = {"index": piece.place, "function": function}
             if piece.id:
                 call |= {"id": piece.id, "type": "function"}
-            return [self._chunk({"tool_calls": [call]})]
-        text, citations = cited(self._context, piece.text)
+            return [*before, self._chunk({"tool_calls": [call]})]
+        text, citations = cited(self._context, contained(piece.text, self._known))
         told = {**self._told(piece, citations), "text": text}
-        last = [self._chunk({"annotations": _annotations(text, citations)}, piece, penstock=told)]
+        marks = {"annotations": _annotations(text, citations)}
+        last = [*before, self._chunk(marks, piece, penstock=told)]
         if self._body.stream_options is not None and self._body.stream_options.include_usage:
             usage = _usage(piece.usage)
             last.append(event(None, {**self._chunk_head(), "choices": [], "usage": usage}))

@@ -6,28 +6,20 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
 from penstock.errors import BadRecordError
-from penstock.records import Key, Microseconds, Op, Row, Schema, document_schema
+from penstock.records import Microseconds, Op, Schema, document_schema
 from penstock.sources.documents.patterns import Patterns
 from penstock.sources.documents.rows import timestamp
 from penstock.sources.formats.declared import DeclaredStream, key_in, key_of, objects_of, row_of
 from penstock.sources.formats.values import Json, Number, json_text, parse_json, storable
+from penstock.sources.inbox import News
 
 _UPSERT: Final = frozenset({"upsert", "insert", "create", "update", "c", "r", "u"})
 _DELETE: Final = frozenset({"delete", "d"})
 _MOST_OBJECTS: Final = 10_000
 _LONGEST_PATH: Final = 1000
-
-
-class News(NamedTuple):
-    """One change to come."""
-
-    schema: Schema
-    op: Op
-    key: Key
-    row: Row | None
 
 
 class Payloads(Protocol):

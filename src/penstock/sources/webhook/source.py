@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import BadRecordError
-from penstock.sources.base import Application, Finding, SourceBatch, State, StateChange
-from penstock.sources.webhook.inbox import Bounds, Inbox
+from penstock.records import Microseconds
+from penstock.sources.base import Application, Finding
+from penstock.sources.inbox import Bounds, InboxSource
 from penstock.sources.webhook.payloads import Payloads
 from penstock.sources.webhook.signatures import Forged, secret_bytes, verify
 
@@ -27,16 +28,13 @@ class Answer:
     retry_after_s: int | None = None
 
 
-class WebhookSource:
+class WebhookSource(InboxSource):
     """What is delivered to it, in the order of arrival.
 
     A delivery is taken if one of its signatures was made with one of the ``secrets`` within five
     minutes, wholly or not at all, and once: its id is kept in the state that is stored with its
     changes. It is answered with 2xx when the log holds it, never before (G2): for the sender, that
     is the acknowledgement. Whatever else is answered, the delivery may be sent again.
-
-    ``as_of`` means: everything that was delivered by then. What the sender still holds back, nobody
-    but the sender knows.
     """
 
     def __init__(
@@ -50,14 +48,10 @@ class WebhookSource:
         clock: Clock | None = None,
         heartbeat_s: float = 5.0,
     ) -> None:
-        self.name = name
+        super().__init__(name, bounds or Bounds(), clock or SystemClock(), heartbeat_s)
         self.max_bytes = max_bytes
         self._payloads = payloads
         self._secrets = [secret_bytes(secret) for secret in secrets]
-        self._bounds = bounds or Bounds()
-        self._clock = clock or SystemClock()
-        self._heartbeat_s = heartbeat_s
-        self._inbox: Inbox | None = None
 
     # ------------------------------------------------------------ the sender's side
 
@@ -84,9 +78,9 @@ class WebhookSource:
             durable = inbox.put(signed.id, news, len(body))
         return await self._settled(durable)
 
-    async def _settled(self, durable: asyncio.Future[bool]) -> Answer:
+    async def _settled(self, durable: asyncio.Future[Microseconds | None]) -> Answer:
         done, _ = await asyncio.wait([durable], timeout=_DURABLE_S)
-        if done and durable.result():
+        if done and durable.result() is not None:
             return Answer(204)
         sentence = "expected the log to take this delivery by now: send it again, under the same id"
         return Answer(503, sentence, 2)
@@ -96,52 +90,6 @@ class WebhookSource:
         from penstock.sources.webhook.application import WebhookApplication
 
         return WebhookApplication(self)
-
-    # ------------------------------------------------------------ the loop's side
-
-    async def read(self, state: State) -> AsyncIterator[SourceBatch]:
-        """See `Source.read`."""
-        inbox = self._inbox = Inbox(state, self._bounds)
-        beat = self._clock.now()
-        try:
-            while True:
-                inbox.wake.clear()
-                now = self._clock.now()
-                batch = inbox.batch(now)
-                if batch is not None:
-                    yield batch
-                    continue
-                if now >= beat:
-                    beat = now + int(self._heartbeat_s * 1e6)  # type: ignore[assignment]
-                    yield SourceBatch((), {}, now)
-                    continue
-                await self._wait(inbox, (beat - now) / 1e6)
-        finally:
-            inbox.abandon()
-            if self._inbox is inbox:
-                self._inbox = None
-
-    async def _wait(self, inbox: Inbox, seconds: float) -> None:
-        timer = asyncio.ensure_future(self._clock.sleep(seconds))
-        woken = asyncio.ensure_future(inbox.wake.wait())
-        try:
-            await asyncio.wait([timer, woken], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-            woken.cancel()
-            await asyncio.gather(timer, woken, return_exceptions=True)
-
-    async def acknowledge(self, state: StateChange) -> None:
-        """Senders whose deliveries are durable get their answer."""
-        number = state.get("deliveries")
-        if self._inbox is not None and number is not None:
-            self._inbox.settle(int(number))
-
-    async def close(self) -> None:
-        """Senders that wait are told to send again."""
-        if self._inbox is not None:
-            self._inbox.abandon()
-            self._inbox = None
 
     async def check(self) -> Sequence[Finding]:
         """Say what a sender needs to know."""

@@ -1,0 +1,160 @@
+"""How much a key, and all keys together, may ask of this process.
+
+Each has a bucket of tokens, one for a request, that fills at its rate, and a number of requests
+that may be at work at once. What is too much is answered with 429 and when to come back; every
+answer to a key that has a rate says what is left of it (``RateLimit`` and ``RateLimit-Policy``, as
+the IETF's draft has them). Several processes count each for itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.clock import Clock
+from penstock.serving.api.guard import Scope
+from penstock.serving.api.problems import ProblemError
+
+ADMITTED: Final = "penstock.admitted"
+"""Where a request's scope keeps what its admission is."""
+_MOST_KEYS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """``rate`` requests a second on average, ``burst`` of them at once, ``concurrent`` at work at
+    the same time; None: no bound."""
+
+    rate: float | None = None
+    burst: int | None = None
+    concurrent: int | None = None
+
+    @property
+    def size(self) -> int:
+        """The tokens of a full bucket."""
+        if self.burst is not None:
+            return self.burst
+        return max(1, math.ceil(self.rate or 1))
+
+
+class Counter:
+    """What one key has used."""
+
+    def __init__(self, limit: Limit, clock: Clock) -> None:
+        self.limit = limit
+        self.working = 0
+        self._clock = clock
+        self._tokens = float(limit.size)
+        self._at = clock.monotonic()
+
+    def wait_s(self) -> float:
+        """How long until the next request may come; 0: it may come now."""
+        rate = self.limit.rate
+        if rate is None:
+            return 0.0
+        now = self._clock.monotonic()
+        self._tokens = min(self.limit.size, self._tokens + (now - self._at) * rate)
+        self._at = now
+        return 0.0 if self._tokens >= 1 else (1 - self._tokens) / rate
+
+    def full(self) -> bool:
+        """Are as many at work as may be?"""
+        most = self.limit.concurrent
+        return most is not None and self.working >= most
+
+    def take(self) -> None:
+        """A request begins."""
+        self.working += 1
+        if self.limit.rate is not None:
+            self._tokens -= 1
+
+    def headers(self, name: str) -> dict[str, str]:
+        """What a client is told."""
+        rate = self.limit.rate
+        if rate is None:
+            return {}
+        wait = self.wait_s()
+        left = max(0, math.floor(self._tokens))
+        window = max(1, math.ceil(self.limit.size / rate))
+        return {
+            "RateLimit-Policy": f'"{name}";q={self.limit.size};w={window}',
+            "RateLimit": f'"{name}";r={left};t={max(0, math.ceil(wait))}',
+        }
+
+
+class Admission:
+    """A request's place: ends once, with the request."""
+
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self._ends: list[Callable[[], None]] = []
+
+    def then(self, end: Callable[[], None]) -> None:
+        """Do this at the end."""
+        self._ends.append(end)
+
+    def end(self) -> None:
+        """Give the place back."""
+        while self._ends:
+            self._ends.pop()()
+
+
+class Limits:
+    """Admits requests, by the key that they show."""
+
+    def __init__(self, clock: Clock, *, key: Limit | None = None, tenant: Limit | None = None):
+        self._clock = clock
+        self._key = key or Limit()
+        self._tenant = Counter(tenant or Limit(), clock)
+        self._keys: OrderedDict[str, Counter] = OrderedDict()
+
+    def admit(self, scope: Scope, key_id: str) -> None:
+        """Let a request in, for as long as it lasts; `ProblemError` when it is too much."""
+        admission = scope.get(ADMITTED)
+        if admission is None:  # nobody would end it
+            return
+        mine = self._counter(key_id)
+        for counter, name, whose in (
+            (mine, "key", "this key"),
+            (self._tenant, "tenant", "all keys together"),
+        ):
+            self._refuse(counter, name, whose)
+        for counter in (mine, self._tenant):
+            counter.take()
+            admission.then(lambda counter=counter: self._leave(counter))
+        admission.headers.update(mine.headers("key") or self._tenant.headers("tenant"))
+
+    def _refuse(self, counter: Counter, name: str, whose: str) -> None:
+        wait = counter.wait_s()
+        limit = counter.limit
+        if wait > 0:
+            sentence = (
+                f"expected at most {limit.rate:g} requests a second of {whose} "
+                f"({limit.size} at once), got more: come back in {wait:.1f} s"
+            )
+        elif counter.full():
+            wait = 1.0
+            sentence = (
+                f"expected at most {limit.concurrent} requests of {whose} at work at once, got "
+                "more: wait for one of them"
+            )
+        else:
+            return
+        headers = {"Retry-After": str(max(1, math.ceil(wait))), **counter.headers(name)}
+        raise ProblemError(429, "too_many_requests", sentence, headers=headers)
+
+    def _leave(self, counter: Counter) -> None:
+        counter.working -= 1
+
+    def _counter(self, key_id: str) -> Counter:
+        counter = self._keys.get(key_id)
+        if counter is None:
+            counter = self._keys[key_id] = Counter(self._key, self._clock)
+        self._keys.move_to_end(key_id)
+        for old in list(self._keys)[: len(self._keys) - _MOST_KEYS]:
+            if self._keys[old].working == 0:
+                del self._keys[old]
+        return counter
