@@ -321,6 +321,10 @@ class Project:
     def _about(self, profile: str | None) -> ProfileWanted | None:
         return None if profile is None else wiring.profile_wanted(self.settings, profile)
 
+    def profile_wanted(self, kind: str, who: str) -> ProfileWanted:
+        """Whom an id or an identifier of a kind means, and what is read of them."""
+        return wiring.profile_wanted(self.settings, f"{kind}:{who}")
+
     def _asking(self, principal: Principal | None) -> Principal:
         """The one who asks, of this project's tenant."""
         return replace(principal or Principal(), tenant=self.settings.tenant)

@@ -21,6 +21,7 @@ from penstock.operate.segments import look_at_segments, segment_members, segment
 from penstock.principals import Principal
 from penstock.project import Project
 from penstock.settings import Settings
+from penstock.stores.base import Filter
 
 PROFILES: dict[str, Any] = {
     "customer": {
@@ -313,7 +314,7 @@ async def test_g9_answers_about_somebody_are_redacted_and_the_chain_still_fits(
     chosen = settings(tmp_path, database_url, source_url)
     async with carried(chosen) as project:
         about = await project.answer("Who prefers the window?", profile="customer:ada@example.org")
-        other = await project.answer("Who likes the aisle very much?")
+        other = await project.answer("Is it open?", where=Filter(sources=("elsewhere",)))
         asked = await project.answer("Where is my luggage?", principal=Principal("ada@example.org"))
         assert "canarynotes" in await everything(project)
     async with opened(chosen) as project:

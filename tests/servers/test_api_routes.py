@@ -187,6 +187,7 @@ async def test_bodies_that_mean_harm_are_refused_with_a_sentence(project: Projec
         "unknown": b'{"question": "x", "top_k": 5}',
     }
     paths = [path for (method, path), _ in routes(project).items() if method == "POST"]
+    paths.remove("/v1/sessions")  # takes none
     async with client(project, token, **{"Content-Type": "application/json"}) as caller:
         for path in paths:
             place = path.replace("{store}", "documents")

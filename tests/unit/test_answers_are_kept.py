@@ -119,12 +119,12 @@ async def test_g8_what_a_generator_wrote_is_kept_as_it_wrote_it() -> None:
 async def test_g8_a_text_that_broke_off_is_kept_as_far_as_it_was_given_out() -> None:
     """The reader left, or the generator failed; one that gave nothing left nothing."""
     kept = Kept()
-    left = answerer(kept, Pieces("24 hours [1]", " and more")).stream(QUESTION, Principal())
-    assert await anext(left) == "24 hours [1]"
+    left = answerer(kept, Pieces("24 hours [1] ", "and more")).stream(QUESTION, Principal())
+    assert await anext(left) == "24 hours [1] "
     await left.aclose()  # type: ignore[attr-defined]
     assert kept.parts == ["24 hours [1]"]
     with pytest.raises(UnavailableError):
-        await answerer(kept, Pieces("48 hours [1]", None)).answer(QUESTION, Principal())
+        await answerer(kept, Pieces("48 hours [1] ", None)).answer(QUESTION, Principal())
     assert kept.parts == ["24 hours [1]", "48 hours [1]"]
     with pytest.raises(UnavailableError):
         await answerer(kept, Pieces(None)).answer(QUESTION, Principal())

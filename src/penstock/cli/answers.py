@@ -179,7 +179,7 @@ def diff(
         async with open_project(file) as project:
             other = principal(asking, project.settings.tenant) if asking else None
             found = pinned(await _entry(project, answer))
-            said = await compared(project.answerer(), found, other)
+            said = await compared(project.answerer(), found, other, project.profile_wanted)
         if json:
             print_json(said)
             return

@@ -72,8 +72,10 @@ class Containment:
             letter = held[place]
             if letter.isspace():
                 return place + 1
-            # Scripts without blanks: a word ends where nothing before it begins an address.
-            if not letter.isascii() and letter.isalpha() and not self._begun(held[: place + 1]):
+            # Scripts without blanks: a word ends where nothing before it begins an address, and
+            # letters that only look like others (full width) begin one.
+            alone = letter.isalpha() and not unicodedata.normalize("NFKC", letter).isascii()
+            if alone and not self._begun(held[: place + 1]):
                 return place + 1
         return 0
 

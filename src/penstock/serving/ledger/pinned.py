@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, Final
 
@@ -101,15 +101,18 @@ def pinned_asking(asking: Asking) -> dict[str, Any]:
         assert where is not None
         found["where"] = encoded({n: v for n, v in asdict(where).items() if v not in (None, {})})
     if profile is not None:
-        found["profile"] = asdict(profile)
+        # What a profile says of somebody is the project's to declare: now, and when asked again.
+        found["profile"] = {n: getattr(profile, n) for n in ("kind", "reference", "identifiers")}
     for name in ("limit", "mode"):
         if asking.get(name) is not None:
             found[name] = asking.get(name)
     return found
 
 
-def asking_of(said: Mapping[str, Any]) -> Asking:
-    """How it was asked, to ask it again."""
+def asking_of(
+    said: Mapping[str, Any], about: Callable[[str, str], ProfileWanted] | None = None
+) -> Asking:
+    """How it was asked, to ask it again. ``about`` says what is read of a profile now."""
     asking = Asking()
     if "where" in said:
         asking["where"] = Filter(**{n: decoded(v) for n, v in said["where"].items()})
@@ -117,7 +120,8 @@ def asking_of(said: Mapping[str, Any]) -> Asking:
         kind, reference, bearing = (
             said["profile"][n] for n in ("kind", "reference", "identifiers")
         )
-        asking["profile"] = ProfileWanted(kind, reference, tuple(bearing))
+        known = ProfileWanted(kind, reference, tuple(bearing))
+        asking["profile"] = known if about is None else about(kind, reference)
     if "limit" in said:
         asking["limit"] = said["limit"]
     if "mode" in said:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from penstock.serving.ledger.pinned import (
     pinned_items,
     template_of,
 )
+from penstock.serving.profiles import ProfileWanted
 from penstock.serving.prompt import Template
 from penstock.serving.values import iso, jsonable
 from penstock.stores.base import Passage
@@ -102,12 +103,15 @@ async def replayed(answerer: Answerer, found: Pinned) -> dict[str, Any]:
 
 
 async def compared(
-    answerer: Answerer, found: Pinned, principal: Principal | None = None
+    answerer: Answerer,
+    found: Pinned,
+    principal: Principal | None = None,
+    about: Callable[[str, str], ProfileWanted] | None = None,
 ) -> dict[str, Any]:
     """The question is answered again as of now, for the same principal: what has changed."""
     entry = found.entry
     assert entry.content is not None
-    asking = asking_of(entry.content["asking"])
+    asking = asking_of(entry.content["asking"], about)
     answer = await answerer.unkept().answer(
         found.context.question, principal or found.principal, **asking
     )
