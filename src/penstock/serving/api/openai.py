@@ -25,7 +25,12 @@ from penstock.serving.api.asking import event, named, services
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
 from penstock.serving.api.sessions import no_session
-from penstock.serving.api.shapes import ChatRequest, EmbeddingsRequest, StoreSearchRequest
+from penstock.serving.api.shapes import (
+    ChatRequest,
+    EmbeddingsRequest,
+    OwnFields,
+    StoreSearchRequest,
+)
 from penstock.serving.api.streams import EventStream
 from penstock.serving.api.tools import with_tools
 from penstock.serving.context import Asking as Options
@@ -125,7 +130,8 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     await has.writer.after(body.penstock.after)
     if body.tools:
         return await with_tools(has, body, caller, Completion(has, body).head)
-    pieces = _answered(has, body, caller)
+    said = [message.text for message in body.messages if message.role == "user"]
+    pieces = answered(has, said, body.penstock, caller)
     made = Completion(has, body)
     try:
         if body.stream:
@@ -138,17 +144,24 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     return JSONResponse(await made.whole(last), headers=named(last))
 
 
-def _answered(has: Services, body: ChatRequest, caller: Caller) -> AsyncIterator[str | Answer]:
-    """The last question, after those before it: of the session that is named, or else of the
-    messages. What the assistant said in them is not believed."""
-    *before, question = [m.text for m in body.messages if m.role == "user"] or [""]
-    about, who, answerer = body.penstock.profile, caller.principal, has.answerer()
+def answered(
+    has: Services,
+    said: Sequence[str],
+    own: OwnFields,
+    caller: Caller,
+    where: Filter | None = None,
+) -> AsyncIterator[str | Answer]:
+    """The last thing that the user said, after what came before: of the session that is named, or
+    else of the messages. What the assistant said in them is not believed."""
+    *before, question = said or [""]
+    who, answerer = caller.principal, has.answerer()
     options: Options = {
+        "where": where or Filter(),
         "limit": has.passages,
-        "profile": None if about is None else has.profiles.about(about),
+        "profile": None if own.profile is None else has.profiles.about(own.profile),
     }
-    if body.penstock.session is not None:
-        return has.sessions.stream(answerer, body.penstock.session, question, who, **options)
+    if own.session is not None:
+        return has.sessions.stream(answerer, own.session, question, who, **options)
     return has.sessions.alone(answerer, before, question, who, **options)
 
 

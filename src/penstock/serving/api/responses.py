@@ -19,12 +19,21 @@ from fastapi.responses import JSONResponse, Response
 from penstock.models.base import serving
 from penstock.serving.answer import Answer
 from penstock.serving.api.access import Asking
-from penstock.serving.api.asking import event, services
-from penstock.serving.api.openai import ANSWERS, citation_marks, freshness, no_model, store_item
+from penstock.serving.api.asking import event, named, services
+from penstock.serving.api.openai import (
+    ANSWERS,
+    answered,
+    citation_marks,
+    freshness,
+    no_model,
+    store_item,
+)
 from penstock.serving.api.problems import ProblemError, problem_of
 from penstock.serving.api.services import Services
+from penstock.serving.api.sessions import no_session
 from penstock.serving.api.shapes import ResponsesRequest
 from penstock.serving.api.streams import EventStream
+from penstock.serving.sessions import NoSessionError
 from penstock.stores.base import Filter
 
 router = APIRouter()
@@ -39,21 +48,17 @@ async def create(request: Request, body: ResponsesRequest, caller: Asking) -> Re
     _refuse(body)
     where = _where(has, body)
     await has.writer.after(body.penstock.after)
-    about = body.penstock.profile
-    pieces = has.answerer().stream(
-        body.question,
-        caller.principal,
-        where=where,
-        limit=has.passages,
-        profile=None if about is None else has.profiles.about(about),
-    )
+    pieces = answered(has, body.questions, body.penstock, caller, where)
     made = Made(has, body)
-    if body.stream:
-        first = await anext(pieces)
-        return EventStream(made.events(first, pieces), pieces)
-    last = [piece async for piece in pieces][-1]
+    try:
+        if body.stream:
+            first = await anext(pieces)
+            return EventStream(made.events(first, pieces), pieces)
+        last = [piece async for piece in pieces][-1]
+    except NoSessionError as error:
+        raise no_session(error) from error
     assert isinstance(last, Answer)
-    return JSONResponse(await made.completed(last))
+    return JSONResponse(await made.completed(last), headers=named(last))
 
 
 def _refuse(body: ResponsesRequest) -> None:
@@ -161,7 +166,7 @@ class Made:
             "id": self._search,
             "type": "file_search_call",
             "status": "in_progress" if answer is None else "completed",
-            "queries": [self._body.question],
+            "queries": self._body.questions[-1:],
             "results": results,
         }
 

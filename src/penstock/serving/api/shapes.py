@@ -307,11 +307,11 @@ class ResponsesRequest(Loose):
         return [item.text for item in self.input]
 
     @property
-    def question(self) -> str:
-        """The last thing that the user said."""
+    def questions(self) -> list[str]:
+        """What the user said, the last of it last."""
         if isinstance(self.input, str):
-            return self.input
-        return next((item.text for item in reversed(self.input) if item.role == "user"), "")
+            return [self.input]
+        return [item.text for item in self.input if item.role == "user"]
 
 
 class DocumentBody(Strict):
