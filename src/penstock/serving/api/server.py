@@ -58,6 +58,25 @@ def _load(config: uvicorn.Config, tls: Tls | None) -> None:
         ) from error
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """A socket on which whoever is told the address may connect at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Only of a socket that says that it is TCP does asyncio turn Nagle's algorithm off, which would
+    # hold the body of an answer back for 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"expected {host}:{port} to be free for the API, got: {error}; stop what "
+            "uses it, or set server.port (0 picks a free one)"
+        ) from error
+    return listener
+
+
 @contextlib.asynccontextmanager
 async def serve(
     api: Application,
@@ -69,17 +88,7 @@ async def serve(
 ) -> AsyncIterator[str]:
     """Serve an application while the block runs; yields the address. ``mounted`` are others by the
     path at and below which they answer."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(1024)  # whoever is told the address may connect at once
-    except OSError as error:
-        listener.close()
-        raise ConfigError(
-            f"expected {host}:{port} to be free for the API, got: {error}; stop what "
-            "uses it, or set server.port (0 picks a free one)"
-        ) from error
+    listener = listening(host, port)
     served = _Mounted(api, mounted or {})
     config = uvicorn.Config(
         served,
