@@ -69,6 +69,7 @@ async def test_what_an_answer_took_is_kept_and_priced() -> None:
     answer = await said("Up to 24 hours before.", Usage(1, 1000, 50, 0.0025))
     assert answer.to_dict()["usage"] == {
         "requests": 1, "input_tokens": 1000, "output_tokens": 50, "cost": 0.0025,
+        "cached_tokens": None, "estimated": False,
     }  # fmt: skip
     judged = judge(CANCEL, answer)
     assert judged.cost == pytest.approx(0.0025)
