@@ -201,7 +201,7 @@ class Endless:
     name = "openai/endless"
 
     async def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
-        yield "24 hours [1]"
+        yield "24 hours [1] "
         await asyncio.Event().wait()
 
     async def close(self) -> None:

@@ -31,7 +31,7 @@ async def test_a_block_leaves_with_its_own_error_though_the_runtime_fails_meanwh
     """The failure that the block already leaves with is not replaced by a cancellation."""
     runtime = Ending()
 
-    def made(_: Running) -> Any:
+    def made(_: Running, _screen: object) -> Any:
         return runtime
 
     monkeypatch.setattr(Running, "_runtime", made)
