@@ -54,7 +54,8 @@ def costs(
             return
         names = [by.value, *whole]
         lines = [[_shown(line[name]) for name in names] for line in found]
-        console.print(table(names, [*lines, ["total", *map(_shown, whole.values())]]))
+        heads = [name.removesuffix("_tokens") for name in names]
+        console.print(table(heads, [*lines, ["total", *map(_shown, whole.values())]]))
 
     run_async(work())
 

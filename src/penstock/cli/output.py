@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 console = Console(highlight=False)
+_LONGEST_WORD: Final = 32
 
 
 def print_json(value: object, *, indent: bool = True) -> None:
@@ -32,15 +33,22 @@ def _plain(value: object) -> object:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> Table:
-    """A table whose numbers stand to the right."""
+    """A table whose numbers stand to the right. Single words (ids, names) are not broken, so that
+    they can be copied."""
     listed = [list(row) for row in rows]
     result = Table(title=title or None, title_justify="left", header_style="bold", box=None)
     for i, column in enumerate(columns):
         number = bool(listed) and all(isinstance(row[i], int | float) for row in listed)
-        result.add_column(column, justify="right" if number else "left", overflow="fold")
+        whole = all(_is_word(shown(row[i])) for row in listed)
+        side: Literal["left", "right"] = "right" if number else "left"
+        result.add_column(column, justify=side, overflow="fold", no_wrap=whole)
     for row in listed:
         result.add_row(*(shown(value) for value in row))
     return result
+
+
+def _is_word(text: str) -> bool:
+    return len(text) <= _LONGEST_WORD and " " not in text
 
 
 def shown(value: object) -> str:
