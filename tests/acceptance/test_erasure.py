@@ -309,16 +309,21 @@ async def test_g9_events_segments_and_what_is_computed_go_with_the_person(
 async def test_g9_answers_about_somebody_are_redacted_and_the_chain_still_fits(
     tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
 ) -> None:
-    """What was answered from their rows, what they asked themselves, what mentions them."""
+    """What was answered from their rows, what they asked themselves, what mentions them; and what a
+    source of interactions has made of it."""
     await fill(systems)
-    chosen = settings(tmp_path, database_url, source_url)
+    base = settings(tmp_path, database_url, source_url).model_dump(mode="python")
+    base["sources"]["voice"] = {"type": "interactions", "heartbeat": 0.1}
+    chosen = Settings.model_validate(base)
     async with carried(chosen) as project:
         about = await project.answer("Who prefers the window?", profile="customer:ada@example.org")
         other = await project.answer("Is it open?", where=Filter(sources=("elsewhere",)))
         asked = await project.answer("Where is my luggage?", principal=Principal("ada@example.org"))
+        await project.caught_up(limit_s=30)
         assert "canarynotes" in await everything(project)
     async with opened(chosen) as project:
         outcome = await erase(project, ["email:ada@example.org"], reason="asked for it")
+        assert outcome.receipt["search"]["found"] == 0, outcome.receipt["search"]
         ledger = project.ledger()
         for answer, state in ((about, "redacted"), (asked, "redacted"), (other, "kept")):
             assert answer.id is not None

@@ -12,9 +12,10 @@ from penstock.identity.rules import Rules, filled
 from penstock.log.erasing import batches
 from penstock.operate.profiles import ProfileDesk
 from penstock.records import DOCUMENTS, Value
-from penstock.settings import DocumentSourceSettings, RowSourceSettings
+from penstock.settings import DocumentSourceSettings, InteractionsSettings, RowSourceSettings
 from penstock.stores.postgres.erasing.base import Connection
 from penstock.stores.postgres.erasing.rows import live_rows
+from penstock.stores.postgres.erasing.told import entries_about
 from penstock.stores.postgres.live_tables import all_tables
 from penstock.subjects import RecordName, Subject, form, forms, merged, names_of
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from penstock.project import Project
 
 _LEAST, _MOST, _LINES = 12, 80, 8
+_TOLD: Final = ("interactions", "feedback")
+"""The tables of a source of interactions."""
 MENTIONS: Final = 100
 """So many documents that only mention somebody are named at most."""
 
@@ -35,6 +38,7 @@ async def find_subject(
     subject = merged(found)
     tenant = project.settings.tenant
     subject = await _with_bearers(connection, tenant, subject)
+    subject = await _with_answers(project, connection, subject)
     return subject.including(canaries=await _canaries(connection, tenant, subject))
 
 
@@ -67,6 +71,23 @@ async def _one(
             )
         parts.append(Subject(frozenset(), frozenset({value}), (value,)))
     return merged(parts)
+
+
+async def _with_answers(project: Project, connection: Connection, subject: Subject) -> Subject:
+    """With the rows that a source of interactions has of answers which hold them."""
+    readers = [
+        name
+        for name, chosen in project.settings.sources.items()
+        if isinstance(chosen, InteractionsSettings)
+    ]
+    entries = await entries_about(connection, project.settings.tenant, subject) if readers else []
+    return subject.including(
+        records=[
+            RecordName(source, _TOLD[kind == "feedback"], id_)
+            for source in readers
+            for id_, kind in entries
+        ]
+    )
 
 
 def _named(project: Project, reference: str) -> RecordName | None:
@@ -221,7 +242,9 @@ async def _canaries(connection: Connection, tenant: str, subject: Subject) -> li
                 own.update(dict.fromkeys(pieces(key.key for key in names_of(change))))
             else:
                 others.update(said)
-    return [piece for piece in own if piece not in others]
+    # The ids of answers stay: they name entries whose content goes.
+    told = {name.key for name in subject.records if name.stream in _TOLD}
+    return [piece for piece in own if piece not in others and piece not in told]
 
 
 async def mentioning(

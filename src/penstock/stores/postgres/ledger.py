@@ -215,14 +215,7 @@ class PostgresLedger:
         it asked, what mentions its values, and what is about these. The chain still fits, and an
         entry of its own says which were erased."""
         key = await self.key()
-        owner = None if subject.user is None else owner_hash(key, Principal(subject.user))
-        named = {
-            "tenant": self._tenant,
-            "sources": [_text(source) for source, _ in subject.records],
-            "keys": [_text(name) for _, name in subject.records],
-            "values": [canonical(value)[1:-1] for value in subject.values if value.strip()],
-            "owner": owner,
-        }
+        named = self._named(key, subject)
         with translated():
             async with self._pool.connection() as connection, connection.transaction():
                 await connection.execute(QUERIES["lock"].encode(), named)
@@ -237,6 +230,22 @@ class PostgresLedger:
                 entry = self._note("erasure", now, {"redacted": numbers, "items": items})
                 await self._append_within(connection, key, entry)
         return Forgotten(len(numbers), items, entry.id)
+
+    async def holding(self, subject: Told) -> list[tuple[str, str]]:
+        """The ids and kinds of the entries that `forget` would erase the content of."""
+        named = self._named(await self.key(), subject)
+        rows = await self._rows("touched", **{n: v for n, v in named.items() if n != "tenant"})
+        return await self._rows("named", numbers=[number for (number,) in rows])
+
+    def _named(self, key: bytes, subject: Told) -> dict[str, Any]:
+        owner = None if subject.user is None else owner_hash(key, Principal(subject.user))
+        return {
+            "tenant": self._tenant,
+            "sources": [_text(source) for source, _ in subject.records],
+            "keys": [_text(name) for _, name in subject.records],
+            "values": [canonical(value)[1:-1] for value in subject.values if value.strip()],
+            "owner": owner,
+        }
 
     async def trim(self, before: Microseconds, now: Microseconds) -> int:
         """Remove entries that are older, oldest first, up to a checkpoint from which the rest can

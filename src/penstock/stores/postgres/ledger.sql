@@ -54,6 +54,10 @@ SELECT t.number FROM touched t JOIN penstock.ledger_contents c
   ON c.tenant = %(tenant)s AND c.number = t.number
 WHERE c.state <> 'redacted' ORDER BY t.number
 
+-- name: named
+SELECT id, kind FROM penstock.ledger_entries
+WHERE tenant = %(tenant)s AND number = ANY (%(numbers)s::bigint[]) ORDER BY number
+
 -- name: redact
 UPDATE penstock.ledger_contents
 SET state = 'redacted', body = NULL, salt = NULL, owner = NULL

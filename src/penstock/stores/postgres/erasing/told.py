@@ -41,12 +41,11 @@ class _Within:
 async def erase_told(work: Work) -> int:
     """Redact answers that held the subject's records or values, what they asked and rated, and take
     away their conversations. The chain of the ledger goes on to fit."""
-    row = await (await work.connection.execute(_KEPT, {"tenant": work.tenant})).fetchone()
-    if row is None or not row[0]:
+    if not await _kept(work.connection, work.tenant):
         return 0
     now = await (await work.connection.execute(_NOW)).fetchone()
     assert now is not None
-    pool = cast("AsyncConnectionPool[Any]", _Within(work.connection))
+    pool = _pool(work.connection)
     ledger = PostgresLedger(pool, tenant=work.tenant)
     sessions = PostgresSessions(pool, ledger.key, tenant=work.tenant)
     found = 0
@@ -54,6 +53,26 @@ async def erase_told(work: Work) -> int:
         forgotten = await ledger.forget(told, Microseconds(now[0]))
         found += forgotten.entries + await sessions.forget(told)
     return found
+
+
+async def entries_about(
+    connection: Connection, tenant: str, subject: Subject
+) -> list[tuple[str, str]]:
+    """The ids and kinds of what is kept of answers that hold the subject: whoever reads the ledger
+    as a source has rows of these."""
+    if not await _kept(connection, tenant):
+        return []
+    ledger = PostgresLedger(_pool(connection), tenant=tenant)
+    return [found for told in _told(subject) for found in await ledger.holding(told)]
+
+
+async def _kept(connection: Connection, tenant: str) -> bool:
+    row = await (await connection.execute(_KEPT, {"tenant": tenant})).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _pool(connection: Connection) -> AsyncConnectionPool[Any]:
+    return cast("AsyncConnectionPool[Any]", _Within(connection))
 
 
 async def erase_weights(work: Work) -> int:
