@@ -66,6 +66,17 @@ async def test_processes_together_never_overshoot_a_budget(pool: Pool) -> None:
     assert lines == (spent, spent // 9, 5 * spent // 9)
 
 
+async def test_what_took_more_than_was_put_aside_counts_at_once(pool: Pool) -> None:
+    """Calls in quick succession see each other's excess."""
+    asks = account(pool)
+    budgets = Budgets(per_tenant=25 / NANOS)
+    reserved = await asks.reserve(Who(), 10, budgets)
+    asks.settle(reserved, "m", Usage(1, 5, 5, 20 / NANOS))
+    with pytest.raises(RetryableError, match="holds no further call"):
+        await asks.reserve(Who(), 10, budgets)
+    await asks.close()
+
+
 async def test_a_budget_that_refuses_puts_nothing_aside(pool: Pool) -> None:
     """Neither for the key nor for the whole."""
     asks = account(pool)

@@ -48,6 +48,9 @@ class StoredAccount:
         self._standing: dict[str, Standing] = {}
         self._read_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
+        self._flushing = asyncio.Lock()
+        self._owed = False
+        """Whether a call took more than was put aside for it, and that is not written yet."""
 
     # ------------------------------------------------------------------ costs
 
@@ -55,6 +58,8 @@ class StoredAccount:
         """Put so much aside. `RetryableError` when a budget does not hold it."""
         if not budgets.any:
             return Reservation(who, day_of(self._clock.now()), 0)
+        if self._owed:
+            await self.flush()  # else calls in quick succession would not see each other's excess
         whole, single = budgets.of(who)
         most = {"": whole} | ({who.key: single} if who.key else {})
         found = await self.costs.reserve(who.tenant, nanos, most)
@@ -66,8 +71,10 @@ class StoredAccount:
     def settle(self, reserved: Reservation, model: str, usage: Usage | None) -> None:
         """Say what the call took."""
         who = reserved.who
+        more = difference(reserved, usage)
+        self._owed |= more > 0
         for key in {"", who.key}:
-            self._adjusted[who.tenant, reserved.day, key] += difference(reserved, usage)
+            self._adjusted[who.tenant, reserved.day, key] += more
         place = (who.tenant, reserved.day, who.key, model)
         self._spent[place] = self._spent[place].plus(spent_of(usage))
         self._soon()
@@ -93,6 +100,10 @@ class StoredAccount:
 
     async def flush(self) -> None:
         """Write down what was counted, and read how canaries stand."""
+        async with self._flushing:
+            await self._flush()
+
+    async def _flush(self) -> None:
         adjusted, self._adjusted = self._adjusted, defaultdict(int)
         spent, self._spent = self._spent, defaultdict(Spent)
         arms, self._arms = self._arms, {}
@@ -100,6 +111,7 @@ class StoredAccount:
             if adjusted or spent:
                 await self.costs.settle(adjusted, {k: _amounts(v) for k, v in spent.items()})
                 adjusted, spent = defaultdict(int), defaultdict(Spent)
+            self._owed = any(nanos > 0 for nanos in self._adjusted.values())
             if arms:
                 await self._canaries(arms)
                 arms = {}
