@@ -149,14 +149,15 @@ class MemoryLog:
         appends = [
             (at, n, stored) for n, held in enumerate(partitions) for at, stored in held.appends
         ]
-        room = sum(stored.size for _, _, stored in appends)
+        # An append of a state alone has a place, too: as in a log on disk, it takes some room.
+        room = sum(max(1, stored.size) for _, _, stored in appends)
         removed = 0
         waited_for: set[int] = set()
         for at, number, stored in sorted(appends, key=lambda append: append[:2]):
             wanted = (before is not None and at < before) or (
                 max_bytes is not None and room > max_bytes
             )
-            room -= stored.size
+            room -= max(1, stored.size)
             if number in waited_for:
                 continue
             if not wanted or self._processed(topic, number) < stored.last:
