@@ -96,7 +96,11 @@ class Standing(Generic[K, T]):
         """Those that came within the transaction and are not meant, and what is."""
         above = []
         stood = self.of.get(key)
-        while stood is not None and _came_within(stood, change) and _is_another(stood, change):
+        while (
+            stood is not None
+            and _came_within(stood, change)
+            and is_another(stood.row, change.before)
+        ):
             above.append(stood)
             stood = stood.below
         return above, stood
@@ -119,11 +123,12 @@ def _came_within(stood: Stood[T], change: Change) -> bool:
     )
 
 
-def _is_another(stood: Stood[T], change: Change) -> bool:
-    """Does what was sent of the row before the change not look like this one?"""
-    if stood.row is None or change.before is None:
+def is_another(row: Row | None, before: Row | None) -> bool:
+    """Does what was sent of a row before its change not look like this row? What is not known of
+    either tells nothing."""
+    if row is None or before is None:
         return False
-    return any(map(_differ, stood.row, change.before))
+    return any(map(_differ, row, before))
 
 
 def _differ(value: Value, before: Value) -> bool:

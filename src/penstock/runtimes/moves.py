@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from penstock.log.partitions import partitions_of
 from penstock.records import UNCHANGED, Change, Key, Op, Position
-from penstock.standing import told_by
+from penstock.standing import is_another, told_by
 
 
 class Awaited(NamedTuple):
@@ -68,12 +68,9 @@ def _is_another(came: Change | None, leaves: Change) -> bool:
     """Is the row that leaves a key, by what was sent of it, not the one that came there in the same
     transaction, and has been stored since? (Within one part who processes it tells them apart, see
     `penstock.standing`.)"""
-    if came is None or came.after is None or leaves.before is None:
+    if came is None or came.transaction != leaves.transaction:
         return False
-    return came.transaction == leaves.transaction and any(
-        was is not None and value is not UNCHANGED and value != was
-        for value, was in zip(came.after, leaves.before, strict=True)
-    )
+    return is_another(came.after, leaves.before)
 
 
 def _half(change: Change, partition: int, partitions: int) -> tuple[Change, Awaited | None]:
