@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -224,3 +226,35 @@ async def test_g12_a_reader_that_takes_nothing_holds_nothing(
         await shop.execute("ALTER TABLE t ADD COLUMN w int")
         await shop.execute("TRUNCATE t")
     await life.until(lambda: not life.rows and "table:public.t" in life.state)
+
+
+async def test_g1_what_a_copy_has_seen_does_not_come_by_the_stream_again(
+    shop: psycopg.AsyncConnection, life: Life
+) -> None:
+    """The server is slow to send what committed before a chunk was read: the chunk waits for it."""
+    cursor = await shop.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'")
+    [(sender,)] = await cursor.fetchall()
+    seen = len(life.changes)
+    await shop.execute("SET synchronous_commit = on")
+    os.kill(sender, signal.SIGSTOP)
+    try:
+        await shop.execute("UPDATE t SET v = 7 WHERE id <= 100")
+        await life.source.reread_streams(["public.t"])
+        reading = asyncio.create_task(
+            life.until(lambda: sum(c.op is Op.READ for c in life.changes[seen:]) == ROWS)
+        )
+        # Long enough for the table to be read and given, were it not for the sender.
+        await asyncio.wait({reading}, timeout=1.0)
+    finally:
+        os.kill(sender, signal.SIGCONT)
+    await reading
+    await life.until(lambda: "table:public.t" in life.state)
+    await shop.execute("UPDATE t SET v = 8 WHERE id = 1")
+    await life.until(lambda: life.rows["1",] == ("1", "8"))
+    copied: set[Key] = set()
+    for change in life.changes[seen:]:
+        if change.op is Op.READ:
+            copied.add(change.key)
+        elif change.op is Op.UPDATE and change.after != ("1", "8"):
+            assert change.key not in copied, f"{change} is in the copy before it already"
+    assert len(copied) == ROWS

@@ -145,6 +145,8 @@ class Capture:
             limits=limits,
             batch_rows=batch_changes,
             assembler=lambda: self._assembler,
+            is_past=self._is_past,
+            nudge=self._nudge,
             wake=self._stream.wake,
         )
 
@@ -210,7 +212,7 @@ class Capture:
         """Wait for something to do; False when there will be nothing more."""
         if self._pieces:
             return True
-        if self.copies.pieces and not self._is_within():
+        if self._is_due():
             self._stream.poll()  # what commits meanwhile is not to wait for a copy
             self._pieces = self._stream.take()
             return True
@@ -223,13 +225,24 @@ class Capture:
         for _ in range(_PIECES):
             if self.copies.error is not None:
                 raise self.copies.error
-            piece = None if self._is_within() else self.copies.take()
+            piece = self.copies.take() if self._is_due() else None
             if piece is None:
                 return
             batch = self._take(piece)
             piece.taken.set()
             if batch is not None:
                 yield batch
+
+    def _is_due(self) -> bool:
+        """Whether there is a piece of a copy, and its place is here: the stream has given all that
+        the piece contains, and is not in the middle of a transaction."""
+        if not self.copies.pieces or self._is_within():
+            return False
+        return self._is_past(self.copies.pieces[0].lsn)
+
+    def _is_past(self, lsn: int) -> bool:
+        """Whether the stream has given all that ended by this LSN."""
+        return self._end_of_record(lsn) <= self._reach()
 
     def _is_within(self) -> bool:
         """Whether what was given last is not the end of its transaction."""
@@ -426,6 +439,11 @@ class Capture:
                 await self._clock.sleep(min(self._heartbeat_s, _LOOK_S))
         except PenstockError as error:
             self._stream.fail(error)
+
+    async def _nudge(self) -> None:
+        """Have the server bring to disk, and so into the stream, what it has only inserted into its
+        log: the end of a transaction that has a number and no changes does that, in a moment."""
+        await fetch(self._catalogue, self._what, "SELECT pg_current_xact_id()::text")
 
     async def _probe(self) -> None:
         try:

@@ -21,6 +21,7 @@ from penstock.sources.postgres.changes import TablePlan, table_schema
 from penstock.sources.postgres.connections import translate
 from penstock.sources.postgres.copy_text import parse_copy_rows
 from penstock.sources.postgres.marks import Visibility
+from penstock.sources.postgres.positions import parse_lsn
 from penstock.sources.postgres.shapes import Shape, fetch_shapes
 from penstock.sources.postgres.stream import CopyReader
 
@@ -33,7 +34,7 @@ WITH RECURSIVE parts (oid) AS (
     SELECT %s::bigint::oid
     UNION
     SELECT i.inhrelid FROM parts JOIN pg_inherits i ON i.inhparent = parts.oid)
-SELECT pg_current_snapshot()::text,
+SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,
        (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
        ARRAY(SELECT a.backend_xid::text::bigint FROM pg_stat_activity a
              WHERE a.wait_event = 'SyncRep' AND a.backend_xid IS NOT NULL),
@@ -46,6 +47,8 @@ FROM parts JOIN pg_class c ON c.oid = parts.oid
 WHERE c.relkind = 'r'
 """
 
+_FLUSHED: Final[LiteralString] = "SELECT pg_current_wal_flush_lsn()::text"
+
 
 class Look(NamedTuple):
     """How the rows of a table looked at a time."""
@@ -56,10 +59,11 @@ class Look(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """What a chunk is read as of. ``files`` names the files that hold the table's blocks: other
-    ones have the rows in other places."""
+    """What a chunk is read as of: all that it sees had committed by ``lsn``. ``files`` names the
+    files that hold the table's blocks: other ones have the rows in other places."""
 
     visible: Visibility
+    lsn: int
     waiting: Sequence[int]
     files: str
     blocks: int
@@ -107,13 +111,13 @@ class ChunkReader:
         numbers = [column.number for column in shape.columns]
         oid = self._table.oid
         rows = await fetch(self._connection, self._what, _MOMENT, (oid, oid, numbers))
-        snapshot, time, waiting, columns, files, blocks = rows[0]
+        snapshot, lsn, time, waiting, columns, files, blocks = rows[0]
         if [list(column) for column in shape.columns] != columns:
             await self.end()
             return None
         visible = Visibility.parse(snapshot)
         look = Look(shape, plan, Microseconds(time))
-        return Moment(visible, waiting, files, blocks, look)
+        return Moment(visible, parse_lsn(lsn), waiting, files, blocks, look)
 
     async def look(self) -> tuple[Shape, TablePlan]:
         """How the table's rows look now."""
@@ -132,6 +136,11 @@ class ChunkReader:
         types = await fetch_types(self._connection, self._what, wanted)
         key = tuple(self._table.primary_key or ())
         return found.shape, TablePlan.make(table_schema(self._source, relation, types, key))
+
+    async def flushed(self) -> int:
+        """How far the server's log is on disk."""
+        rows = await fetch(self._connection, self._what, _FLUSHED)
+        return parse_lsn(rows[0][0])
 
     async def end(self) -> None:
         """Let the snapshot go."""

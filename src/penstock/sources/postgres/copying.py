@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal, LiteralString
 
@@ -36,6 +36,9 @@ _FETCH: Final = 500
 """How many rows are read by their keys at a time."""
 _LOOK_S: Final = 0.02
 """How soon it is looked again whether a snapshot sees enough."""
+_NUDGE_S: Final = 0.2
+"""How long the stream may take to come to where a chunk was read before the server is nudged."""
+_NUDGE_AGAIN_S: Final = 2.0
 _TELL_S: Final = 10.0
 """How often a copy tells how far it is."""
 
@@ -100,7 +103,8 @@ class TableCopy:
 @dataclass(frozen=True)
 class Piece:
     """What the stream is to take of a copy: its beginning, or rows, which had that shape.
-    ``block``: with these rows all blocks before it are done (-1: not said)."""
+    ``block``: with these rows all blocks before it are done (-1: not said). ``lsn``: what the rows
+    contain had committed by then, so the stream is to give that first."""
 
     kind: Literal["begin", "rows"]
     copy: TableCopy
@@ -108,6 +112,7 @@ class Piece:
     rows: Sequence[Row] = ()
     block: int = -1
     ends_chunk: bool = False
+    lsn: int = 0
     taken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -124,6 +129,8 @@ class Copies:
         limits: PostgresLimits,
         batch_rows: int,
         assembler: Callable[[], Assembler],
+        is_past: Callable[[int], bool],
+        nudge: Callable[[], Awaitable[None]],
         wake: Callable[[], None],
     ) -> None:
         self._dsn = dsn
@@ -134,6 +141,8 @@ class Copies:
         self._limits = limits
         self._batch_rows = batch_rows
         self._assembler = assembler
+        self._is_past = is_past
+        self._nudge = nudge
         self._wake = wake
         self._queue: deque[TableCopy] = deque()
         self._workers: set[asyncio.Task[None]] = set()
@@ -198,6 +207,7 @@ class Copies:
         if copy.state is None:
             shape, plan = await reader.look()
             await self._give(Piece("begin", copy, Look(shape, plan, self._clock.now())))
+        await self._catch_up(reader)
         logger.info("source.copying", source=self._source, **copy.progress()._asdict())
         copy.told_at = self._loop.time()
         size = self._limits.chunk_blocks
@@ -206,12 +216,11 @@ class Copies:
             moment = await self._begin(reader, copy)
             if moment is None:
                 continue
-            await self._chunk(reader, copy, moment, size)
+            ended = await self._chunk(reader, copy, moment, size)
             if copy.ended:
                 break
-            took = self._loop.time() - began
-            size = _next_size(size, took, self._limits.chunk_s, halve=copy.mark.spoiled)
-            copy.read_s += took
+            size = _next_size(size, ended - began, self._limits.chunk_s, halve=copy.mark.spoiled)
+            copy.read_s += self._loop.time() - began
             self._tell(copy)
         logger.info("source.copied", source=self._source, **copy.progress()._asdict())
 
@@ -233,6 +242,14 @@ class Copies:
             await self._clock.sleep(_LOOK_S)
             text = (await fetch(connection, self._what, _SNAPSHOT))[0][0]
         copy.settled = True
+
+    async def _catch_up(self, reader: ChunkReader) -> None:
+        """Wait while the stream is behind: a chunk that is read now would wait for it, and with it
+        a snapshot and who wants to alter the table."""
+        lsn = await reader.flushed()
+        async with self._nudging(lsn):
+            while not self._is_past(lsn):
+                await self._clock.sleep(_LOOK_S)
 
     async def _begin(self, reader: ChunkReader, copy: TableCopy) -> Moment | None:
         """A moment that sees all that the stream has given; None: not yet."""
@@ -264,7 +281,10 @@ class Copies:
         copy.mark.open_chunk(keys)
         return moment
 
-    async def _chunk(self, reader: ChunkReader, copy: TableCopy, moment: Moment, size: int) -> None:
+    async def _chunk(
+        self, reader: ChunkReader, copy: TableCopy, moment: Moment, size: int
+    ) -> float:
+        """Returns when all was read (on the loop's clock)."""
         state, plan = copy.state, moment.look.plan
         assert state is not None
         limits, block = self._limits, -1
@@ -275,7 +295,33 @@ class Copies:
             parts = reader.blocks(plan, state.block, block, self._batch_rows, limits.batch_bytes)
         else:
             parts = _nothing()
-        await self._give_all(reader, copy, moment, parts, block)
+        async with self._nudging(moment.lsn):
+            return await self._give_all(reader, copy, moment, parts, block)
+
+    @asynccontextmanager
+    async def _nudging(self, lsn: int) -> AsyncIterator[None]:
+        """While the stream is to come to this LSN: that may lie at the end of a log that nobody
+        writes on, and that the server therefore keeps in its memory."""
+        done = asyncio.Event()
+
+        async def nudge() -> None:
+            wait_s = _NUDGE_S
+            while not done.is_set() and not self._is_past(lsn):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await done.wait()
+                    return
+                if not self._is_past(lsn):
+                    await self._nudge()
+                wait_s = _NUDGE_AGAIN_S
+
+        nudging = asyncio.create_task(nudge(), name=f"nudge {self._source}")
+        try:
+            yield
+        finally:
+            # What the server was asked is answered to the end: others use the connection.
+            done.set()
+            await nudging
 
     async def _give_all(
         self,
@@ -284,16 +330,19 @@ class Copies:
         moment: Moment,
         parts: AsyncGenerator[list[Row]],
         block: int,
-    ) -> None:
+    ) -> float:
         last: list[Row] = []
         async with aclosing(parts) as pieces:
             async for rows in pieces:
                 if last:
-                    await self._put(Piece("rows", copy, moment.look, last))
+                    await self._put(Piece("rows", copy, moment.look, last, lsn=moment.lsn))
                 last = [] if copy.mark.spoiled else rows
         # All is read: who wants to alter the table need not wait until it is taken.
         await reader.end()
-        await self._give(Piece("rows", copy, moment.look, last, block, ends_chunk=True))
+        ended_at = self._loop.time()
+        end = Piece("rows", copy, moment.look, last, block, ends_chunk=True, lsn=moment.lsn)
+        await self._give(end)
+        return ended_at
 
     async def _put(self, piece: Piece) -> None:
         while len(self.pieces) >= _WAITING:
