@@ -106,6 +106,19 @@ def test_a_copy_may_jump_ahead_and_not_back() -> None:
     assert judged(*HISTORY[:2], change(Op.READ, "1", 6, 1))[2] == 1
 
 
+def test_a_row_of_a_copy_that_is_not_complete_may_jump_too() -> None:
+    """An update that leaves values out is put off until the row is read by its key; after the copy
+    there is no such excuse, and a step back has none at any time."""
+    judge = Judge()
+    judge.judge([change(Op.READ, "1", 1, 1), change(Op.UPDATE, "1", 2, 3)])
+    assert (judge.lost, judge.out_of_order) == (0, 0)
+    judge.judge([change(Op.UPDATE, "1", 3, 3)])
+    assert judge.out_of_order == 1
+    judge.copying("public.orders", begins=False)
+    judge.judge([change(Op.UPDATE, "1", 4, 5)])
+    assert judge.lost == 1
+
+
 def test_rows_that_trade_keys_are_told_apart() -> None:
     """By the version that the source sends of the row that leaves."""
     assert judged(

@@ -12,6 +12,7 @@ from penstock.torture.kinds import Fault
 from penstock.torture.plan import Round
 from penstock.torture.proxy import Manner, Proxy
 from penstock.torture.report import Report
+from penstock.torture.shop import PostgresShop
 from penstock.torture.world import World
 
 Way = Callable[[Round], Awaitable[float]]
@@ -48,6 +49,7 @@ class ServerFaults:
             Fault.BYTEWISE_SOURCE: partial(self._passes, shop, "bytewise"),
             Fault.HALF_OPEN_SOURCE: self._half_open_source,
             Fault.RESENT: self._resent,
+            Fault.LATE_SENDER: self._late_sender,
             Fault.CUT_DATABASE: partial(self._cut, database, reset=False),
             Fault.RESET_DATABASE: partial(self._cut, database, reset=True),
             Fault.SLOW_DATABASE: partial(self._passes, database, "slow"),
@@ -132,6 +134,12 @@ class ServerFaults:
         proxy.manner = "through"
         await self._changed()
         return moment
+
+    async def _late_sender(self, what: Round) -> float:
+        shop = self._world.shop
+        assert isinstance(shop, PostgresShop)
+        await shop.delay(what.length_s + 1.5)
+        return time.monotonic()
 
     async def _resent(self, what: Round) -> float:
         """Confirmations do not reach the source for a while; then it sends all of that again."""

@@ -30,6 +30,7 @@ class Fault(StrEnum):
     HALF_OPEN_SOURCE = "half_open_source"
     RESENT = "resent"
     REPLAYED = "replayed"
+    LATE_SENDER = "late_sender"
     SLOT_DROPPED = "slot_dropped"
     BINLOG_PURGED = "binlog_purged"
     CUT_DATABASE = "cut_database"
@@ -64,6 +65,7 @@ MEANINGS: Final = {
     Fault.HALF_OPEN_SOURCE: "the connections to the source stay open and are never answered again",
     Fault.RESENT: "the source sends again what it sent before, and old after new",
     Fault.REPLAYED: "part of the log is processed again (`penstock replay`)",
+    Fault.LATE_SENDER: "the source's senders stand still while tables are copied again",
     Fault.SLOT_DROPPED: "the replication slot is dropped",
     Fault.BINLOG_PURGED: "the binlog that comes next is purged while we are stopped (MariaDB)",
     Fault.CUT_DATABASE: "the connections to the project's database are closed",
@@ -162,8 +164,11 @@ def why_not(fault: Fault, setting: Setting) -> str | None:
         return "the broker is not ours to break (--log kafka starts one)"
     if fault is Fault.BINLOG_PURGED and setting.source != "mariadb":
         return "the source has no binlog (--source mariadb)"
-    if fault in {Fault.SLOT_DROPPED, Fault.RESENT} and setting.source != "postgres":
-        return "the source keeps no slot for us (--source postgres)"
+    if (
+        fault in {Fault.SLOT_DROPPED, Fault.RESENT, Fault.LATE_SENDER}
+        and setting.source != "postgres"
+    ):
+        return "the source has no senders and slots for us (--source postgres)"
     return None
 
 

@@ -3,8 +3,8 @@
 Every row that the source writes carries the next version of its key (1, 2, 3, ...), so a gap is a
 loss and a step back is wrong order. A delete carries no version: that one is missing shows when a
 row is created where one still stands. While a table is copied its keys may jump ahead (what is
-skipped is in the copy), never back; when copies begin and end is what witnesses in the project's
-database have noted.
+skipped is in the copy, or, where an update leaves values out, the row is read by its key), never
+back; when copies begin and end is what witnesses in the project's database have noted.
 """
 
 from __future__ import annotations
@@ -184,13 +184,13 @@ class Judge:
         assert change.after is not None
         self.unchanged_values += any(not isinstance(v, str | None) for v in change.after)
         version, expected = _version(change), standing.version + 1
+        settled = change.schema.stream in self._settled
         if version < expected:
             self._complain("out_of_order", f"{_said(change)} comes after {standing.version}")
-        elif version > expected and standing.certain:
+        elif version > expected and standing.certain and settled:
             self._complain(
                 "lost", f"{_said(change)} comes after {standing.version}", version - expected
             )
-        settled = change.schema.stream in self._settled
         if change.op is Op.UPDATE and change.old_key is None and standing.row is None and settled:
             self._complain("lost", f"{_said(change)} updates where no row stands")
         if (

@@ -32,8 +32,9 @@ _WEIGHTS: Final = {
     Fault.KILL_BROKER: 3,
 }
 _RARE: Final = frozenset(
-    {Fault.SLOT_DROPPED, Fault.BINLOG_PURGED, Fault.DISK_FULL, Fault.HALF_OPEN_SOURCE}
-)
+    {Fault.SLOT_DROPPED, Fault.BINLOG_PURGED, Fault.DISK_FULL, Fault.HALF_OPEN_SOURCE,
+     Fault.LATE_SENDER}
+)  # fmt: skip
 """Faults that take long to recover from."""
 _GENTLE_ODDS: Final = 1 / 60
 _RARE_ODDS: Final = 1 / 300

@@ -57,6 +57,15 @@ WHERE table_schema = 'public' AND table_name = %s ORDER BY column_name
 _CONFIRMED: Final = """
 SELECT confirmed_flush_lsn - '0/0'::pg_lsn, active FROM pg_replication_slots WHERE slot_name = %s
 """
+_REPUBLISH: Final = """
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_publication_tables
+               WHERE pubname = 'penstock_torture_shop' AND tablename = 'lines') THEN
+        ALTER PUBLICATION penstock_torture_shop DROP TABLE lines;
+        ALTER PUBLICATION penstock_torture_shop ADD TABLE lines;
+    END IF;
+END $$
+"""
 _TAKE_SENDERS: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND application_name LIKE 'penstock%'
@@ -179,6 +188,12 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -271,6 +286,17 @@ class PostgresShop:
     async def send_away(self) -> None:
         await self._all(_TAKE_SENDERS)
 
+    async def delay(self, length_s: float) -> None:
+        """The senders stand still; a table leaves the publication and comes back at once, after
+        which nobody can say what was not published: it is copied again."""
+        senders = [pid for (pid,) in await self._all("SELECT pid FROM pg_stat_replication")]
+        _signal_all(senders, signal.SIGSTOP)
+        try:
+            await self._all(_REPUBLISH)
+            await asyncio.sleep(length_s)
+        finally:
+            _signal_all(senders, signal.SIGCONT)
+
     async def lose(self) -> str:
         """The slot is dropped."""
         async with await connect(self.dsn) as connection:
@@ -297,4 +323,4 @@ class PostgresShop:
     async def _all(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         async with await connect(self.dsn) as connection:
             cursor = await connection.execute(statement.encode(), values or None)
-            return await cursor.fetchall()
+            return await cursor.fetchall() if cursor.description else []

@@ -256,6 +256,16 @@ MUTANTS: Sequence[Mutant] = (
         "--kills 0 --fault replayed --changes 3000 --large 0 --repeat 3",
     ),
     Mutant(
+        "copy_runs_ahead",
+        "rows of a copy are given before the stream has come to where they were read",
+        _one(
+            "sources/postgres/capture.py",
+            "return self._end_of_record(lsn) <= self._reach()",
+            "return True",
+        ),
+        "--kills 0 --fault late_sender --repeat 3 --changes 4000 --large 0",
+    ),
+    Mutant(
         "copy_hides_changes",
         "rows of a copy count as later than what changed after it",
         _one(
