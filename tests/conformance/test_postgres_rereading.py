@@ -12,10 +12,13 @@ import psycopg
 import pytest
 
 from penstock.clock import SystemClock
+from penstock.errors import RetryableError
 from penstock.records import Change, Key, Op, Row
 from penstock.sources.base import RereadableSource, SourceBatch
 from penstock.sources.postgres.limits import PostgresLimits
 from penstock.sources.postgres.source import PostgresSource
+from penstock.torture.proxy import Proxy
+from penstock.torture.shop import port_of, through
 
 ROWS = 3000
 DEADLINE_S = 25.0
@@ -25,7 +28,9 @@ LIMITS = PostgresLimits(chunk_blocks=2)
 class Life:
     """One process with the source; ``state`` is what the log holds of it."""
 
-    def __init__(self, dsn: str, state: dict[str, str], batch: int = 500) -> None:
+    def __init__(
+        self, dsn: str, state: dict[str, str], batch: int = 500, limits: PostgresLimits = LIMITS
+    ) -> None:
         self.state = state
         self.changes: list[Change] = []
         self.rows: dict[Key, Row] = {}
@@ -37,13 +42,13 @@ class Life:
             clock=SystemClock(),
             heartbeat_s=0.05,
             max_batch_changes=batch,
-            limits=LIMITS,
+            limits=limits,
         )
         self._batches: AsyncGenerator[SourceBatch] = self.source.read(dict(state))
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool], within_s: float = DEADLINE_S) -> None:
         """Read until it is so."""
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(within_s):
             while not condition():
                 await self.take(await anext(self._batches))
 
@@ -258,3 +263,48 @@ async def test_g1_what_a_copy_has_seen_does_not_come_by_the_stream_again(
         elif change.op is Op.UPDATE and change.after != ("1", "8"):
             assert change.key not in copied, f"{change} is in the copy before it already"
     assert len(copied) == ROWS
+
+
+async def test_g12_a_copy_that_waits_for_a_silent_server_is_given_up(
+    shop: psycopg.AsyncConnection, source_url: str
+) -> None:
+    """Connections that stay open and are never answered again end the reading, in a copy too."""
+    proxy = Proxy(replication=True)
+    await proxy.open(port_of(source_url))
+    life = Life(through(source_url, proxy), {})
+    await life.until(lambda: "table:public.t" in life.state)
+    cursor = await shop.execute("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walsender'")
+    [(sender,)] = await cursor.fetchall()
+    os.kill(sender, signal.SIGSTOP)
+    try:
+        await shop.execute("UPDATE t SET v = 7 WHERE id <= 100")
+        await life.source.reread_streams(["public.t"])
+        await life.until(lambda: "copy:public.t" in life.state)
+        proxy.forget()
+        with pytest.raises(RetryableError):
+            await life.until(lambda: False, within_s=50)
+    finally:
+        os.kill(sender, signal.SIGCONT)
+    await life.aclose()
+    await proxy.close()
+
+
+async def test_g12_a_server_that_falls_silent_while_reading_begins_is_given_up(
+    shop: psycopg.AsyncConnection, source_url: str
+) -> None:
+    """There is no heartbeat yet: each question has an end of its own."""
+    proxy = Proxy(replication=True)
+    await proxy.open(port_of(source_url))
+    life = Life(through(source_url, proxy), {}, limits=PostgresLimits(answer_s=1.0))
+    asked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = %s"
+    async with shop.transaction():  # so that the publication cannot be made for now
+        await shop.execute("LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        reading = asyncio.create_task(life.until(lambda: False, within_s=50))
+        async with await psycopg.AsyncConnection.connect(source_url, autocommit=True) as beside:
+            while (await (await beside.execute(asked, [shop.info.dbname])).fetchall()) == [(0,)]:
+                await asyncio.sleep(0.01)
+        proxy.forget()
+        with pytest.raises(RetryableError):
+            await reading
+    await life.aclose()
+    await proxy.close()

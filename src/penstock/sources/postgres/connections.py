@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import asyncio
+from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
 from penstock.database import connect as database
@@ -43,10 +45,37 @@ _MENDS: Final = (
 )
 
 
+RV = TypeVar("RV")
+_GRACE_S: Final = 2.0
+"""How much longer than the server we wait for what the server itself should break off."""
+
+
+class Answering(psycopg.AsyncConnection[Any]):
+    """A connection that does not wait for ever for an answer: one whose network went away without a
+    word looks like one to a server that thinks."""
+
+    answer_s: float | None = None
+
+    async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
+        """See `psycopg.AsyncConnection.wait`; raises `psycopg.OperationalError` when it is late."""
+        try:
+            async with asyncio.timeout(self.answer_s):
+                return await super().wait(gen, *args, **kwargs)
+        except TimeoutError as error:
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer within {self.answer_s:g} s") from error
+
+
 async def connect(
-    dsn: str, what: str, *, replication: bool = False, statement_timeout_s: float | None = None
+    dsn: str,
+    what: str,
+    *,
+    replication: bool = False,
+    statement_timeout_s: float | None = None,
+    answer_s: float | None = None,
 ) -> psycopg.AsyncConnection:
-    """A connection in autocommit mode that prints values in our one form.
+    """A connection in autocommit mode that prints values in our one form. With ``answer_s`` the
+    server has so long for each answer, and a little more.
 
     Raises `UnavailableError` when the server cannot be reached, `SourceError` when it refuses us.
     """
@@ -69,9 +98,12 @@ async def connect(
     if replication:
         arguments["replication"] = "database"
     try:
-        return await psycopg.AsyncConnection.connect(autocommit=True, **arguments)
+        connection = await Answering.connect(autocommit=True, **arguments)
     except psycopg.Error as error:
         raise _refused(error, what) from error
+    if answer_s is not None:
+        connection.answer_s = answer_s + _GRACE_S
+    return connection
 
 
 def _refused(error: psycopg.Error, what: str) -> PenstockError:

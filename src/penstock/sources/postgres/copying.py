@@ -318,10 +318,12 @@ class Copies:
         nudging = asyncio.create_task(nudge(), name=f"nudge {self._source}")
         try:
             yield
-        finally:
             # What the server was asked is answered to the end: others use the connection.
             done.set()
             await nudging
+        finally:
+            nudging.cancel()
+            await asyncio.wait({nudging})
 
     async def _give_all(
         self,

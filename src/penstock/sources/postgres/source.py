@@ -219,12 +219,17 @@ class PostgresSource(PostgresDatabase):
         await resources.aclose()
 
     async def _open_catalogue(self) -> psycopg.AsyncConnection:
-        connection = await connect(self._dsn, self._what, statement_timeout_s=self._limits.answer_s)
+        answer_s = self._limits.answer_s
+        connection = await connect(
+            self._dsn, self._what, statement_timeout_s=answer_s, answer_s=answer_s
+        )
         self._resources.push_async_callback(connection.close)
         return connection
 
     async def _open_replication(self) -> psycopg.AsyncConnection:
-        connection = await connect(self._dsn, self._what, replication=True)
+        connection = await connect(
+            self._dsn, self._what, replication=True, answer_s=self._limits.answer_s
+        )
         self._resources.push_async_callback(connection.close)
         return connection
 
