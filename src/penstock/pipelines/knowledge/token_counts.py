@@ -7,7 +7,8 @@ from typing import Final
 
 from penstock.models.base import Embedder
 
-_REMEMBERED: Final = 50_000
+_REMEMBERED: Final = 10_000
+"""Enough for the documents of an hour; a hundred thousand took twenty megabytes, slowly."""
 
 
 class TokenCounts:
