@@ -13,7 +13,7 @@ by it, or are now: these are touched.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -415,7 +415,7 @@ async def _work_out(
     founders = [part[0] for part, own in unnamed if own is None]
     created = await graph.new(founders) if founders else ()
     assignment = assign(partition.parts, before, drafted, created)
-    settled = _settled(region, rules, partition, assignment, before, causes)
+    settled = _settled(region, rules, partition, assignment, before, causes, known)
     await graph.settle(settled)
     return len(settled.documents)
 
@@ -427,6 +427,7 @@ def _settled(
     assignment: Assignment,
     before: Mapping[RecordKey, Place],
     causes: Mapping[RecordKey, str],
+    known: Mapping[str, Profile],
 ) -> Settled:
     was = {key: place.profile for key, place in before.items()}
     # Profiles that lost a record or have one that says something else.
@@ -443,6 +444,18 @@ def _settled(
         documents=documents,
         rests=assignment.rests,
         restored=assignment.restored,
-        turns=reasons(assignment.turns, partition, was, causes),
+        turns=reasons(assignment.turns, partition, was, causes, _resting(known, assignment)),
         refusals=partition.refusals,
     )
+
+
+def _resting(
+    known: Mapping[str, Profile], assignment: Assignment
+) -> Mapping[RecordKey, Sequence[str]]:
+    """The ids that rest from now on, by their founders."""
+    found: dict[RecordKey, list[str]] = defaultdict(list)
+    for id_, profile in sorted(known.items()):
+        rests = id_ in assignment.rests or (profile.resting and id_ not in assignment.restored)
+        if rests:
+            found[profile.founder].append(id_)
+    return found

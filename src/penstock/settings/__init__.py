@@ -60,6 +60,7 @@ from penstock.settings.models import (
     RerankerSettings,
     RouteSettings,
 )
+from penstock.settings.own import OwnSourceSettings, ProfileEventsSettings, check_followed
 from penstock.settings.permissions import (
     ColumnPermissions,
     GroupTableSettings,
@@ -153,7 +154,9 @@ __all__ = [
     "OpenAIEmbedderSettings",
     "OpenAIGeneratorSettings",
     "OpenSearchSettings",
+    "OwnSourceSettings",
     "PostgresSettings",
+    "ProfileEventsSettings",
     "ProfileSettings",
     "PushSettings",
     "PushedPermissions",
@@ -453,6 +456,7 @@ class Settings(Section):
                     f"{where}: expected a table that sources.{source} captures "
                     f"({', '.join(captured.tables)}), got {table!r}: add it to its tables"
                 )
+        check_followed(self.sources, {kind: one.tables for kind, one in self.profiles.items()})
         return self
 
     def path(self, relative: Path) -> Path:

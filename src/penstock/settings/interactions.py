@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from penstock.settings.base import named_tables
-from penstock.settings.sources import RowSourceSettings, TableSettings
+from penstock.settings.own import OwnSourceSettings
+from penstock.settings.sources import TableSettings
 
 _TABLES = ("interactions", "feedback")
 
 
-class InteractionsSettings(RowSourceSettings):
+class InteractionsSettings(OwnSourceSettings):
     """Questions with their answers (``interactions``) and ratings (``feedback``) of this project,
     as the ledger keeps them: tables like any other, for profiles and pipelines."""
 
-    rereadable: ClassVar[bool] = False
+    known: ClassVar[tuple[str, ...]] = _TABLES
 
     type: Literal["interactions"]
     tables: Annotated[
@@ -26,14 +27,3 @@ class InteractionsSettings(RowSourceSettings):
         ),
     ] = Field(default_factory=lambda: {name: TableSettings() for name in _TABLES})
     """``interactions`` and ``feedback``, with settings where these are wanted."""
-    permissions: Literal["open", "closed"] | None = "closed"
-    """Who may see the rows of tables that say nothing about it. What people ask is nobody else's
-    business: nobody, unless you say so. Profiles and pipelines read them all the same."""
-
-    @field_validator("tables", mode="after")
-    @classmethod
-    def _tables_are_known(cls, tables: dict[str, TableSettings]) -> dict[str, TableSettings]:
-        for name in tables:
-            if name not in _TABLES:
-                raise ValueError(f"expected the tables {' and '.join(_TABLES)}, got {name!r}")
-        return tables

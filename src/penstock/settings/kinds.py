@@ -8,6 +8,7 @@ from pydantic import Field
 
 from penstock.settings.amazon import DynamoDBSettings, KinesisSettings, ObjectsSettings
 from penstock.settings.interactions import InteractionsSettings
+from penstock.settings.own import ProfileEventsSettings
 from penstock.settings.push import PushSettings
 from penstock.settings.sources import FilesSettings, MySQLSettings, PostgresSettings
 from penstock.settings.topics import KafkaSettings, NatsSettings, RedisSettings
@@ -26,6 +27,7 @@ SourceSettings: TypeAlias = Annotated[
     | KafkaSettings
     | RedisSettings
     | NatsSettings
-    | InteractionsSettings,
+    | InteractionsSettings
+    | ProfileEventsSettings,
     Field(discriminator="type"),
 ]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.settings import (
     ColumnPermissions,
-    InteractionsSettings,
     MetadataPermissions,
+    OwnSourceSettings,
     PushedPermissions,
     RowSourceSettings,
     Settings,
@@ -26,7 +26,7 @@ ANY_OTHER = "*"
 def declares_permissions(settings: Settings) -> bool:
     """Whether the project says anything about permissions: then what it leaves unsaid is closed."""
     return bool(settings.groups) or any(
-        (chosen.permissions is not None and not isinstance(chosen, InteractionsSettings))
+        (chosen.permissions is not None and not isinstance(chosen, OwnSourceSettings))
         or (
             isinstance(chosen, RowSourceSettings)
             and any(table.permissions is not None for table in chosen.tables.values())
@@ -71,11 +71,11 @@ def declared_permissions(settings: Settings) -> Declared:
 
 
 def _own_rules(settings: Settings) -> list[dict[str, Any]]:
-    """Conversations are closed although nothing else says anything of permissions."""
+    """What a project tells of itself is closed although nothing else speaks of permissions."""
     return [
         rule
         for name, chosen in settings.sources.items()
-        if isinstance(chosen, InteractionsSettings)
+        if isinstance(chosen, OwnSourceSettings)
         for rule in _row_rules(name, chosen)
     ]
 

@@ -21,6 +21,7 @@ from penstock.settings import (
     NatsSettings,
     ObjectsSettings,
     PostgresSettings,
+    ProfileEventsSettings,
     PushedPermissions,
     PushSettings,
     RedisSettings,
@@ -64,6 +65,18 @@ def source(
             name,
             dsn or (lambda: settings.database),
             tenant=settings.tenant,
+            clock=clock,
+            heartbeat_s=chosen.heartbeat,
+        )
+    if isinstance(chosen, ProfileEventsSettings):
+        from penstock.sources.profile_events import ProfileEventsSource
+
+        return ProfileEventsSource(
+            name,
+            dsn or (lambda: settings.database),
+            tenant=settings.tenant,
+            kind=chosen.kind,
+            streams=chosen.tables,
             clock=clock,
             heartbeat_s=chosen.heartbeat,
         )

@@ -84,6 +84,7 @@ NOTHING_PERSONAL: Final[Mapping[str, str]] = {
     "profile_kinds": "what the project file says, blocked values included: mend it there",
     "profile_sweeps": "positions",
     "profile_segments": "what the project file says",
+    "profile_followers": "names of kinds of profiles",
     "ledger_heads": "hashes and a random key",
     "ledger_entries": "times, names of models, counts, salted hashes of what is kept elsewhere",
     "model_spending": "amounts by day, model and the id of an API key",

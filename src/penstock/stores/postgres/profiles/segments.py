@@ -60,8 +60,8 @@ class Segments:
                     return False
                 names = list(self._definitions)
                 if not names:
-                    for statement in ("nobody_is_member", "nobody_is_due"):
-                        await self._run(connection, statement)
+                    await self._run(connection, "nobody_is_member", now=self._clock.now())
+                    await self._run(connection, "nobody_is_due")
                 await self._run(connection, "define_no_more", segment=names)
                 await self._run(
                     connection,

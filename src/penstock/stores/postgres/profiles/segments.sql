@@ -27,7 +27,12 @@ ORDER BY p.id
 ON CONFLICT (tenant, kind, profile) DO UPDATE SET due_at = 0
 
 -- name: nobody_is_member
-DELETE FROM penstock.profile_members WHERE tenant = %(tenant)s AND kind = %(kind)s
+-- Whoever follows is told, as of any other who left.
+WITH left_ AS (
+    DELETE FROM penstock.profile_members WHERE tenant = %(tenant)s AND kind = %(kind)s
+    RETURNING segment, profile)
+INSERT INTO penstock.profile_member_events (tenant, kind, segment, profile, event, happened_at)
+SELECT %(tenant)s, %(kind)s, segment, profile, 'left', %(now)s FROM left_ ORDER BY 1, 2, 3, 4
 
 -- name: nobody_is_due
 DELETE FROM penstock.profile_due WHERE tenant = %(tenant)s AND kind = %(kind)s
