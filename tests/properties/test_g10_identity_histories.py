@@ -18,7 +18,8 @@ from penstock.identity.graph import Document, RecordChange, incorporate, reconsi
 from penstock.identity.memory import MemoryGraph
 from penstock.identity.rules import KindRule, Rules, TableRule, TraitRule
 from penstock.identity.traits import traits
-from penstock.records import Microseconds, Position
+from penstock.records import Microseconds, Position, Unchanged
+from penstock.sources.profile_events.rows import IDS, Happened, changes_of
 
 RULES = Rules(
     kinds={
@@ -201,6 +202,35 @@ def test_g10_an_id_is_never_lost(steps: list[object]) -> None:
             assert now is None or now in used
             if id_ in used:
                 assert now == id_
+
+    asyncio.run(run())
+
+
+@given(STEPS)
+@settings(max_examples=400, deadline=None)
+def test_g10_whoever_follows_the_events_knows_what_every_id_means(steps: list[object]) -> None:
+    """Also of ids that rest, whose founder's record goes, comes back, or goes elsewhere."""
+
+    async def run() -> None:
+        history = History()
+        seen, means = 0, dict[str, str | None]()
+        for step in steps:
+            await history.take(step)
+            graph = history.graph
+            for number, (turn, _) in enumerate(graph.turns[seen:], seen):
+                happened = Happened(number, 0, turn.event, turn.profile, turn.other, "{}", number)
+                for change in changes_of("people", "customer", happened):
+                    if change.schema.stream == IDS:
+                        id_, profile = change.value("id"), change.value("profile")
+                        assert isinstance(id_, str)
+                        assert not isinstance(profile, Unchanged)
+                        means[id_] = profile
+            seen = len(graph.turns)
+            for id_ in graph.profiles:
+                now: str | None = id_
+                while now is not None and means[now] != now:
+                    now = means[now]
+                assert now == graph.resolved(id_)
 
     asyncio.run(run())
 

@@ -13,7 +13,7 @@ by it, or are now: these are touched.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 from penstock.errors import BadRecordError
 from penstock.identity.components import Partition, Refusal, resolve
 from penstock.identity.evidence import Decision, Identifier, Match, Record, RecordKey
-from penstock.identity.ids import Assignment, Place, Profile, Turn, assign, draft
+from penstock.identity.ids import Assignment, Place, Profile, Turn, assign, draft, meanings
 from penstock.identity.reading import record_of
 from penstock.identity.reasons import Reason, reasons
 from penstock.identity.rules import Rules
@@ -409,13 +409,14 @@ async def _work_out(
     partition = _resolved(region, rules)
     before |= {key: m.place for key, m in region.members.items() if m.place is not None}
     named = {id_ for place in before.values() for id_ in place}
-    known = await graph.known(named, region.members.keys())
+    known = await graph.known(named, region.members.keys() | before.keys())
     drafted = draft(partition.parts, before, known)
     unnamed = zip(partition.parts, drafted.ids, strict=True)
     founders = [part[0] for part, own in unnamed if own is None]
     created = await graph.new(founders) if founders else ()
     assignment = assign(partition.parts, before, drafted, created)
-    settled = _settled(region, rules, partition, assignment, before, causes, known)
+    meant = meanings(assignment, partition.parts, before, known)
+    settled = _settled(region, rules, partition, assignment, before, causes, meant)
     await graph.settle(settled)
     return len(settled.documents)
 
@@ -427,7 +428,7 @@ def _settled(
     assignment: Assignment,
     before: Mapping[RecordKey, Place],
     causes: Mapping[RecordKey, str],
-    known: Mapping[str, Profile],
+    meant: Sequence[Turn],
 ) -> Settled:
     was = {key: place.profile for key, place in before.items()}
     # Profiles that lost a record or have one that says something else.
@@ -444,18 +445,6 @@ def _settled(
         documents=documents,
         rests=assignment.rests,
         restored=assignment.restored,
-        turns=reasons(assignment.turns, partition, was, causes, _resting(known, assignment)),
+        turns=reasons((*assignment.turns, *meant), partition, was, causes),
         refusals=partition.refusals,
     )
-
-
-def _resting(
-    known: Mapping[str, Profile], assignment: Assignment
-) -> Mapping[RecordKey, Sequence[str]]:
-    """The ids that rest from now on, by their founders."""
-    found: dict[RecordKey, list[str]] = defaultdict(list)
-    for id_, profile in sorted(known.items()):
-        rests = id_ in assignment.rests or (profile.resting and id_ not in assignment.restored)
-        if rests:
-            found[profile.founder].append(id_)
-    return found

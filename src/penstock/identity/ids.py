@@ -17,22 +17,26 @@ from typing import Literal, NamedTuple
 
 from penstock.identity.evidence import RecordKey
 
-Event = Literal["created", "merged", "split", "restored", "gone", "moved"]
+Event = Literal["created", "merged", "split", "restored", "gone", "moved", "means"]
 
 
 class Profile(NamedTuple):
     """A public id with what decides about it: when it was made, as a number that rises, and for
-    which record. ``resting``: it was merged into another, or its records are gone."""
+    which record. ``resting``: it was merged into another (``into``), or its records are gone.
+    ``at``: the profile that its founder is in, where that is known."""
 
     id: str
     number: int
     founder: RecordKey
     resting: bool = False
+    into: str | None = None
+    at: str | None = None
 
 
 class Turn(NamedTuple):
-    """What happened to a profile. ``other`` is the survivor of a merge, or the profile whose
-    records a split or move took; ``records`` are those that came."""
+    """What happened to a profile. ``other`` is the survivor of a merge, the profile whose records
+    a split or move took, or what an id that rests ``means`` from now on; ``records`` are those that
+    came."""
 
     event: Event
     profile: str
@@ -226,3 +230,41 @@ def _turns(
                 turns.append(Turn("moved", own, other, records))
     turns += [Turn("gone", profile) for profile, into in rests.items() if into is None]
     return tuple(turns)
+
+
+def meanings(
+    assignment: Assignment,
+    parts: Sequence[tuple[RecordKey, ...]],
+    before: Mapping[RecordKey, Place],
+    profiles: Mapping[str, Profile],
+) -> list[Turn]:
+    """What ids that rest mean now, where no turn of the assignment says it: they go with their
+    founders, or else mean what they were merged into. Each names the next id on the way.
+
+    ``profiles`` has all whose founder is or was in a part.
+    """
+    place = {key: own for part, own in zip(parts, assignment.ids, strict=True) for key in part}
+    said = _said(assignment.turns)
+    turns = []
+    for id_, profile in sorted(profiles.items()):
+        founder = profile.founder
+        was_at = before[founder].profile if founder in before else profile.at
+        is_at = place.get(founder) if founder in place or founder in before else profile.at
+        if id_ in assignment.restored or not (profile.resting or id_ in assignment.rests):
+            continue
+        now = is_at or assignment.rests.get(id_, profile.into)
+        told = said.get(id_, was_at or profile.into)
+        if now != told:
+            turns.append(Turn("means", id_, now))
+    return turns
+
+
+def _said(turns: Sequence[Turn]) -> dict[str, str | None]:
+    """What turns say of ids."""
+    said: dict[str, str | None] = {}
+    for turn in turns:
+        if turn.event in ("created", "split", "restored"):
+            said[turn.profile] = turn.profile
+        elif turn.event in ("merged", "gone"):
+            said[turn.profile] = turn.other
+    return said

@@ -117,12 +117,16 @@ class MemoryGraph:
     async def known(
         self, ids: Collection[str], founders: Collection[RecordKey]
     ) -> Mapping[str, Profile]:
-        found = {id_: self.profiles[id_] for id_ in ids}
+        found = set(ids)
         for founder in founders:
-            for id_ in self._founders.get(founder, ()):
-                if self.profiles[id_].resting:
-                    found[id_] = self.profiles[id_]
-        return found
+            made = self._founders.get(founder, ())
+            found.update(id_ for id_ in made if self.profiles[id_].resting)
+        return {id_: self._known(self.profiles[id_]) for id_ in found}
+
+    def _known(self, profile: Profile) -> Profile:
+        row = self.rows.get(profile.founder)
+        at = row.place.profile if row is not None and row.place is not None else None
+        return profile._replace(into=self.into.get(profile.id), at=at)
 
     async def new(self, founders: Sequence[RecordKey]) -> Sequence[Profile]:
         first = len(self.profiles) + 1

@@ -17,13 +17,11 @@ _SHOWN: Final = 3
 @dataclass(frozen=True, slots=True)
 class Reason:
     """What ties records that came to those that were there, what was refused, and which records'
-    changes brought it about; a few of each. ``ids``: all that rest and go with the records that
-    came, since they were made for one of them."""
+    changes brought it about; a few of each."""
 
     ties: tuple[Tie, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     causes: tuple[tuple[RecordKey, str], ...] = ()
-    ids: tuple[str, ...] = ()
 
 
 def said(via: Via) -> str:
@@ -41,10 +39,8 @@ def reasons(
     partition: Partition,
     before: Mapping[RecordKey, str],
     causes: Mapping[RecordKey, str],
-    resting: Mapping[RecordKey, Sequence[str]],
 ) -> list[tuple[Turn, Reason]]:
-    """Each turn with its reason. ``resting``: ids that rest, by the record that they were made
-    for."""
+    """Each turn with its reason."""
     told = {"merged", "split", "moved", "restored", "gone"}
     if not any(turn.event in told for turn in turns):
         return [(turn, Reason()) for turn in turns]
@@ -61,7 +57,7 @@ def reasons(
     for key in sorted(causes):
         if key in before:
             caused[before[key]].append((key, causes[key]))
-    return [(turn, _reason(turn, ties, refusals, caused, causes, resting)) for turn in turns]
+    return [(turn, _reason(turn, ties, refusals, caused, causes)) for turn in turns]
 
 
 def _reason(
@@ -70,18 +66,15 @@ def _reason(
     refusals: Mapping[RecordKey, Sequence[Refusal]],
     caused: Mapping[str, Sequence[tuple[RecordKey, str]]],
     causes: Mapping[RecordKey, str],
-    resting: Mapping[RecordKey, Sequence[str]],
 ) -> Reason:
     if turn.event == "created":
         return Reason()
     because = [(key, causes[key]) for key in turn.records if key in causes]
     because += [*caused.get(turn.profile, ()), *caused.get(turn.other or "", ())]
-    made_for = (id_ for key in turn.records for id_ in resting.get(key, ()))
     return Reason(
         _few(ties, turn.records),
         _few(refusals, turn.records) if turn.event == "split" else (),
         tuple(dict.fromkeys(because))[:_SHOWN],
-        tuple(id_ for id_ in made_for if id_ != turn.profile),
     )
 
 

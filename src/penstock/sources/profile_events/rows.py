@@ -37,7 +37,9 @@ _COLUMNS: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("since", "timestamp with time zone"),
     ),
 }
-_MEANS_ITSELF: Final = frozenset({"created", "split", "restored"})
+_ITSELF: Final = frozenset({"created", "split", "restored"})
+"""Events after which an id means itself."""
+_OF_IDS: Final = _ITSELF | {"merged", "gone", "means"}
 
 
 class Happened(NamedTuple):
@@ -61,17 +63,20 @@ def changes_of(source: str, kind: str, happened: Happened) -> Iterator[Change]:
         return
     detail = json.loads(happened.detail)
     yield _event(source, kind, happened, detail)
-    meant = _meant(happened, detail)
-    for place, (id_, profile) in enumerate(meant.items(), 1):
-        values = {"id": id_, "kind": kind, "profile": profile, "since": _moment(happened.at)}
-        new = happened.event == "created" or (happened.event, id_) == ("split", happened.profile)
-        yield _change(
-            source, IDS, happened, (id_,), values, op=Op.CREATE if new else Op.UPDATE, place=place
-        )
+    if happened.event in _OF_IDS:
+        means = happened.profile if happened.event in _ITSELF else happened.other
+        values = {
+            "id": happened.profile,
+            "kind": kind,
+            "profile": means,
+            "since": _moment(happened.at),
+        }
+        op = Op.CREATE if happened.event in _ITSELF else Op.UPDATE
+        yield _change(source, IDS, happened, (happened.profile,), values, op=op, place=1)
 
 
 def _event(source: str, kind: str, happened: Happened, detail: Mapping[str, Any]) -> Change:
-    reason = {name: said for name, said in detail.items() if name not in ("records", "ids")}
+    reason = {name: said for name, said in detail.items() if name != "records"}
     values = {
         "number": str(happened.number),
         "kind": kind,
@@ -96,20 +101,6 @@ def _member(source: str, kind: str, happened: Happened) -> Change:
         "since": _moment(happened.at),
     }
     return _change(source, MEMBERS, happened, key, values)
-
-
-def _meant(happened: Happened, detail: Mapping[str, Any]) -> dict[str, str | None]:
-    """Which ids mean another profile from here on. Ids that rest go with the record that they were
-    made for: the event names those whose record came."""
-    if happened.event == "gone":
-        return {happened.profile: None}
-    into = happened.other if happened.event == "merged" else happened.profile
-    meant: dict[str, str | None] = dict.fromkeys(detail.get("ids", ()), into)
-    if happened.event == "merged":
-        meant[happened.profile] = into
-    elif happened.event in _MEANS_ITSELF:
-        meant[happened.profile] = happened.profile
-    return meant
 
 
 def _change(

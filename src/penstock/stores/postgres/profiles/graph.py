@@ -252,8 +252,15 @@ class PostgresGraph:
             founders=numbers_literal(self._ids[key] for key in founders),
         )
         return {
-            id_: Profile(id_, number, RecordKey(source or "", stream or "", key or ""), resting)
-            for id_, number, resting, source, stream, key in await cursor.fetchall()
+            id_: Profile(
+                id_,
+                number,
+                RecordKey(source or "", stream or "", key or ""),
+                resting,
+                into,
+                at,
+            )
+            for id_, number, resting, into, at, source, stream, key in await cursor.fetchall()
         }
 
     async def new(self, founders: Sequence[RecordKey]) -> Sequence[Profile]:

@@ -62,14 +62,14 @@ SELECT identifier FROM penstock.profile_decisions
 WHERE tenant = %(tenant)s AND kind = %(kind)s AND verb = 'block' AND revoked_at IS NULL
 
 -- name: known
-SELECT p.id, p.number, p.resting, r.source, r.stream, r.key
+SELECT p.id, p.number, p.resting, p.merged_into, r.profile, r.source, r.stream, r.key
 FROM unnest(%(ids)s::text[]) w (id)
 CROSS JOIN LATERAL (
     SELECT * FROM penstock.profiles p
     WHERE p.tenant = %(tenant)s AND p.kind = %(kind)s AND p.id = w.id COLLATE "C" LIMIT 1) p
 LEFT JOIN LATERAL (SELECT * FROM penstock.profile_records r WHERE r.id = p.founder LIMIT 1) r ON true
 UNION ALL
-SELECT p.id, p.number, p.resting, r.source, r.stream, r.key
+SELECT p.id, p.number, p.resting, p.merged_into, r.profile, r.source, r.stream, r.key
 FROM unnest(%(founders)s::bigint[]) w (founder)
 CROSS JOIN LATERAL (
     SELECT * FROM penstock.profiles p

@@ -68,8 +68,6 @@ def detail_text(turn: Turn, reason: Reason) -> str:
         detail["ties"] = [[str(t.left), str(t.right), said(t.via)] for t in reason.ties]
     if reason.refusals:
         detail["refused"] = [refusal_texts(refusal) for refusal in reason.refusals]
-    if reason.ids:
-        detail["ids"] = list(reason.ids)
     if reason.causes:
         detail["causes"] = [[str(key), cause] for key, cause in reason.causes]
     return json_text(detail)
