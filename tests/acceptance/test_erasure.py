@@ -336,3 +336,70 @@ async def test_g9_answers_about_somebody_are_redacted_and_the_chain_still_fits(
     assert "canary" not in left
     assert "ada@example.org" not in left.lower()
     assert outcome.receipt
+
+
+async def test_g9_what_a_topic_tells_of_their_profile_goes_too(
+    tmp_path: Path, database_url: str, source_url: str, systems: psycopg.AsyncConnection
+) -> None:
+    """Events with their reasons and memberships: in the log, in live tables, and where the topic is
+    read anew. Followers learn that the id means nobody; others keep theirs."""
+    await fill(systems)
+    base = settings(tmp_path, database_url, source_url).model_dump(mode="python")
+    for source in ("crm", "shop"):
+        base["sources"][source]["dsn"] = source_url
+    base["sources"]["people"] = {"type": "profile_events", "kind": "customer", "heartbeat": 0.1}
+    base["profiles"]["customer"]["segments"] = {"known": "name is known"}
+    chosen = Settings.model_validate(base)
+    await systems.execute("INSERT INTO contacts VALUES (3, 'Ada L.'), (4, 'Rear Admiral Hopper')")
+    async with carried(chosen) as project:
+        await systems.execute(
+            "UPDATE contacts SET email = 'ada@example.org' WHERE id = 3; "
+            "UPDATE contacts SET email = 'grace@example.org' WHERE id = 4"
+        )
+        await project.caught_up(limit_s=30)
+        ada = await desk(project).one("email:ada@example.org")
+        grace = await desk(project).one("email:grace@example.org")
+        await look_at_segments(segments_of(project))
+        await project.caught_up(limit_s=30)
+        assert {ada.id, grace.id} <= await told(project)
+        merged = await merges(project)
+        assert len(merged) == 2
+        assert '"email:ada@example.org"' in await everything(project)
+    async with opened(chosen) as project:
+        outcome = await erase(project, ["email:ada@example.org"], reason="request 5")
+        assert outcome.receipt["search"]["found"] == 0, outcome.receipt["search"]
+        assert await told(project) == {grace.id}
+        assert set((await merges(project)).values()) == {grace.id}
+    async with carried(chosen) as project:
+        left = await everything(project)
+        async with project.pool.connection() as connection:
+            cursor = await connection.execute("SELECT id, profile FROM people.profile_ids")
+            means = dict(await cursor.fetchall())
+    assert "canary" not in left
+    assert "ada@example.org" not in left.lower()
+    assert "email:grace@example.org" in left
+    assert {means.pop(id_) for id_ in merged if merged[id_] == ada.id} | {means.pop(ada.id)} <= {
+        ada.id,
+        None,
+    }
+    assert set(means.values()) == {grace.id}
+
+
+async def told(project: Project) -> set[str]:
+    """Whose events a follower has with their reasons, as far as they are memberships, too."""
+    async with project.pool.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT profile FROM people.profile_events WHERE reason IS NOT NULL "
+            "OR event = 'created' INTERSECT SELECT profile FROM people.segment_members"
+        )
+        return {profile for (profile,) in await cursor.fetchall()}
+
+
+async def merges(project: Project) -> dict[str, str]:
+    """Which ids a follower knows to have been merged, and why, into which."""
+    async with project.pool.connection() as connection:
+        cursor = await connection.execute(
+            "SELECT profile, other FROM people.profile_events "
+            "WHERE event = 'merged' AND reason IS NOT NULL"
+        )
+        return dict(await cursor.fetchall())

@@ -245,6 +245,7 @@ def _told(event: Any) -> str:
         "merged": f" into {event.other}",
         "split": f" from {event.other}",
         "moved": f": records came from {event.other}",
+        "means": f" {event.other or 'nobody'}",
     }.get(event.event, "")
     ties = "; ".join(
         f"{left} and {right}: {by}" for left, right, by in event.detail.get("ties", [])

@@ -279,7 +279,7 @@ class ProfileDesk:
         there = {str(RecordKey(one.source, one.table, one.key)): one for one in now.records}
         return [
             RecordKey(one.source, one.table, one.key)
-            for name in merges[-1].detail["records"]
+            for name in merges[-1].detail.get("records", ())
             if (one := there.get(name)) is not None
         ]
 

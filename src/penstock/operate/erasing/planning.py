@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from penstock import wiring
@@ -12,12 +12,18 @@ from penstock.identity.rules import Rules, filled
 from penstock.log.erasing import batches
 from penstock.operate.profiles import ProfileDesk
 from penstock.records import DOCUMENTS, Value
-from penstock.settings import DocumentSourceSettings, InteractionsSettings, RowSourceSettings
+from penstock.settings import (
+    DocumentSourceSettings,
+    InteractionsSettings,
+    ProfileEventsSettings,
+    RowSourceSettings,
+)
 from penstock.stores.postgres.erasing.base import Connection
+from penstock.stores.postgres.erasing.people import events_about, memberships_of
 from penstock.stores.postgres.erasing.rows import live_rows
 from penstock.stores.postgres.erasing.told import entries_about
 from penstock.stores.postgres.live_tables import all_tables
-from penstock.subjects import RecordName, Subject, form, forms, merged, names_of
+from penstock.subjects import RecordName, Subject, form, forms, key_name, merged, names_of
 
 if TYPE_CHECKING:
     from penstock.project import Project
@@ -39,7 +45,9 @@ async def find_subject(
     tenant = project.settings.tenant
     subject = await _with_bearers(connection, tenant, subject)
     subject = await _with_answers(project, connection, subject)
-    return subject.including(canaries=await _canaries(connection, tenant, subject))
+    subject = await _with_events(project, connection, subject)
+    told = {name for name, _ in _followers(project)}
+    return subject.including(canaries=await _canaries(connection, tenant, subject, told))
 
 
 async def _one(
@@ -86,6 +94,35 @@ async def _with_answers(project: Project, connection: Connection, subject: Subje
             RecordName(source, _TOLD[kind == "feedback"], id_)
             for source in readers
             for id_, kind in entries
+        ]
+    )
+
+
+def _followers(project: Project) -> list[tuple[str, str]]:
+    """The sources that follow what happens to profiles, with their kinds."""
+    return [
+        (name, chosen.kind)
+        for name, chosen in project.settings.sources.items()
+        if isinstance(chosen, ProfileEventsSettings)
+    ]
+
+
+async def _with_events(project: Project, connection: Connection, subject: Subject) -> Subject:
+    """With the rows that sources of profile events have of them. What an id means stays: that it
+    means nobody is what followers have to learn."""
+    if not (followers := _followers(project)):
+        return subject
+    tenant = project.settings.tenant
+    events = await events_about(connection, tenant, subject)
+    members = await memberships_of(connection, tenant, subject)
+    keys = [(kind, "profile_events", key_name((str(number),))) for kind, number in events]
+    keys += [(kind, "segment_members", key_name(tuple(key))) for kind, *key in members]
+    return subject.including(
+        records=[
+            RecordName(source, stream, key)
+            for source, followed in followers
+            for kind, stream, key in keys
+            if kind == followed
         ]
     )
 
@@ -224,20 +261,25 @@ def pieces(row: Iterable[Value]) -> Iterator[str]:
         yield from [line for line in long if sum(map(str.isalpha, line)) >= 3][:_LINES]
 
 
-async def _canaries(connection: Connection, tenant: str, subject: Subject) -> list[str]:
-    """What only the subject's rows and documents say, in live tables and in the log."""
+async def _canaries(
+    connection: Connection, tenant: str, subject: Subject, derived: Collection[str]
+) -> list[str]:
+    """What only the subject's rows and documents say, in live tables and in the log. What is
+    ``derived`` (sources) says nothing of its own but ids of profiles, which stay."""
     own: dict[str, None] = {}
     others: set[str] = set()
     for table in await all_tables(connection):
         async for name, row in live_rows(connection, tenant, table):
             if name in subject.records:
-                own.update(dict.fromkeys(pieces(row)))
+                own.update(() if name.source in derived else dict.fromkeys(pieces(row)))
             else:
                 others.update(pieces(row))
     async for _, changes in batches(connection, tenant):
         for change in changes:
             said = list(pieces((*(change.after or ()), *(change.before or ()))))
             if subject.holds(change):
+                if change.schema.source in derived:
+                    continue
                 own.update(dict.fromkeys(said))
                 own.update(dict.fromkeys(pieces(key.key for key in names_of(change))))
             else:

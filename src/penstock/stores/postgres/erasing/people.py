@@ -7,6 +7,7 @@ for replays goes too.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, LiteralString
@@ -15,8 +16,9 @@ from penstock.database.queries import load_queries
 from penstock.identity.rules import Rules
 from penstock.records import Change, Column, Microseconds, Op, Position, Schema
 from penstock.stores.base import ApplyEvidence
-from penstock.stores.postgres.erasing.base import Work
+from penstock.stores.postgres.erasing.base import Connection, Work
 from penstock.stores.postgres.profiles.writing import apply_evidence
+from penstock.subjects import Subject
 
 SQL: Final = load_queries(Path(__file__).with_suffix(".sql"))
 _KEY: Final = (Column("key", "text", key=True),)
@@ -32,7 +34,6 @@ _FORGETTING: Final[Sequence[LiteralString]] = (
     "refusals",
     "decisions",
     "decision_records",
-    "events",
     "profiles",
     "forget_records",
 )
@@ -53,13 +54,49 @@ async def erase_profiles(work: Work) -> int:
     cursor = await work.connection.execute(SQL["facts"], named)
     facts = await cursor.fetchall()
     kinds = {kind for kind, _ in work.subject.profiles}
-    for kind in sorted(kinds | {row[1] for row in rows} | {fact[0] for fact in facts}):
+    kinds |= {row[1] for row in rows} | {fact[0] for fact in facts}
+    for kind in sorted(kinds):
         own = [row for row in rows if row[1] == kind]
         rules = work.rules.get(kind)
         if rules is not None:
             await _withdraw(work, kind, rules, own, [fact[1:] for fact in facts if fact[0] == kind])
         await _forget(work, kind, own, named)
+    await _forget_events(work)
     return len(rows) + len(facts)
+
+
+async def events_about(
+    connection: Connection, tenant: str, subject: Subject
+) -> list[tuple[str, int]]:
+    """The events of profiles that tell of the subject, by kind and number."""
+    names = [f"{record.source}/{record.stream}/{record.key}" for record in subject.records]
+    values = dict.fromkeys(value.lower() for value in (*subject.values, *subject.canaries))
+    cursor = await connection.execute(
+        SQL["events_about"],
+        {
+            **_meant(tenant, subject),
+            "values": list(values),
+            # As JSON in a column writes them.
+            "records": [json.dumps(name, ensure_ascii=False) for name in names],
+        },
+    )
+    return [(kind, number) for kind, number in await cursor.fetchall()]
+
+
+async def memberships_of(
+    connection: Connection, tenant: str, subject: Subject
+) -> list[tuple[str, str, str]]:
+    """Segments that the subject's profiles are or were in: kind, segment, profile."""
+    cursor = await connection.execute(SQL["memberships"], _meant(tenant, subject))
+    return [(kind, segment, profile) for kind, segment, profile in await cursor.fetchall()]
+
+
+def _meant(tenant: str, subject: Subject) -> dict[str, Any]:
+    return {
+        "tenant": tenant,
+        "kinds": [kind for kind, _ in subject.profiles],
+        "profiles": [id_ for _, id_ in subject.profiles],
+    }
 
 
 async def _withdraw(
@@ -96,8 +133,16 @@ async def _forget(
         "kind": kind,
         "ids": [row[0] for row in rows],
         "profiles": [id_ for of, id_ in work.subject.profiles if of == kind],
-        "records": [f"{row[2]}/{row[3]}/{row[4]}" for row in rows],
         "values": list(dict.fromkeys((*work.subject.values, *work.subject.canaries))),
     }
     for statement in _FORGETTING:
         await work.connection.execute(SQL[statement], said)
+
+
+async def _forget_events(work: Work) -> None:
+    numbers: dict[str, list[int]] = {}
+    for kind, number in await events_about(work.connection, work.tenant, work.subject):
+        numbers.setdefault(kind, []).append(number)
+    for kind, found in numbers.items():
+        named = {"tenant": work.tenant, "kind": kind, "numbers": found}
+        await work.connection.execute(SQL["events"], named)

@@ -65,16 +65,30 @@ DELETE FROM penstock.profile_decision_records n USING penstock.profile_records r
 WHERE r.id = ANY (%(ids)s)
   AND (n.tenant, n.kind, n.source, n.stream, n.key) = (r.tenant, r.kind, r.source, r.stream, r.key)
 
+-- name: events_about
+-- Events that tell of the subject. What they tell is written out and folded once for each.
+SELECT e.kind, e.number FROM (
+    SELECT kind, number, profile, other, detail::text AS told, lower(detail::text) AS folded
+    FROM penstock.profile_events
+    WHERE tenant = %(tenant)s AND detail <> '{}' OFFSET 0) e
+WHERE (e.kind, e.profile) IN (SELECT * FROM unnest(%(kinds)s::text[], %(profiles)s::text[]))
+   OR (e.kind, e.other) IN (SELECT * FROM unnest(%(kinds)s::text[], %(profiles)s::text[]))
+   OR EXISTS (SELECT FROM unnest(%(values)s::text[]) v WHERE strpos(e.folded, v) > 0)
+   OR EXISTS (SELECT FROM unnest(%(records)s::text[]) r WHERE strpos(e.told, r) > 0)
+ORDER BY e.number
+
+-- name: memberships
+SELECT m.kind, m.segment, m.profile
+FROM unnest(%(kinds)s::text[], %(profiles)s::text[]) w (kind, profile)
+JOIN (SELECT tenant, kind, segment, profile FROM penstock.profile_member_events
+      UNION SELECT tenant, kind, segment, profile FROM penstock.profile_members) m
+  ON m.tenant = %(tenant)s AND m.kind = w.kind COLLATE "C" AND m.profile = w.profile COLLATE "C"
+
 -- name: events
 -- Numbers of events stay; what they told of the subject goes. Followers learn from the last one,
 -- 'gone', that the id means nobody.
-UPDATE penstock.profile_events e SET detail = '{}'
-WHERE e.tenant = %(tenant)s AND e.kind = %(kind)s AND e.detail <> '{}' AND (
-    e.profile = ANY (%(profiles)s) OR e.other = ANY (%(profiles)s)
-    OR EXISTS (SELECT FROM unnest(%(values)s::text[]) v
-               WHERE strpos(lower(e.detail::text), lower(v)) > 0)
-    OR EXISTS (SELECT FROM unnest(%(records)s::text[]) r
-               WHERE strpos(e.detail::text, to_json(r)::text) > 0))
+UPDATE penstock.profile_events SET detail = '{}'
+WHERE tenant = %(tenant)s AND kind = %(kind)s AND number = ANY (%(numbers)s::bigint[])
 
 -- name: profiles
 DELETE FROM penstock.profiles
