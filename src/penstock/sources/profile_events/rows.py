@@ -91,16 +91,16 @@ def _event(source: str, kind: str, happened: Happened, detail: Mapping[str, Any]
 
 
 def _member(source: str, kind: str, happened: Happened) -> Change:
-    key = (happened.other, happened.profile)
-    if happened.event == "left":
-        return _change(source, MEMBERS, happened, key, None, op=Op.DELETE)
+    left = happened.event == "left"
     values = {
         "segment": happened.other,
         "profile": happened.profile,
         "kind": kind,
-        "since": _moment(happened.at),
+        "since": None if left else _moment(happened.at),
     }
-    return _change(source, MEMBERS, happened, key, values)
+    key = (happened.other, happened.profile)
+    change = _change(source, MEMBERS, happened, key, values)
+    return change._replace(op=Op.DELETE, before=change.after, after=None) if left else change
 
 
 def _change(
@@ -108,13 +108,13 @@ def _change(
     stream: str,
     happened: Happened,
     key: Key,
-    values: Mapping[str, str | None] | None,
+    values: Mapping[str, str | None],
     *,
     op: Op = Op.CREATE,
     place: int = 0,
 ) -> Change:
     columns = _COLUMNS[stream]
-    row: Row | None = None if values is None else tuple(values[c.name] for c in columns)
+    row: Row = tuple(values[column.name] for column in columns)
     return Change(
         Schema(source, stream, columns),
         op,
