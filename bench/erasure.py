@@ -28,13 +28,18 @@ import psycopg
 from penstock.bench.report import Report
 from penstock.boundaries import Boundary, Point
 from penstock.database.embedded import EmbeddedPostgres
+from penstock.identity.fuzzy.columns import Column as MatchColumn
+from penstock.identity.fuzzy.model import FieldWeights, Model
+from penstock.operate.segments import look_at_segments, segments_of
+from penstock.principals import Principal
 from penstock.project import open_project
 from penstock.records import Change, Column, LogPosition, Microseconds, Op, Position, Schema
-from penstock.stores.base import DeadLetter
+from penstock.serving.ledger.feedback import Feedback, Interaction
+from penstock.stores.base import DeadLetter, Filter
 from penstock.torture.trap import Order
 
 RESULTS = Path(__file__).parent / "results" / "erasure.json"
-LOT = 10
+LOT = 20
 KEPT_FROM = 1000
 RESUMING = (["erase"], ["run", "--once"])
 PROJECT = """
@@ -47,12 +52,16 @@ sources:
         tables: {{contacts: {{searched: [name, notes]}}, tickets: {{searched: [said]}},
                   orders: {{}}}}}}
   documents: {{type: files, path: ./documents, heartbeat: 0.1}}
+  voice: {{type: interactions, heartbeat: 0.1}}
+  people: {{type: profile_events, kind: customer, heartbeat: 0.1}}
+forms: {{claim: {{slots: {{reason: {{question: "Why?"}}, place: {{question: "Where?"}}}}}}}}
 profiles:
   customer:
     tables:
       crm.contacts: {{identifiers: {{email: email}}, traits: {{name: name}}}}
       crm.orders: {{identifiers: {{email: email}}, traits: {{order: what}}}}
     identifiers: {{email: {{}}}}
+    segments: {{known: "name is known"}}
 """
 
 
@@ -62,9 +71,11 @@ def canaries(n: int) -> dict[str, str]:
     places = (
         "name", "notes", "oldnotes", "ticket", "oldticket", "order", "goneorder", "document",
         "olddocument", "letter", "letterreason", "report", "decision",
+        "asked", "told", "comment", "said", "form",
     )  # fmt: skip
     return {place: f"canary{place}{of}" for place in places} | {
         "email": f"canaryemail{of}@example.org",
+        "oldemail": f"canaryoldemail{of}@example.org",
         "path": f"canarypath{of}.md",
     }
 
@@ -102,13 +113,18 @@ class World:
                         [n, c["name"], c["email"], notes],
                     )
                     source.execute("INSERT INTO tickets VALUES (%s, %s, %s)", [n, c["email"], said])
-                    for number, what in ((n, "order"), (n + 100_000, "goneorder")):
+                    for number, what, email in (
+                        (n, "order", "oldemail"),
+                        (n + 100_000, "goneorder", "email"),
+                    ):
                         source.execute(
-                            "INSERT INTO orders VALUES (%s, %s, %s)", [number, c["email"], c[what]]
+                            "INSERT INTO orders VALUES (%s, %s, %s)", [number, c[email], c[what]]
                         )
                 else:
                     source.execute("UPDATE contacts SET notes = %s WHERE id = %s", [notes, n])
                     source.execute("UPDATE tickets SET said = %s WHERE id = %s", [said, n])
+                    # Who ordered is somebody else until now: a merge, and an event with its reason.
+                    source.execute("UPDATE orders SET email = %s WHERE id = %s", [c["email"], n])
             if not old:
                 source.execute("DELETE FROM orders WHERE id >= 100000")
 
@@ -176,6 +192,53 @@ class World:
                         [n + 1, str(n)],
                     )
 
+    async def talk_with_them(self) -> None:
+        """Answers, ratings, conversations, forms, what an application answered by itself; and
+        weights of matching that learned their names."""
+        nowhere = Filter(sources=("nowhere",))
+        async with open_project(self.folder / "penstock.yaml") as project:
+            voices, sessions, answerer = project.voices(), project.sessions(), project.answerer()
+            for n in range(self.subjects):
+                c = canaries(n)
+                who = Principal(c["email"])
+                answer = await project.answer(
+                    f"Where is {c['asked']}?",
+                    where=nowhere,
+                    principal=who,
+                    profile=f"customer:{c['email']}",
+                )
+                assert answer.id is not None
+                await voices.rate(Feedback(answer.id, 1, comment=f"{c['comment']} it was"), who)
+                await voices.tell(Interaction(f"And {c['told']}?", "Nobody knows."), who)
+                session = await sessions.begin(who)
+                question = f"When does {c['said']} open?"
+                async for _ in sessions.stream(answerer, session, question, who, where=nowhere):
+                    pass
+                await sessions.fill(session, "claim", who, None)
+                await sessions.fill(session, "claim", who, f"{c['form']} is broken")
+            segments = segments_of(project)
+            for one in segments:
+                await one.declare()
+            await look_at_segments(segments)
+            shares = {canaries(n)["name"]: 1e-4 for n in range(self.subjects)}
+            weights = FieldWeights((0.9, 0.1), (0.1, 0.9), shares, 0.5)
+            model = Model(
+                (MatchColumn("name", "text", ("name",)),), (weights,), {}, (), -9.0, 5.0, 2.0, 9
+            )
+            async with project.pool.connection() as connection:
+                await connection.execute(
+                    "INSERT INTO penstock.profile_models (tenant, kind, number, state, version, "
+                    "weights, learned, trained_by) "
+                    "VALUES ('default', 'customer', 1, 'former', %s, %s, '{}', 'bench')",
+                    [model.version, model.to_json()],
+                )
+
+    @staticmethod
+    def _named(column: str, where: str) -> str:
+        """Whom something names."""
+        number = rf"substring({column}, 'q(\d{{5}})z')"
+        return f"SELECT {number}::int FROM {where} AND {number} IS NOT NULL"
+
     async def intact(self, left: set[int]) -> dict[str, bool]:
         """Whether everybody who was not erased is there in every place."""
         wanted = {
@@ -192,7 +255,20 @@ class World:
             "NULL AND deleted_at IS NULL",
             "profiles": "SELECT DISTINCT key::int FROM penstock.profile_records WHERE stream = "
             "'public.contacts' AND columns IS NOT NULL",
-        }
+            "events": "SELECT r.key::int FROM people.profile_events e JOIN "
+            "penstock.profile_records r ON r.profile = e.other AND r.stream = 'public.contacts' "
+            "WHERE e.event = 'merged' AND e.reason IS NOT NULL",
+            "memberships": "SELECT r.key::int FROM people.segment_members m JOIN "
+            "penstock.profile_records r USING (profile) WHERE r.stream = 'public.contacts'",
+            "answers": self._named("body", "penstock.ledger_contents c JOIN "
+            "penstock.ledger_entries e USING (number) WHERE kind = 'answer' AND state = 'kept'"),
+            "ratings": self._named("body", "penstock.ledger_contents c JOIN "
+            "penstock.ledger_entries e USING (number) WHERE kind = 'feedback' AND state = 'kept'"),
+            "interactions": self._named("user_name", "voice.interactions WHERE true"),
+            "conversations": self._named("t::text", "penstock.session_turns t WHERE true"),
+            "weights": "SELECT substring(name, 'q(\\d{5})z')::int FROM penstock.profile_models, "
+            "jsonb_object_keys(weights::jsonb -> 'fields' -> 0 -> 'shares') name",
+        }  # fmt: skip
         found = {}
         async with (
             open_project(self.folder / "penstock.yaml") as project,
@@ -233,6 +309,8 @@ async def measure(
             world.fill(old=old)
             world.run("run", "--once")
         await world.name_them_elsewhere()
+        await world.talk_with_them()
+        world.run("run", "--once")  # what was said, and what happened to profiles, into the log
         chosen = random_.sample(range(subjects), erased)
         gone = [value for n in chosen for value in canaries(n).values()]
         before = search(project / ".penstock", gone)
