@@ -28,6 +28,8 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("sources.NAME.tables.TABLE", s.TableSettings),
     ("sources.NAME, type: files", s.FilesSettings),
     ("sources.NAME, type: objects", s.ObjectsSettings),
+    ("sources.NAME, type: interactions", s.InteractionsSettings),
+    ("sources.NAME, type: profile_events", s.ProfileEventsSettings),
     ("sources.NAME, type: webhook", s.WebhookSettings),
     ("sources.NAME.tables.TABLE of webhook and kinesis", s.DeclaredTableSettings),
     ("sources.NAME, type: webhook_documents", s.WebhookDocumentsSettings),
@@ -92,6 +94,8 @@ def _default(field: Any) -> str:
         return f"`{value.type}`" if hasattr(value, "type") else "see below"
     if isinstance(value, Path):
         return f"`{value}`"
+    if isinstance(value, dict):  # names with their settings
+        return f"`{json.dumps(list(value))}`" if value else "`{}`"
     return f"`{json.dumps(value)}`"
 
 

@@ -1,4 +1,4 @@
--- What happens to profiles, as a topic of the log (ADR 32). Events of both tables draw their numbers
+-- What happens to profiles, as a topic of the log (ADR 21). Events of both tables draw their numbers
 -- from one sequence, under the lock of their kind: within a kind they are in the order of commits
 -- across both.
 
