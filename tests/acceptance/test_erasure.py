@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,10 @@ from penstock.principals import Principal
 from penstock.project import Project
 from penstock.settings import Settings
 from penstock.stores.base import Filter
+
+from .test_topics import Cluster, cluster
+
+__all__ = ["cluster"]
 
 PROFILES: dict[str, Any] = {
     "customer": {
@@ -403,3 +408,44 @@ async def merges(project: Project) -> dict[str, str]:
             "WHERE event = 'merged' AND reason IS NOT NULL"
         )
         return dict(await cursor.fetchall())
+
+
+async def test_g9_topics_outside_are_told_of_deletions(
+    tmp_path: Path,
+    database_url: str,
+    source_url: str,
+    systems: psycopg.AsyncConnection,
+    cluster: Cluster,
+) -> None:
+    """In Debezium's form and with an empty message, so that a compacted topic forgets; a broker
+    that does not answer is left to the operator, and holds nothing up."""
+    await fill(systems)
+    base = settings(tmp_path, database_url, source_url).model_dump(mode="python")
+    for source in ("crm", "shop"):
+        base["sources"][source]["dsn"] = source_url
+    base["publish"] = {"out": {"type": "kafka", "servers": cluster.servers, "prefix": "p"}}
+    async with carried(Settings.model_validate(base)) as project:
+        await project.caught_up(limit_s=30)
+        await wait_for(cluster, "p.public.contacts", 2)
+        await wait_for(cluster, "p.public.orders", 2)
+    async with opened(Settings.model_validate(base)) as project:
+        outcome = await erase(project, ["email:ada@example.org"], reason="request 6")
+    assert sum("deletions in out" in one for one in outcome.receipt["limits"]) == 2
+    for table, key, whose in (("contacts", 1, "ada"), ("orders", 100, "Ada")):
+        found = await asyncio.to_thread(cluster.read, f"p.public.{table}", 4)
+        hers = [value for name, value in found if name == {"id": key}]
+        assert f"{whose}@example.org" in str(hers[0])
+        assert (hers[1]["op"], hers[1]["before"]["id"], hers[1]["after"]) == ("d", key, None)
+        assert hers[2] is None
+    base["publish"]["out"]["servers"] = "127.0.0.1:1"
+    base["publish"]["out"]["options"] = {"message.timeout.ms": "500"}
+    async with opened(Settings.model_validate(base)) as project:
+        outcome = await erase(project, ["email:grace@example.org"], reason="request 7")
+    left = outcome.receipt["left_to_the_operator"]
+    assert sum("out could not be told of" in one for one in left) == 2
+
+
+async def wait_for(cluster: Cluster, topic: str, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(await asyncio.to_thread(cluster.read, topic, count)) < count:
+            await asyncio.sleep(0.05)

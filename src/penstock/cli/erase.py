@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -43,6 +43,13 @@ def erase(
     verify: Annotated[
         Path | None, typer.Option("--verify", help="Check a receipt: is it ours, and as signed?")
     ] = None,
+    trim_log: Annotated[
+        bool,
+        typer.Option(
+            "--trim-log",
+            help="Remove all that was processed from a log in Kafka; replays begin behind it.",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     file: FileOption = DEFAULT_PATH,
     json: JsonOption = False,
@@ -77,7 +84,8 @@ def erase(
             elif dry_run:
                 await _preview(project, subject, kind, json=json)
             else:
-                await _erase(project, subject, kind, reason, receipt, yes=yes, json=json)
+                asked = _Asked(subject, kind, reason, trim_log)
+                await _erase(project, asked, receipt, yes=yes, json=json)
 
     run_async(work())
 
@@ -101,27 +109,32 @@ def _show(outcome: Outcome, title: str) -> None:
         console.print(f"mentions them, and stays unless it is named: {mention}", markup=False)
 
 
+class _Asked(NamedTuple):
+    subject: list[str]
+    kind: str | None
+    reason: str | None
+    trim_log: bool
+
+
 async def _erase(
-    project: Project,
-    subject: list[str],
-    kind: str | None,
-    reason: str | None,
-    receipt: Path | None,
-    *,
-    yes: bool,
-    json: bool,
+    project: Project, asked: _Asked, receipt: Path | None, *, yes: bool, json: bool
 ) -> None:
     from penstock.operate.erasing import erase as carry_out
     from penstock.operate.erasing import preview
 
-    if reason is None:
+    if asked.reason is None:
         raise ConfigError("expected --reason, which is kept with the erasure")
     if not yes:
-        _show(await preview(project, subject, kind), "will be erased")
+        _show(await preview(project, asked.subject, asked.kind), "will be erased")
         typer.confirm("Erase this for good?", abort=True)
     with console.status("erasing") as status:
         outcome = await carry_out(
-            project, subject, reason=reason, kind=kind, progress=status.update
+            project,
+            asked.subject,
+            reason=asked.reason,
+            kind=asked.kind,
+            trim_log=asked.trim_log,
+            progress=status.update,
         )
     if receipt is not None:
         _write(receipt, outcome.receipt)

@@ -44,6 +44,10 @@ class PublishPipeline:
         )
 
     async def compute(self, changes: Sequence[Change], tools: Tools) -> Outcome:  # noqa: ARG002 - a pipeline may ask; this one need not
+        """See `publish`."""
+        return self.publish(changes)
+
+    def publish(self, changes: Sequence[Change]) -> Outcome:
         """One effect with the messages of all changes, in order."""
         messages: list[Message] = []
         rejected: list[Rejected] = []

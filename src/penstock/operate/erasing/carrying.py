@@ -27,7 +27,7 @@ from penstock.database.project_lock import hold_project_alone
 from penstock.errors import ConfigError
 from penstock.log import erasing as log_erasing
 from penstock.log.embedded import EmbeddedLog
-from penstock.operate.erasing import cleaning, planning, receipts, searching
+from penstock.operate.erasing import cleaning, outside, planning, receipts, searching
 from penstock.stores.postgres.erasing.base import Holder, Work
 from penstock.stores.postgres.erasing.registry import HOLDERS
 from penstock.subjects import Subject, Suppression
@@ -41,12 +41,8 @@ Eraser = Callable[[Connection, Subject], Awaitable[int]]
 logger = structlog.get_logger("penstock.erasing")
 
 LOG: Final = "log"
-IN_KAFKA: Final = (
-    "the log is in Kafka: its records cannot be redacted in place. They are suppressed when they "
-    "are read, and go when the retention of their topics deletes them"
-)
 LIMITS: Final = (
-    "messages that were published to topics outside are not taken back",
+    "whoever read what was published keeps what they made of it, unless they follow deletions",
     "source systems keep what they have: erase there too, or it stays suppressed here only",
 )
 
@@ -95,17 +91,22 @@ async def erase(
     *,
     reason: str,
     kind: str | None = None,
+    trim_log: bool = False,
     progress: Progress = lambda _: None,
 ) -> Outcome:
-    """Erase those who are meant; only while nothing else works on the project."""
+    """Erase those who are meant; only while nothing else works on the project. ``trim_log``: all
+    that was processed is removed from a log in Kafka, so that nobody can read them there."""
+    if trim_log and isinstance(project.log, EmbeddedLog):
+        raise ConfigError(outside.NOT_IN_KAFKA)
     async with hold_project_alone(project.dsn, project.settings.project):
         await _finish(project, progress)
         with translated():
             async with project.pool.connection() as connection:
                 secret = await _secret(connection, project.settings.tenant)
                 async with connection.transaction():
+                    subject = await planning.find_subject(project, connection, references, kind)
                     number, mentions = await _request(
-                        project, connection, secret, references, kind, reason
+                        project, connection, secret, references, subject, reason, trim_log=trim_log
                     )
                     reach(Boundary.ERASE, "before")
                 reach(Boundary.ERASE, "after")
@@ -208,11 +209,12 @@ async def _request(
     connection: Connection,
     secret: bytes,
     references: Sequence[str],
-    kind: str | None,
+    subject: Subject,
     reason: str,
+    *,
+    trim_log: bool,
 ) -> tuple[int, list[str]]:
     tenant = project.settings.tenant
-    subject = await planning.find_subject(project, connection, references, kind)
     if subject.says(reason):
         raise ConfigError(
             "expected a reason that can be kept, got one that names whom it is about: say it "
@@ -229,9 +231,10 @@ async def _request(
     assert row is not None
     number: int = row[0]
     key = secrets.token_bytes(32)
+    plan = {**subject.to_dict(), "trim_log": trim_log}
     await connection.execute(
         "INSERT INTO penstock.erasure_plans (number, tenant, seal, plan) VALUES (%s, %s, %s, %s)",
-        [number, tenant, key, receipts.seal(orjson.dumps(subject.to_dict()), key)],
+        [number, tenant, key, receipts.seal(orjson.dumps(plan), key)],
     )
     await connection.execute(
         "INSERT INTO penstock.suppressions (tenant, digest, erasure) "
@@ -285,20 +288,22 @@ async def _finish(project: Project, progress: Progress) -> list[Outcome]:
             )
             plans = await cursor.fetchall()
         for number, plan, key in plans:
-            subject = Subject.from_dict(orjson.loads(receipts.seal(bytes(plan), bytes(key))))
-            outcomes.append(await _carry_out(project, number, subject, progress))
+            kept = orjson.loads(receipts.seal(bytes(plan), bytes(key)))
+            subject, trims = Subject.from_dict(kept), kept.get("trim_log", False)
+            outcomes.append(await _carry_out(project, number, subject, progress, trims=trims))
         await _forget_plans(project)
     return outcomes
 
 
 async def _carry_out(
-    project: Project, number: int, subject: Subject, progress: Progress
+    project: Project, number: int, subject: Subject, progress: Progress, *, trims: bool
 ) -> Outcome:
     async with project.pool.connection() as connection:
         await _erase_in_holders(project, connection, number, subject, progress)
     if isinstance(project.log, EmbeddedLog):
         project.log.forget_content()
-    notes = []
+    progress("topics outside")
+    notes, untold = await outside.tell_published(project, subject)
     if project.settings.knowledge.stores:
         progress("second stores")
         await project.follow()
@@ -311,6 +316,7 @@ async def _carry_out(
     cleaned = await cleaning.clean(project, progress)
     if project.server is not None:
         searching.mend_server_log(project.server.data_dir, subject.canaries)
+    cleaned.left += [*untold, *await outside.in_kafka(project, trims=trims)]
     searched = await searching.search(project, subject.canaries, progress)
     reach(Boundary.ERASE, "before")
     receipt = await _write_receipt(project, number, subject, cleaned, searched, notes)
@@ -383,7 +389,7 @@ async def _write_receipt(
                 "suppressed": suppressed,
                 "cleaned": {"tables": cleaned.tables, "steps": cleaned.steps},
                 "search": searched.to_dict(),
-                "left_to_the_operator": [*cleaned.left, *_kafka(project)],
+                "left_to_the_operator": cleaned.left,
                 "limits": [*LIMITS, *notes],
             },
             secret,
@@ -395,12 +401,6 @@ async def _write_receipt(
         )
         await connection.execute("DELETE FROM penstock.erasure_plans WHERE number = %s", [number])
     return receipt
-
-
-def _kafka(project: Project) -> list[str]:
-    if isinstance(project.log, EmbeddedLog):
-        return []
-    return [IN_KAFKA]
 
 
 async def _forget_plans(project: Project) -> None:
