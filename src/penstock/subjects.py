@@ -22,6 +22,7 @@ ERASED: Final = "erased"
 _COLUMNS: Final = (Column("place", "text", key=True),)
 _LONGEST_KEY: Final = 400
 _PHONE: Final = re.compile(r"\+?[\d\s()/.\-]{7,30}")
+_PHONE_STARTS: Final = frozenset("+0(")
 _LEAST_TELLING: Final = 8
 
 
@@ -102,8 +103,28 @@ class Subject:
         if not self.records.isdisjoint(names_of(change)):
             return True
         return bool(self.values) and any(
-            not self.values.isdisjoint(forms(row)) for row in (change.after, change.before) if row
+            self.borne(row) for row in (change.after, change.before) if row
         )
+
+    def borne(self, row: Iterable[Value]) -> set[str]:
+        """Those of their values that a row bears."""
+        return {
+            found
+            for value in row
+            if isinstance(value, str)
+            and self._may_be(value)
+            and (found := form(value)) in self.values
+        }
+
+    def _may_be(self, value: str) -> bool:
+        """Whether it is worth while to look closer: most values end in another way. A telephone
+        number may end in anything."""
+        text = value.strip()
+        return text[-2:].casefold()[-2:] in self._ends or text[:1] in _PHONE_STARTS
+
+    @cached_property
+    def _ends(self) -> frozenset[str]:
+        return frozenset(value[-2:] for value in self.values)
 
     def says(self, text: str) -> bool:
         """Whether a text that is not a row mentions them."""

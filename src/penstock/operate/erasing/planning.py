@@ -9,9 +9,9 @@ from penstock import wiring
 from penstock.errors import ConfigError
 from penstock.identity.identifiers import canonical
 from penstock.identity.rules import Rules, filled
-from penstock.log.erasing import batches
+from penstock.log.erasing import Place, batches
 from penstock.operate.profiles import ProfileDesk
-from penstock.records import DOCUMENTS, Value
+from penstock.records import DOCUMENTS, Change, Value
 from penstock.settings import (
     DocumentSourceSettings,
     InteractionsSettings,
@@ -23,7 +23,7 @@ from penstock.stores.postgres.erasing.people import events_about, memberships_of
 from penstock.stores.postgres.erasing.rows import live_rows
 from penstock.stores.postgres.erasing.told import entries_about
 from penstock.stores.postgres.live_tables import all_tables
-from penstock.subjects import RecordName, Subject, form, forms, key_name, merged, names_of
+from penstock.subjects import RecordName, Subject, form, key_name, merged, names_of
 
 if TYPE_CHECKING:
     from penstock.project import Project
@@ -227,9 +227,9 @@ async def _with_bearers(connection: Connection, tenant: str, subject: Subject) -
     bearers: dict[RecordName, set[str]] = {}
     for table in await all_tables(connection):
         async for name, row in live_rows(connection, tenant, table):
-            borne = subject.values.intersection(forms(row))
+            borne = subject.borne(row)
             if borne and name not in subject.records:
-                bearers[name] = set(borne)
+                bearers[name] = borne
     cursor = await connection.execute(
         "SELECT r.source, r.stream, r.key FROM penstock.profile_records r "
         "JOIN unnest(%s::text[], %s::text[], %s::text[]) w (source, stream, key) "
@@ -267,26 +267,59 @@ async def _canaries(
     """What only the subject's rows and documents say, in live tables and in the log. What is
     ``derived`` (sources) says nothing of its own but ids of profiles, which stay."""
     own: dict[str, None] = {}
-    others: set[str] = set()
+    held: set[tuple[Place, int]] = set()
     for table in await all_tables(connection):
         async for name, row in live_rows(connection, tenant, table):
-            if name in subject.records:
-                own.update(() if name.source in derived else dict.fromkeys(pieces(row)))
-            else:
-                others.update(pieces(row))
-    async for _, changes in batches(connection, tenant):
-        for change in changes:
-            said = list(pieces((*(change.after or ()), *(change.before or ()))))
-            if subject.holds(change):
-                if change.schema.source in derived:
-                    continue
-                own.update(dict.fromkeys(said))
+            if name in subject.records and name.source not in derived:
+                own.update(dict.fromkeys(pieces(row)))
+    async for place, changes in batches(connection, tenant):
+        for number, change in enumerate(changes):
+            if not subject.holds(change):
+                continue
+            held.add((place, number))
+            if change.schema.source not in derived:
+                own.update(dict.fromkeys(_said(change)))
                 own.update(dict.fromkeys(pieces(key.key for key in names_of(change))))
-            else:
-                others.update(said)
     # The ids of answers stay: they name entries whose content goes.
-    told = {name.key for name in subject.records if name.stream in _TOLD}
-    return [piece for piece in own if piece not in others and piece not in told]
+    for name in subject.records:
+        if name.stream in _TOLD:
+            own.pop(name.key, None)
+    await _leave_what_others_say(connection, tenant, subject, own, held)
+    return list(own)
+
+
+async def _leave_what_others_say(
+    connection: Connection,
+    tenant: str,
+    subject: Subject,
+    own: dict[str, None],
+    held: Collection[tuple[Place, int]],
+) -> None:
+    for table in await all_tables(connection):
+        async for name, row in live_rows(connection, tenant, table):
+            if name not in subject.records:
+                _leave(own, row)
+    async for place, changes in batches(connection, tenant):
+        for number, change in enumerate(changes):
+            if (place, number) not in held:
+                _leave(own, (*(change.after or ()), *(change.before or ())))
+
+
+def _leave(own: dict[str, None], row: Iterable[Value]) -> None:
+    """Without the pieces of a row. Of a short line, which most values are, there is no other piece
+    than itself."""
+    for value in row:
+        if not isinstance(value, str):
+            continue
+        if len(value) <= _MOST and value.isprintable():
+            own.pop(value.strip(), None)
+        else:
+            for piece in pieces((value,)):
+                own.pop(piece, None)
+
+
+def _said(change: Change) -> Iterator[str]:
+    return pieces((*(change.after or ()), *(change.before or ())))
 
 
 async def mentioning(

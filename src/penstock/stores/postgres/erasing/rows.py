@@ -16,7 +16,7 @@ from penstock.stores.postgres import live_names
 from penstock.stores.postgres.dead_letters import decode
 from penstock.stores.postgres.erasing.base import Connection, Work
 from penstock.stores.postgres.live_tables import LiveTable, all_tables
-from penstock.subjects import RecordName, Subject, forms, key_name
+from penstock.subjects import RecordName, Subject, key_name
 
 _AT_ONCE: Final = 2000
 
@@ -37,7 +37,9 @@ def key_parts(name: str, columns: int) -> list[str | None] | None:
 async def live_rows(
     connection: Connection, tenant: str, table: LiveTable
 ) -> AsyncIterator[tuple[RecordName, Sequence[str | None]]]:
-    """All rows of a live table as texts, with their names."""
+    """All rows of a live table as texts, with their names; in the caller's transaction, which may
+    then take its time between one and the next."""
+    await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
     columns = sql.SQL(", ").join(
         sql.SQL("{}::text").format(sql.Identifier(name)) for name in table.names
     )
@@ -62,7 +64,7 @@ async def bearing(connection: Connection, tenant: str, subject: Subject) -> list
         return []
     for table in await all_tables(connection):
         async for name, row in live_rows(connection, tenant, table):
-            if not subject.values.isdisjoint(forms(row)):
+            if subject.borne(row):
                 found.append(name)
     return found
 
