@@ -19,8 +19,20 @@ from penstock.identity.components import ignored, resolve
 from penstock.identity.reading import record_key, record_of
 from penstock.identity.rules import KindRule, Rules, TableRule, TraitRule
 from penstock.pipelines.profiles import ProfilesPipeline
-from penstock.records import UNCHANGED, Change, Column, Microseconds, Op, Position, Row, Schema
+from penstock.records import (
+    UNCHANGED,
+    Change,
+    Column,
+    Microseconds,
+    Op,
+    Position,
+    Row,
+    Schema,
+    Unchanged,
+)
+from penstock.sources.profile_events.rows import IDS, Happened, changes_of
 from penstock.stores.postgres.profiles.kinds import declare
+from penstock.stores.postgres.profiles.reading import PostgresProfiles
 from penstock.stores.postgres.store import PostgresStore
 
 COLUMNS = (
@@ -180,6 +192,30 @@ async def consistent(connection: psycopg.AsyncConnection[Any], kind: str) -> Non
     assert await cursor.fetchall() == []
 
 
+async def followed(connection: psycopg.AsyncConnection[Any], kind: str) -> None:
+    """Whoever follows the events knows what every id means, as one who asks does."""
+    cursor = await connection.execute(
+        "SELECT number, 0, event, profile, other, detail::text, 0 FROM penstock.profile_events "
+        "WHERE kind = %s ORDER BY number",
+        [kind],
+    )
+    means: dict[str, str | None] = {}
+    for row in await cursor.fetchall():
+        for change in changes_of("people", kind, Happened(*row)):
+            if change.schema.stream == IDS:
+                id_, profile = change.value("id"), change.value("profile")
+                assert isinstance(id_, str)
+                assert not isinstance(profile, Unchanged)
+                means[id_] = profile
+    reading = PostgresProfiles(connection, "default", kind)
+    for id_ in means:
+        now: str | None = id_
+        while now is not None and means[now] != now:
+            now = means[now]
+        found = await reading.profile(id_)
+        assert now == (None if found is None else found.id)
+
+
 async def carried(url: str, history: Source, cuts: Sequence[int]) -> None:
     """Into the store, cut between any transactions, with each stretch done again after the next."""
     kind = f"k{next(kinds)}"
@@ -203,6 +239,7 @@ async def carried(url: str, history: Source, cuts: Sequence[int]) -> None:
             async with pool.connection() as connection:
                 assert await parts(connection, kind) == history.wanted(end)
                 await consistent(connection, kind)
+                await followed(connection, kind)
 
 
 @given(st.lists(ACTIONS, min_size=1, max_size=25), st.lists(st.integers(0, 24), max_size=4))

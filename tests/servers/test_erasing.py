@@ -10,6 +10,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import open_pool
+from penstock.log.erasing import batches
 from penstock.operate.erasing.cleaning import personal_tables
 from penstock.records import (
     UNREADABLE,
@@ -25,6 +26,8 @@ from penstock.records import (
 from penstock.stores.base import ApplyRows, DeadLetter
 from penstock.stores.postgres.erasing.base import Work
 from penstock.stores.postgres.erasing.registry import HOLDERS, LOG_TABLES, NOTHING_PERSONAL
+from penstock.stores.postgres.erasing.rows import live_rows
+from penstock.stores.postgres.live_tables import all_tables
 from penstock.stores.postgres.store import PostgresStore
 from penstock.subjects import RecordName, Subject
 
@@ -184,3 +187,25 @@ async def test_g9_small_things_that_name_somebody(pool: Pool) -> None:
     ]
     assert await rows(pool, "SELECT place FROM penstock.permissions") == ["hr"]
     assert await rows(pool, "SELECT key FROM penstock.tombstones") == ["8"]
+
+
+async def test_g12_reading_everything_may_take_its_time(pool: Pool) -> None:
+    """Sessions are closed when they idle in a transaction, so that a stuck process holds nothing:
+    an erasure that looks at what it has read is not stuck."""
+    schema = Schema("crm", "people", (Column("id", "integer", key=True), Column("name", "text")))
+    row = Change(schema, Op.CREATE, ("1",), Position("1"), Microseconds(1), ("1", "Ada"))
+    store = PostgresStore(pool)
+    await store.prepare_tables([schema])
+    async with store.transaction() as transaction:
+        await transaction.apply(ApplyRows([row]))
+    async with pool.connection() as connection, connection.transaction():
+        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '1s'")
+        [table] = await all_tables(connection)
+        async for _, _ in live_rows(connection, "default", table):
+            cursor = await connection.execute("SHOW idle_in_transaction_session_timeout")
+            assert await cursor.fetchone() == ("0",)
+        await connection.execute("SET LOCAL idle_in_transaction_session_timeout = '1s'")
+        async for _ in batches(connection, "default"):
+            pass
+        cursor = await connection.execute("SHOW idle_in_transaction_session_timeout")
+        assert await cursor.fetchone() == ("0",)

@@ -284,6 +284,13 @@ async def test_members_enter_and_leave_a_segment_by_time_alone(pool: Pool) -> No
     assert await turned() == ["entered", "left", "entered"]
     clock.advance(30 * 86400)
     assert await turned() == ["entered", "left", "entered", "left"]
+    await take(pool, [visit(6, 33), visit(7, 33), visit(8, 33)])
+    clock.advance(3 * 86400)
+    assert (await turned())[4:] == ["entered"]
+    # There are no segments any more: whoever follows is told.
+    bare = Segments(pool, "default", KIND, Details(computed=DETAILS.computed), clock)
+    assert await bare.declare()
+    assert (await turned())[5:] == ["left"]
     async with pool.connection() as connection:
         cursor = await connection.execute("SELECT count(*) FROM penstock.profile_due")
         assert await cursor.fetchone() == (0,)

@@ -28,6 +28,7 @@ from penstock.subjects import (
     Suppression,
     erased,
     form,
+    forms,
     key_name,
 )
 
@@ -178,3 +179,21 @@ def test_g9_many_values_are_found_in_one_pass_wherever_they_stand(
             data.startswith(value, place) for value in written for place in range(len(data))
         )
         assert searching.Needles(values).count(path) == expected
+
+
+VALUES_OF_ROWS = st.one_of(
+    st.sampled_from(
+        ["Ada@example.org", " ada@EXAMPLE.org ", "+49 170 1234567", "(030) 99-99-999", "ab12345678",
+         "AB12345678", "straße7777", "STRASSE7777", "7", "", "Ada Lovelace"]
+    ),
+    st.text(max_size=12),
+    st.text("0123456789+() -", max_size=16),
+)  # fmt: skip
+
+
+@given(st.lists(VALUES_OF_ROWS), st.lists(VALUES_OF_ROWS))
+def test_what_a_row_bears_is_found_however_it_is_written(own: list[str], row: list[str]) -> None:
+    """Looking at the ends of values first leaves nothing out."""
+    values = frozenset(forms(own))
+    subject = Subject(frozenset(), values)
+    assert subject.borne(row) == values & set(forms(row))
