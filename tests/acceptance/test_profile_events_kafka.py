@@ -118,6 +118,7 @@ def site(request: pytest.FixtureRequest, home: Home, database_url: str) -> Itera
 FACTS = "SELECT count(*) FROM penstock.profile_facts WHERE owner IS NOT NULL"
 
 
+@pytest.mark.timeout(150)  # it starts six processes, one after the other
 def test_g2_a_login_adopts_what_a_device_did_before_through_kafka(site: Site) -> None:
     """Keys of messages are what producers use to keep a device's views in order: a word, a number,
     an object. Two sessions of an anonymous device, a kill, the login, one more session, and views

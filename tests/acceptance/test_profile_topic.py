@@ -140,6 +140,7 @@ def tailed(world: World) -> list[dict[str, Any]]:
     return [json.loads(line) for line in ended.output.splitlines()]
 
 
+@pytest.mark.timeout(150)  # it starts seven processes, one after the other
 @pytest.mark.parametrize("log", ["embedded", pytest.param("kafka", marks=pytest.mark.servers)])
 def test_g2_events_of_profiles_are_in_the_log_once_and_in_order_whatever_is_killed(
     made: Callable[[str], World], log: str, request: pytest.FixtureRequest
