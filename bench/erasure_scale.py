@@ -1,9 +1,9 @@
-"""What an erasure costs where much is stored: one person, then twenty at once, out of a hundred
+"""What an erasure costs where much is stored: one person, then twenty at once, out of fifty
 thousand with an order each, their changes in the log, their profiles and the events of these.
 
-    python bench/erasure_scale.py [PEOPLE]      100000
+    python bench/erasure_scale.py [PEOPLE]      50000
 
-Stores seconds by step in ``bench/results/erasure_scale.json`` (of 100,000 people or more).
+Stores seconds by step in ``bench/results/erasure_scale.json`` (of 50,000 people or more).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from penstock.operate.erasing import erase
 from penstock.project import open_project
 
 RESULTS = Path(__file__).parent / "results" / "erasure_scale.json"
-KEPT_FROM = 100_000
+KEPT_FROM = 50_000
 PROJECT = """
 project: scale
 database: embedded
@@ -107,7 +107,7 @@ async def measure(folder: Path, people: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    people = int((sys.argv[1:] or ["100000"])[0])
+    people = int((sys.argv[1:] or ["50000"])[0])
     folder = Path(tempfile.mkdtemp(prefix="penstock-erasure-", dir="/tmp"))
     folder.chmod(0o755)
     try:
