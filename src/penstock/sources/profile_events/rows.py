@@ -71,7 +71,8 @@ def changes_of(source: str, kind: str, happened: Happened) -> Iterator[Change]:
             "profile": means,
             "since": _moment(happened.at),
         }
-        op = Op.CREATE if happened.event in _ITSELF else Op.UPDATE
+        # A split may be of an id that came back: who keeps ids takes either as what it means now.
+        op = Op.CREATE if happened.event in ("created", "split") else Op.UPDATE
         yield _change(source, IDS, happened, (happened.profile,), values, op=op, place=1)
 
 
