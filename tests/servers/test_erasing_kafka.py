@@ -27,6 +27,7 @@ __all__ = ["systems"]
 pytestmark = pytest.mark.servers
 
 
+@pytest.mark.timeout(150)  # it may be the first to ask for a broker
 async def test_g9_a_log_in_kafka_is_trimmed_when_it_is_asked_for(
     tmp_path: Path,
     database_url: str,
