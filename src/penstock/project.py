@@ -218,9 +218,7 @@ class Project:
     def rewriter(self) -> Rewriter | None:
         """What turns a question into searches."""
         if self._rewriter is None and self.settings.answers.rewrite:
-            self._rewriter = wiring.rewriter(
-                self.settings, self.pool, self.meters.rewrites, self.gateway()
-            )
+            self._rewriter = wiring.rewriter(self.settings, self.meters.rewrites, self.gateway())
         return self._rewriter
 
     def reranker(self) -> Reranker | None:
@@ -236,7 +234,6 @@ class Project:
                 self.settings,
                 self.contexts(),
                 self.embedder(),
-                self.pool,
                 asked=self.gateway(),
                 keeper=self._keeper(),
             )

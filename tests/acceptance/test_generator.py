@@ -34,7 +34,7 @@ def writes(request: Request) -> Reply:
     text = json.dumps({"searches": ["ferry departure"]} if rewrites else ANSWER)
     body = {
         "choices": [{"message": {"content": text}, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": 0, "completion_tokens": 0}
+        "usage": {"prompt_tokens": 100, "completion_tokens": 10}
         if rewrites
         else {"prompt_tokens": 1000, "completion_tokens": 100},
     }
@@ -64,7 +64,7 @@ def test_a_question_is_answered_counted_and_refused_beyond_the_budget(
     assert found["text"] == "It leaves at nine. [1]"
     assert (found["generator"], found["dropped"]) == ("openai/m", 1)
     assert found["usage"] == {
-        "requests": 2, "input_tokens": 1000, "output_tokens": 100, "cost": 0.002,
+        "requests": 2, "input_tokens": 1100, "output_tokens": 110, "cost": 0.0022,
         "cached_tokens": None, "estimated": False,
     }  # fmt: skip
     assert (found["searches"], found["notes"]) == (["ferry departure"], [])

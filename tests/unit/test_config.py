@@ -10,7 +10,7 @@ import yaml
 
 from penstock.config import json_schema, parse_settings, read_settings, substitute
 from penstock.errors import ConfigError
-from penstock.settings import FilesSettings, PostgresSettings
+from penstock.settings import ChatModelSettings, FilesSettings, PostgresSettings
 
 GOOD = """\
 project: travel
@@ -188,7 +188,9 @@ def test_models_are_found_by_their_name() -> None:
         GOOD + CHAT.replace("embedder: small", "embedder: writer")
     )
     assert "set input_price and output_price" in parse(GOOD + CHAT.replace("input_price: 1, ", ""))
-    assert "structured answers only" in parse(
-        GOOD + CHAT.replace("model: m", "model: m, structured: false")
-    )
+    streamed = parse_settings(
+        GOOD + CHAT.replace("model: m", "model: m, structured: false"), environment={}
+    ).answers.generator
+    assert isinstance(streamed, ChatModelSettings)
+    assert (streamed.structured, streamed.budget.cost_per_day) == (False, 2)
     jsonschema.validate(yaml.safe_load(GOOD + CHAT), json_schema())

@@ -8,14 +8,12 @@ from typing import Any
 
 import orjson
 import pytest
-import stamina
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.config import parse_settings
 from penstock.errors import ConfigError, RetryableError
-from penstock.models.base import Message, Usage, Written
-from penstock.models.chat import ChatWriter, Prices
+from penstock.models.base import Message, Usage, Who, Writer, Written
 from penstock.principals import Principal
 from penstock.serving.answer import Answerer
 from penstock.serving.api.metrics import render
@@ -25,17 +23,12 @@ from penstock.serving.rewriting import LONGEST_SEARCH, Rewriter, both, checked_s
 from penstock.stores.base import Hit
 from penstock.telemetry import Meters, RewriteMeter
 from penstock.testing import fake_openai as fake
+from penstock.testing.clock import SwiftClock
 from penstock.testing.fake_openai import FakeOpenAI, Reply
+from penstock.testing.gateways import gateway
 from penstock.testing.snapshots import ScriptedSnapshots, WordEmbedder, passage
 
 QUESTION = "How long do refunds take and what does a bag cost?"
-
-
-@pytest.fixture(autouse=True)
-def quick_retries() -> Any:
-    """Retries wait for nothing."""
-    with stamina.set_testing(True, attempts=2, cap=True):
-        yield
 
 
 @pytest.fixture
@@ -82,9 +75,9 @@ async def context(
     meter: RewriteMeter | None = None,
 ) -> tuple[Context, list[str | None]]:
     """The context of the question, and what was looked for."""
-    writer = ChatWriter(
-        model="m", api_key="k", base_url=endpoint.base_url, prices=Prices(1.0, 1.0), timeout_s=5.0
-    )
+    asks = gateway({"m": endpoint}, SwiftClock())
+    writer = asks.asked_by(Who())
+    assert isinstance(writer, Writer)
     rewriter = Rewriter(writer, most=most, timeout_s=timeout_s, meter=meter)
     snapshots = Recording(FOUND, passages=PASSAGES)
     builder = ContextBuilder(snapshots, WordEmbedder(), rewriter=rewriter)
@@ -92,6 +85,7 @@ async def context(
         return await builder.context(QUESTION, Principal()), snapshots.looked_for
     finally:
         await rewriter.close()
+        await asks.close()
 
 
 async def test_the_parts_of_a_question_are_searched(endpoint: FakeOpenAI) -> None:
@@ -102,7 +96,7 @@ async def test_the_parts_of_a_question_are_searched(endpoint: FakeOpenAI) -> Non
     assert {p.chunk for p in found.passages} == {1, 2, 3, 4}
     assert found.scores == sorted(found.scores, reverse=True)
     assert found.to_dict()["searches"] == ["refund duration", "price of a bag"]
-    assert found.usage == Usage(1, 100, 10, 0.00011)
+    assert found.usage == Usage(1, 100, 10, 0.0002)
     assert found.notes == ()
     assert "rewrite" in found.timings_ms
     prompt = endpoint.requests[0].body["messages"]
@@ -153,7 +147,9 @@ async def test_an_answer_says_what_was_searched_and_what_both_took(endpoint: Fak
         said({"searches": ["refund duration"]}),
         said({"statements": [{"text": "Seven days.", "items": [1]}]}),
     )
-    writer = ChatWriter(model="m", api_key="k", base_url=endpoint.base_url, prices=Prices(1.0, 1.0))
+    asks = gateway({"m": endpoint}, SwiftClock())
+    writer = asks.asked_by(Who())
+    assert isinstance(writer, Writer)
     embedder = WordEmbedder()
     builder = ContextBuilder(
         Recording(FOUND, passages=PASSAGES), embedder, rewriter=Rewriter(writer, most=3)
@@ -161,11 +157,11 @@ async def test_an_answer_says_what_was_searched_and_what_both_took(endpoint: Fak
     answer = await Answerer(builder, embedder=embedder, generator=writer).answer(
         QUESTION, Principal()
     )
-    await writer.close()
+    await asks.close()
     shown = answer.to_dict()
     assert shown["searches"] == ["refund duration"]
     assert shown["notes"] == []
-    assert (shown["usage"]["requests"], shown["usage"]["cost"]) == (2, 0.00022)
+    assert (shown["usage"]["requests"], shown["usage"]["cost"]) == (2, 0.0004)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _MAX_RETRY_AFTER_S = 300.0
 _MAX_EMBEDDINGS_BYTES = 256 * 1024 * 1024
 _EXCERPT = 300
+_SECRET = 8
 _MESSAGE_BYTES = 8192
 _WAIT = frozenset({408, 409, 424, 425, 429})
 _REFUSED = frozenset({400, 413, 422})
@@ -108,6 +109,12 @@ class Endpoint:
             decoded = decoded.replace(self._key, "***")
         line = " ".join(decoded.split())
         return line if len(line) <= _EXCERPT else line[:_EXCERPT] + "…"
+
+    def hush(self, error: PenstockError) -> None:
+        """Take the key out of an error that quotes what the endpoint said. A word that short keeps
+        no secret, and may stand in any sentence."""
+        if len(self._key) >= _SECRET:
+            error.args = tuple(str(said).replace(self._key, "***") for said in error.args)
 
     async def close(self) -> None:
         """Release connections."""

@@ -386,16 +386,11 @@ class Settings(Section):
         if not isinstance(chosen, GatewaySettings):
             return self
         for name in chosen.names:
-            if (model := self.generators.get(name)) is None:
+            if name not in self.generators:
                 known = ", ".join(self.generators) or "there are none"
                 raise ValueError(
                     f"answers.generator: expected names of models that write ({known}), got "
                     f"{name!r}"
-                )
-            if isinstance(model, ChatModelSettings) and model.limited:
-                raise ValueError(
-                    f"models.{name}: limits and budget hold for a model that is the generator by "
-                    "itself: set budgets of the gateway instead"
                 )
         return self
 

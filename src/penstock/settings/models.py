@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
@@ -210,13 +210,15 @@ class ExtractiveSettings(Section):
 
 class GeneratorLimitSettings(Section):
     """What the endpoint may be asked a minute, kept over all processes of the project. A question
-    that would wait for more than 5 seconds is refused, with the time to wait."""
+    that would wait for more than 5 seconds is asked of the next model of a gateway; where there is
+    none it is refused, with the time to wait."""
 
     requests_per_minute: int | None = Field(default=None, gt=0)
 
 
 class GeneratorBudgetSettings(Section):
-    """What the endpoint may be asked a day (UTC); then questions are refused until the next."""
+    """What the endpoint may be asked a day (UTC); then the next model of a gateway is asked, and
+    where there is none, questions are refused until the next day."""
 
     cost_per_day: float | None = Field(default=None, gt=0)
     """In the currency of ``input_price`` and ``output_price``, which must be set."""
@@ -250,6 +252,17 @@ class AnyGeneratorSettings(Section):
     """Of a million tokens that the model writes."""
     cached_price: float | None = Field(default=None, ge=0)
     """Of a million tokens that the endpoint had from before. Default: that of those sent."""
+    limits: GeneratorLimitSettings = GeneratorLimitSettings()
+    budget: GeneratorBudgetSettings = GeneratorBudgetSettings()
+
+    @model_validator(mode="after")
+    def _prices_are_known(self) -> Self:
+        if self.budget.cost_per_day is not None and not (self.input_price and self.output_price):
+            raise ValueError(
+                "budget.cost_per_day needs the prices of a million tokens: set input_price and "
+                "output_price"
+            )
+        return self
 
 
 def _undated(value: object) -> object:
@@ -271,27 +284,6 @@ class AnyChatSettings(AnyGeneratorSettings):
     """Default: the environment variable OPENAI_API_KEY."""
     api_key_file: Path | None = None
     """A file that holds the key, relative to the project file."""
-    limits: GeneratorLimitSettings = GeneratorLimitSettings()
-    budget: GeneratorBudgetSettings = GeneratorBudgetSettings()
-
-    @property
-    def limited(self) -> bool:
-        """Whether limits or a budget of this one model are set."""
-        return (self.budget.cost_per_day or self.limits.requests_per_minute) is not None
-
-    @model_validator(mode="after")
-    def _prices_are_known(self) -> AnyChatSettings:
-        if self.budget.cost_per_day is not None and not (self.input_price and self.output_price):
-            raise ValueError(
-                "budget.cost_per_day needs the prices of a million tokens: set input_price and "
-                "output_price"
-            )
-        if self.limited and not self.structured:
-            raise ValueError(
-                "limits and budget of a generator hold for structured answers only: set "
-                "structured to true, or leave them out"
-            )
-        return self
 
 
 class OpenAIGeneratorSettings(AnyChatSettings):

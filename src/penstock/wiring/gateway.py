@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from penstock.models.gateway.endpoint import Dialect, EndpointModel
     from penstock.models.gateway.gateway import Gateway
     from penstock.models.gateway.guarded import GuardedModel
+    from penstock.models.gateway.pace import Pace
     from penstock.models.gateway.prices import Pricing
     from penstock.telemetry import Meters
     from penstock.wiring.spending import StoredAccount
@@ -39,16 +40,14 @@ def gateway(
     meters: Meters | None = None,
     clock: Clock | None = None,
 ) -> Gateway | None:
-    """The language models of answers as one; None where answers need none, or where one model has
-    limits of its own. With a ``pool``, what they cost is kept in the project's database."""
+    """The language models of answers as one: the only way to any of them. None where answers need
+    none. With a ``pool``, what they cost is kept in the project's database."""
     from penstock.models.gateway.gateway import Gateway, Route
     from penstock.models.gateway.reuse import ResponseCache
     from penstock.telemetry import Meters
 
     chosen = settings.answers.generator
     if isinstance(chosen, ExtractiveSettings):
-        return None
-    if isinstance(chosen, AnyChatSettings) and chosen.limited:
         return None
     clock, meters = clock or SystemClock(), meters or Meters()
     account, canaries = _books(settings, pool, clock)
@@ -61,7 +60,8 @@ def gateway(
         else {}
     )
     models = {
-        name: _guarded(settings, name, one, account, clock, meters) for name, one in named.items()
+        name: _guarded(settings, name, one, account, clock, meters, _pace(name, one, pool, clock))
+        for name, one in named.items()
     }
     _prices_are_known(several, models)
     cache = several.cache if several else None
@@ -121,6 +121,7 @@ def _guarded(
     account: Account,
     clock: Clock,
     meters: Meters,
+    pace: Pace | None,
 ) -> GuardedModel:
     from penstock.models.gateway.account import Budgets
     from penstock.models.gateway.breaker import BreakerRules
@@ -139,8 +140,31 @@ def _guarded(
         rules=BreakerRules(failures=several.breaker.failures, open_s=several.breaker.open),
         at_once=chosen.concurrency,
         longest_s=chosen.timeout,
+        pace=pace,
         meter=meters.model(name),
     )
+
+
+def _pace(
+    name: str, chosen: AnyGeneratorSettings, pool: AsyncConnectionPool[Any] | None, clock: Clock
+) -> Pace | None:
+    """The limits that one model has of its own, over all processes of the project."""
+    from penstock.models.gateway.pace import Pace
+    from penstock.models.limits import Limits, MemoryLedger
+
+    requests, cost = chosen.limits.requests_per_minute, chosen.budget.cost_per_day
+    if requests is None and cost is None:
+        return None
+    price, written = chosen.input_price, chosen.output_price
+    worth = written / price if price and written else 1.0
+    limits = Limits(requests_per_minute=requests, cost_per_day=cost, price=price)
+    if pool is None:
+        return Pace(name, MemoryLedger(limits, clock), clock, written_worth=worth)
+    from penstock.stores.postgres.model_usage import PostgresModelUsage
+    from penstock.wiring.ledgers import StoredLedger
+
+    ledger = StoredLedger(PostgresModelUsage(pool), f"chat/{name}", limits, clock)
+    return Pace(name, ledger, clock, written_worth=worth)
 
 
 def endpoint_model(

@@ -47,9 +47,7 @@ def sessions(
     from penstock.serving.followups import FollowUps
     from penstock.serving.sessions import Sessions
 
-    follow_ups = FollowUps(
-        follow_up_writer(settings, pool, asked), settings.answers.rewrite_timeout
-    )
+    follow_ups = FollowUps(follow_up_writer(settings, asked), settings.answers.rewrite_timeout)
     store = stored_sessions(settings, pool, kept)
     return Sessions(store, follow_ups, clock, _forms(settings))
 

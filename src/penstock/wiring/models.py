@@ -9,7 +9,6 @@ from penstock.clock import Clock, SystemClock
 from penstock.config import cohere_api_key, openai_api_key, secret_file
 from penstock.errors import ConfigError, MissingExtraError
 from penstock.settings import (
-    AnyChatSettings,
     AnyEmbedderSettings,
     BedrockEmbedderSettings,
     CohereEmbedderSettings,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from penstock.models.base import Embedder, Role, Scorer, Writer
     from penstock.models.changing import ServingModels
     from penstock.models.gateway.gateway import Gateway
-    from penstock.models.limits import Ledger, Limits
+    from penstock.models.limits import Limits
     from penstock.models.remote import Care
     from penstock.serving.answer import Answerer, Keeper
     from penstock.serving.context import ContextBuilder
@@ -287,7 +286,7 @@ def _endpoint(
 
 def _api_key(
     settings: Settings,
-    chosen: OpenAIEmbedderSettings | CohereEmbedderSettings | AnyChatSettings,
+    chosen: OpenAIEmbedderSettings | CohereEmbedderSettings,
 ) -> str:
     cohere = isinstance(chosen, CohereEmbedderSettings)
     key = chosen.api_key.get_secret_value() if chosen.api_key else ""
@@ -307,13 +306,11 @@ def answerer(
     settings: Settings,
     builder: ContextBuilder,
     model: Embedder,
-    pool: AsyncConnectionPool[Any] | None = None,
     asked: Gateway | None = None,
     keeper: Keeper | None = None,
 ) -> Answerer:
-    """What turns a context into an answer. With a ``pool``, what a generator is asked is counted in
-    the project's database. ``asked`` are the language models as one, where there are some; with a
-    ``keeper``, answers are kept."""
+    """What turns a context into an answer. ``asked`` are the language models as one, where there
+    are some; with a ``keeper``, answers are kept."""
     from penstock.serving.answer import Answerer
     from penstock.serving.prompt import read_template
 
@@ -338,7 +335,7 @@ def answerer(
     return Answerer(
         builder,
         embedder=model,
-        generator=asked if asked is not None else _limited(settings, pool),
+        generator=asked,
         template=template,
         keeper=keeper,
         parameters=said,
@@ -346,69 +343,23 @@ def answerer(
 
 
 def rewriter(
-    settings: Settings,
-    pool: AsyncConnectionPool[Any] | None,
-    meter: RewriteMeter,
-    asked: Gateway | None = None,
+    settings: Settings, meter: RewriteMeter, asked: Gateway | None = None
 ) -> Rewriter | None:
     """What turns a question into searches."""
     answers = settings.answers
-    if not answers.rewrite or isinstance(answers.generator, ExtractiveSettings):
+    if not answers.rewrite or asked is None:
         return None
     from penstock.models.base import Who, Writer
     from penstock.serving.rewriting import Rewriter
 
-    whose = Who(settings.tenant)
-    writer = asked.asked_by(whose) if asked is not None else _limited(settings, pool)
+    writer = asked.asked_by(Who(settings.tenant))
     assert isinstance(writer, Writer)  # the settings are checked for it
     return Rewriter(writer, most=answers.rewrite, timeout_s=answers.rewrite_timeout, meter=meter)
 
 
-def follow_up_writer(
-    settings: Settings, pool: AsyncConnectionPool[Any], asked: Gateway | None = None
-) -> Writer | None:
+def follow_up_writer(settings: Settings, asked: Gateway | None = None) -> Writer | None:
     """What makes follow-up questions stand for themselves, where there is a generator that can."""
     from penstock.models.base import Who, Writer
 
-    chosen = settings.answers.generator
-    if isinstance(chosen, ExtractiveSettings) or not chosen.structured:
-        return None
-    whose = Who(settings.tenant)
-    writer = asked.asked_by(whose) if asked is not None else _limited(settings, pool)
+    writer = None if asked is None else asked.asked_by(Who(settings.tenant))
     return writer if isinstance(writer, Writer) else None
-
-
-def _limited(settings: Settings, pool: AsyncConnectionPool[Any] | None) -> Writer:
-    """One model that has limits of its own."""
-    from penstock.models.chat import ChatWriter, Prices
-
-    chosen = settings.answers.generator
-    assert isinstance(chosen, AnyChatSettings)
-    return ChatWriter(
-        model=chosen.model,
-        base_url=chosen.base_url,
-        api_key=_api_key(settings, chosen),
-        temperature=chosen.temperature,
-        max_tokens=chosen.max_tokens,
-        timeout_s=chosen.timeout,
-        prices=Prices(chosen.input_price, chosen.output_price),
-        ledger=_generator_ledger(chosen, pool),
-    )
-
-
-def _generator_ledger(
-    chosen: AnyChatSettings, pool: AsyncConnectionPool[Any] | None
-) -> Ledger | None:
-    """Who counts, where there is a limit. Tokens are counted at the price of those sent."""
-    from penstock.models.limits import Limits, MemoryLedger
-
-    requests, cost = chosen.limits.requests_per_minute, chosen.budget.cost_per_day
-    if requests is None and cost is None:
-        return None
-    limits = Limits(requests_per_minute=requests, cost_per_day=cost, price=chosen.input_price)
-    if pool is None:
-        return MemoryLedger(limits, SystemClock())
-    from penstock.stores.postgres.model_usage import PostgresModelUsage
-    from penstock.wiring.ledgers import StoredLedger
-
-    return StoredLedger(PostgresModelUsage(pool), f"chat/{chosen.model}", limits, SystemClock())

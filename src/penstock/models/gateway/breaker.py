@@ -104,9 +104,9 @@ class Breaker:
 
 
 def is_fault(error: BaseException) -> bool:
-    """Whether an error is the endpoint's: a budget and our own breaker are not."""
+    """Whether an error is the endpoint's: a budget, its limits and our own breaker are not."""
     if isinstance(error, RetryableError):
-        return not (error.facts.get("budget") or error.facts.get("breaker"))
+        return not any(error.facts.get(name) for name in ("budget", "own", "breaker"))
     return isinstance(error, FatalError)
 
 

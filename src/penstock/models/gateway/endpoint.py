@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeVar
 import orjson
 
 from penstock.clock import Clock, SystemClock
-from penstock.errors import BadRecordError, UnavailableError
+from penstock.errors import BadRecordError, PenstockError, UnavailableError
 from penstock.models.base import Usage, Who
 from penstock.models.endpoint import Answer, Endpoint, malformed
 from penstock.models.gateway.base import CallPiece, Completion, Finish, Piece, Request
@@ -131,8 +131,10 @@ class EndpointModel:
                     async for piece in pieces:
                         yield piece
                 return
-            except BadRecordError as error:
-                self._forgo(str(error))
+            except PenstockError as error:
+                self._endpoint.hush(error)
+                if isinstance(error, BadRecordError):
+                    self._forgo(str(error))
                 if len(self._dialect.forgone) == known:
                     raise
 

@@ -9,10 +9,10 @@ import orjson
 
 from penstock.errors import MissingExtraError, RetryableError
 from penstock.models.endpoint import malformed
-from penstock.models.openai import lines
 
 DONE: Final = b"[DONE]"
 _MAX_FRAME: Final = 4 * 1024 * 1024
+_MAX_LINE_BYTES: Final = 1024 * 1024
 _WAIT: Final = {
     "throttlingException": 1.0,
     "serviceUnavailableException": 1.0,
@@ -72,3 +72,17 @@ def _event(headers: dict[str, Any], payload: bytes) -> dict[str, Any]:
         retry_after_s=_WAIT.get(kind),
         malformed=kind not in _WAIT,
     )
+
+
+async def lines(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Lines of a stream, however it is cut into pieces."""
+    rest = b""
+    async for part in parts:
+        *lines, rest = (rest + part).replace(b"\r\n", b"\n").split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > _MAX_LINE_BYTES:
+            said = f"expected lines of at most {_MAX_LINE_BYTES} bytes in the stream"
+            raise RetryableError(said, malformed=True)
+    if rest:
+        yield rest

@@ -20,6 +20,8 @@ from penstock.models.gateway.reuse import Flights, ResponseCache, key_of, replay
 from penstock.telemetry import ReuseMeter
 
 _SAID: Final = 200
+_OURS: Final = ("budget", "own")
+"""What an error says that comes of our limits: nothing of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +141,17 @@ class Gateway:
 
     def _count(self, name: str, *, failed: bool, error: PenstockError | None = None) -> None:
         rules = self._canary
-        if rules is None or (error is not None and error.facts.get("budget")):
+        if rules is None or (error is not None and not error.facts.keys().isdisjoint(_OURS)):
             return
         if self._canaries.standing(rules.model).state == "running":
             self._canaries.count(rules, canary=name == rules.model, failed=failed)
 
 
 def _may_go_on(error: PenstockError) -> bool:
-    """Whether another model may do better: not with a request that is wrong, nor without money."""
+    """Whether another model may do better: not with a request that is wrong, nor without money
+    (but for that of one model alone)."""
     if isinstance(error, RetryableError):
-        return not error.facts.get("budget")
+        return not error.facts.get("budget") or bool(error.facts.get("own"))
     return isinstance(error, FatalError)
 
 

@@ -16,6 +16,7 @@ from penstock.models.gateway.base import Completion, Piece, Request
 from penstock.models.gateway.breaker import Breaker, BreakerRules, Lane, TryBudget, is_fault
 from penstock.models.gateway.draft import Tokens, estimated
 from penstock.models.gateway.endpoint import EndpointModel, json_of
+from penstock.models.gateway.pace import Pace
 from penstock.telemetry import ModelMeter
 
 _TRIES: Final = 3
@@ -64,6 +65,7 @@ class GuardedModel:
         rules: BreakerRules = _RULES,
         at_once: int = 64,
         longest_s: float = 120.0,
+        pace: Pace | None = None,
         meter: ModelMeter | None = None,
     ) -> None:
         self.name = model.name
@@ -77,16 +79,18 @@ class GuardedModel:
         self._lane = Lane(at_once)
         self._tries = TryBudget()
         self._longest_s = longest_s
+        self._pace = pace
 
     async def stream(self, request: Request, who: Who, tally: Tally) -> AsyncGenerator[Piece]:
         """The pieces. What fails before the first one is tried again, within limits; after it, the
         error is raised: half an answer is not passed off as whole."""
         self._tries.asked()
         began, tried = self._clock.monotonic(), 0
+        ask = self._once if self._pace is None else self._paced
         while True:
             begun, tried = False, tried + 1
             try:
-                async with aclosing(self._once(request, who, tally)) as pieces:
+                async with aclosing(ask(request, who, tally, [])) as pieces:
                     async for piece in pieces:
                         begun = True
                         yield piece
@@ -103,8 +107,26 @@ class GuardedModel:
     async def close(self) -> None:
         """Release connections."""
         await self.model.close()
+        if self._pace is not None:
+            await self._pace.close()
 
-    async def _once(self, request: Request, who: Who, tally: Tally) -> AsyncGenerator[Piece]:
+    async def _paced(
+        self, request: Request, who: Who, tally: Tally, took: list[Usage | None]
+    ) -> AsyncGenerator[Piece]:
+        """One request, within the limits that this model has of its own."""
+        assert self._pace is not None
+        use = await self._pace.enter(self.model.filled(request))
+        try:
+            async with aclosing(self._once(request, who, tally, took)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        finally:
+            self._pace.leave(use, took[0] if took else None)
+
+    async def _once(
+        self, request: Request, who: Who, tally: Tally, took: list[Usage | None]
+    ) -> AsyncGenerator[Piece]:
+        """One request; ``took`` gets what it took, if it was sent at all."""
         async with self._lane.turn(request.priority):
             self.breaker.enter()
             try:
@@ -133,6 +155,7 @@ class GuardedModel:
                 raise
             finally:
                 self._account.settle(reserved, self.name, used)
+                took.append(used)
 
     def _whole(self, found: Completion, request: Request, tally: Tally) -> Completion:
         """The completion as it is passed on: with what all tries took."""

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 import pytest
-import stamina
 
 from penstock.errors import (
     BadRecordError,
@@ -17,8 +16,9 @@ from penstock.errors import (
     RetryableError,
     UnavailableError,
 )
-from penstock.models.base import Message, Usage
-from penstock.models.chat import ChatWriter, Prices
+from penstock.models.base import Message, Usage, Who, Writer
+from penstock.models.gateway.gateway import Gateway
+from penstock.models.gateway.pace import Pace
 from penstock.models.limits import Limits, MemoryLedger
 from penstock.principals import Principal
 from penstock.serving.answer import ABSTAINED, Answer, Answerer
@@ -28,6 +28,7 @@ from penstock.stores.base import Hit
 from penstock.testing import fake_openai as fake
 from penstock.testing.clock import SwiftClock
 from penstock.testing.fake_openai import FakeOpenAI, Reply
+from penstock.testing.gateways import gateway
 from penstock.testing.snapshots import ScriptedSnapshots, WordEmbedder, passage
 
 KEY = "sk-canary-0123456789"
@@ -38,27 +39,21 @@ INJECTION = (
 )
 
 
-@pytest.fixture(autouse=True)
-def quick_retries() -> Any:
-    """Retries wait for nothing."""
-    with stamina.set_testing(True, attempts=3, cap=True):
-        yield
-
-
 @pytest.fixture
 async def endpoint() -> AsyncIterator[FakeOpenAI]:
     async with FakeOpenAI() as server:
         yield server
 
 
-def writer(endpoint: FakeOpenAI, **more: Any) -> ChatWriter:
-    given: dict[str, Any] = {
-        "model": "m",
-        "api_key": KEY,
-        "base_url": endpoint.base_url,
-        "timeout_s": 2.0,
-    }
-    return ChatWriter(**(given | more))
+class Opened:
+    """One model behind the gateway, asked for JSON."""
+
+    def __init__(self, endpoint: FakeOpenAI, **more: Any) -> None:
+        self.gateway: Gateway = gateway({"m": endpoint}, SwiftClock(), key=KEY, **more)
+        found = self.gateway.asked_by(Who())
+        assert isinstance(found, Writer)
+        self.write = found.write
+        self.close = self.gateway.close
 
 
 def said(text: str | None, usage: object = (100, 20), finish: str = "stop") -> Reply:
@@ -82,7 +77,8 @@ async def answered(endpoint: FakeOpenAI, *, texts: tuple[str, ...], **more: Any)
     passages = [passage(n, text, title=f"T{n}") for n, text in enumerate(texts, 1)]
     hits = [Hit(p.chunk, 0.5 - p.chunk / 100, 0.5) for p in passages]
     builder = ContextBuilder(ScriptedSnapshots(passages=passages, hits=hits), embedder)
-    answerer = Answerer(builder, embedder=embedder, generator=writer(endpoint, **more))
+    asks = gateway({"m": endpoint}, SwiftClock(), **more)
+    answerer = Answerer(builder, embedder=embedder, generator=asks)
     try:
         return await answerer.answer("How long do refunds take?", Principal())
     finally:
@@ -95,7 +91,7 @@ async def test_statements_become_an_answer_with_citations(endpoint: FakeOpenAI) 
         said(statements(("Cancel until six.", [2]), ("Refunds take seven days.", [1, 2])))
     )
     texts = ("Pay by card. Refunds take seven days.", "Hotels: cancel until six.")
-    answer = await answered(endpoint, texts=texts, prices=Prices(1.0, 10.0))
+    answer = await answered(endpoint, texts=texts)
     assert answer.text == "Cancel until six. [1] Refunds take seven days. [2][1]"
     assert [c.key for c in answer.citations] == ["docs/2.md", "docs/1.md"]
     assert answer.citations[1].quote == "Refunds take seven days."
@@ -104,9 +100,7 @@ async def test_statements_become_an_answer_with_citations(endpoint: FakeOpenAI) 
     assert answer.to_dict()["usage"]["input_tokens"] == 100
     [request] = endpoint.requests
     assert request.path == "/v1/chat/completions"
-    assert request.headers["authorization"] == f"Bearer {KEY}"
     assert request.body["response_format"]["json_schema"]["schema"] == SHAPE
-    assert "stream" not in request.body
 
 
 @pytest.mark.parametrize(
@@ -174,7 +168,8 @@ async def test_items_that_did_not_fit_the_prompt_cannot_be_cited(endpoint: FakeO
     found = [passage(1, "refunds take long " * 50), passage(2, "refunds take days " * 60)]
     hits = [Hit(1, 0.5, 0.5), Hit(2, 0.4, 0.4)]
     builder = ContextBuilder(ScriptedSnapshots(passages=found, hits=hits), embedder)
-    answerer = Answerer(builder, embedder=embedder, generator=writer(endpoint), budget=400)
+    asks = gateway({"m": endpoint}, SwiftClock())
+    answerer = Answerer(builder, embedder=embedder, generator=asks, budget=400)
     answer = await answerer.answer("How long do refunds take?", Principal())
     await answerer.close()
     assert len(answer.context.items) == 2
@@ -210,7 +205,7 @@ async def test_faults_have_their_consequence(
     caplog.set_level(logging.DEBUG)
     reply, expected, requests = FAULTS[fault]
     endpoint.reacts = lambda request: reply
-    opened = writer(endpoint)
+    opened = Opened(endpoint)
     with pytest.raises(expected) as caught:
         await opened.write(QUESTION, SHAPE)
     shown = f"{caught.value} {caught.value!r} {caught.value.facts} {caught.value.__cause__!r}"
@@ -223,29 +218,25 @@ async def test_faults_have_their_consequence(
 
 async def test_what_failed_attempts_took_is_not_forgotten(endpoint: FakeOpenAI) -> None:
     """Garbage was paid for; after an answer that is none, what it cost is unknown, not zero."""
-    opened = writer(endpoint, prices=Prices(1.0, 2.0))
+    opened = Opened(endpoint)
     endpoint.script(said("oops", (10, 5)), fake.status(503), said("{}", (10, 1)))
     usage = (await opened.write(QUESTION, SHAPE)).usage
-    assert usage == Usage(3, 20, 6, 32e-6)
+    assert (usage.requests, usage.input_tokens, usage.output_tokens) == (3, 20, 6)
+    assert usage.cost == pytest.approx(80e-6)
     endpoint.script(fake.html(), said("{}", (10, 1)))
-    assert (await opened.write(QUESTION, SHAPE)).usage == Usage(2, None, None, None)
+    usage = (await opened.write(QUESTION, SHAPE)).usage
+    assert (usage.requests, usage.input_tokens, usage.cost) == (2, None, None)
     await opened.close()
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": "9"}, [], (-1, 2)])
-async def test_unknown_usage_is_unknown(endpoint: FakeOpenAI, usage: object) -> None:
-    opened = writer(endpoint, prices=Prices(1.0, 2.0))
+async def test_unknown_usage_is_estimated_and_says_so(endpoint: FakeOpenAI, usage: object) -> None:
+    opened = Opened(endpoint)
     endpoint.script(said("{}", usage))
-    assert (await opened.write(QUESTION, SHAPE)).usage == Usage(1, None, None, None)
+    found = (await opened.write(QUESTION, SHAPE)).usage
+    assert (found.requests, found.estimated) == (1, True)
+    assert found.input_tokens
     await opened.close()
-
-
-async def test_without_a_price_the_cost_is_unknown(endpoint: FakeOpenAI) -> None:
-    for prices in (Prices(), Prices(1.0), Prices(None, 1.0)):
-        opened = writer(endpoint, prices=prices)
-        endpoint.script(said("{}"))
-        assert (await opened.write(QUESTION, SHAPE)).usage == Usage(1, 100, 20, None)
-        await opened.close()
 
 
 async def test_an_endpoint_without_shapes_is_asked_without(endpoint: FakeOpenAI) -> None:
@@ -255,7 +246,7 @@ async def test_an_endpoint_without_shapes_is_asked_without(endpoint: FakeOpenAI)
         said('```json\n{"statements": []}\n```'),
         said("{}"),
     )
-    opened = writer(endpoint)
+    opened = Opened(endpoint)
     assert (await opened.write(QUESTION, SHAPE)).value == {"statements": []}
     await opened.write(QUESTION, SHAPE)
     await opened.close()
@@ -264,20 +255,26 @@ async def test_an_endpoint_without_shapes_is_asked_without(endpoint: FakeOpenAI)
 
 async def test_a_slow_drip_times_out(endpoint: FakeOpenAI) -> None:
     endpoint.reacts = lambda request: Reply(pieces=[b" "] * 1000, pause_s=0.05)
-    opened = writer(endpoint, timeout_s=0.3)
+    opened = Opened(endpoint, timeout_s=0.3)
     with pytest.raises(UnavailableError, match=r"within 0\.3 s"):
         await opened.write(QUESTION, SHAPE)
     await opened.close()
 
 
+def paced(limits: Limits) -> tuple[dict[str, Pace], MemoryLedger]:
+    """The limits of the one model, and what counts them."""
+    clock = SwiftClock()
+    ledger = MemoryLedger(limits, clock)
+    return {"m": Pace("m", ledger, clock, written_worth=10.0)}, ledger
+
+
 async def test_the_budget_of_a_day_holds(endpoint: FakeOpenAI) -> None:
     """A question beyond it is refused before it is sent; what was reserved and not used is free."""
-    limits = Limits(cost_per_day=0.00095, price=1.0)
-    ledger = MemoryLedger(limits, SwiftClock())
-    opened = writer(endpoint, ledger=ledger, prices=Prices(1.0, 10.0), max_tokens=50)
-    endpoint.reacts = lambda request: said("{}", (100, 30))  # 0.0004 each; 0.0005 reserved
+    paces, ledger = paced(Limits(cost_per_day=0.00095, price=1.0))
+    opened = Opened(endpoint, paces=paces, max_tokens=50)
+    endpoint.reacts = lambda request: said("{}", (100, 30))  # 0.0004 each; above 0.0005 reserved
     await opened.write(QUESTION, SHAPE)
-    await opened.write(QUESTION, SHAPE)
+    await opened.write([Message("user", "And so?")], {})
     with pytest.raises(RetryableError, match="budget"):
         await opened.write(QUESTION, SHAPE)
     await opened.close()
@@ -285,15 +282,58 @@ async def test_the_budget_of_a_day_holds(endpoint: FakeOpenAI) -> None:
     assert sum(use.tokens for use in ledger.days.values()) == 800
 
 
-async def test_a_rate_limit_refuses_rather_than_keeps_waiting(endpoint: FakeOpenAI) -> None:
-    ledger = MemoryLedger(Limits(requests_per_minute=2), SwiftClock())
-    opened = writer(endpoint, ledger=ledger)
-    endpoint.reacts = lambda request: said("{}")
-    await opened.write(QUESTION, SHAPE)
-    with pytest.raises(RetryableError, match="limits of openai/m put a request off"):
+async def test_what_a_failed_request_reserved_is_free(endpoint: FakeOpenAI) -> None:
+    """Where it may have done the work and bills it, it stays."""
+    paces, ledger = paced(Limits(cost_per_day=1.0, price=1.0))
+    opened = Opened(endpoint, paces=paces)
+    endpoint.reacts = lambda request: fake.status(401)
+    with pytest.raises(FatalError):
         await opened.write(QUESTION, SHAPE)
     await opened.close()
+    assert sum(use.tokens for use in ledger.days.values()) == 0
+    endpoint.reacts = lambda request: fake.html()
+    with pytest.raises(RetryableError):
+        await opened.write(QUESTION, SHAPE)
+    await opened.close()
+    assert sum(use.tokens for use in ledger.days.values()) > 3 * 1000
+
+
+async def test_a_rate_limit_refuses_rather_than_keeps_waiting(endpoint: FakeOpenAI) -> None:
+    """What is put off says nothing of the endpoint: its breaker stays closed."""
+    paces, _ = paced(Limits(requests_per_minute=2))
+    opened = Opened(endpoint, paces=paces)
+    endpoint.reacts = lambda request: said("{}")
+    await opened.write(QUESTION, SHAPE)
+    for _ in range(6):
+        with pytest.raises(RetryableError, match="limits of m put a request off"):
+            await opened.write(QUESTION, SHAPE)
+    assert opened.gateway.models["m"].breaker.state == "closed"
+    await opened.close()
     assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "limits", [Limits(requests_per_minute=2), Limits(cost_per_day=0.0006, price=1.0)]
+)
+async def test_a_model_at_its_own_limit_leaves_the_question_to_the_next(
+    endpoint: FakeOpenAI, limits: Limits
+) -> None:
+    """Its limits are not those of the chain; what is streamed is held to them as well."""
+    clock = SwiftClock()
+    pace = Pace("m", MemoryLedger(limits, clock), clock, written_worth=10.0)
+    async with FakeOpenAI() as other:
+        for server in (endpoint, other):
+            server.reacts = lambda request: said("{}", (100, 30))
+        asks = gateway(
+            {"m": endpoint, "n": other}, clock, paces={"m": pace}, structured=False, max_tokens=50
+        )
+        generator = asks.asked_by(Who())
+        assert not isinstance(generator, Writer)
+        for number in range(2):
+            asked = [Message("user", f"{number}?")]
+            assert "".join([piece async for piece in generator.stream(asked)]) == "{}"
+        assert [len(server.requests) for server in (endpoint, other)] == [1, 1]
+        await asks.close()
 
 
 @pytest.mark.parametrize("value", [None, [], "x", {}, {"statements": {}}])
