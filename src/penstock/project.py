@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from penstock.serving.answer import Answer, Answerer, Keeper
     from penstock.serving.api.guard import Application
     from penstock.serving.api.services import Services
+    from penstock.serving.completions import Completions
     from penstock.serving.ledger.feedback import Voices
     from penstock.serving.profiles import ProfileWanted
     from penstock.serving.reranking import Reranker
@@ -273,6 +274,14 @@ class Project:
             self._gateway = wiring.gateway(self.settings, self.pool, meters=self.meters)
         return self._gateway
 
+    def completions(self) -> Completions | None:
+        """What asks language models in conversations that callers lead; None where answers need
+        none."""
+        asked = self.gateway()
+        if asked is None:
+            return None
+        return wiring.completions(self.settings, self.answerer(), asked, self._keeper(), self.clock)
+
     # ------------------------------------------------------------------ asking
 
     async def context(
@@ -356,7 +365,7 @@ class Project:
             writer=Writer(self.inlets, self.ages, self.clock),
             sources={name: chosen.type for name, chosen in settings.sources.items()},
             passages=settings.answers.passages,
-            gateway=self.gateway,
+            completions=self.completions,
         )
 
     def application(self) -> Application:

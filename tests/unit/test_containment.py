@@ -84,6 +84,15 @@ def test_what_is_harmless_stays_as_it_is(text: str) -> None:
     assert contained(text, KNOWN) == text
 
 
+@pytest.mark.parametrize("before", ["https:", "see:", "a:b:(", "note:*"])
+def test_an_address_behind_another_word_is_one(before: str) -> None:
+    """Also where the two together are none."""
+    assert "SECRET" not in contained(f"{before}https://evil.example/?d=SECRET", KNOWN)
+    good = next(iter(KNOWN))
+    assert contained(f"{before}{good}", KNOWN) == f"{before}{good}"
+    assert contained("metadata:value of:it", KNOWN) == "metadata:value of:it"
+
+
 @given(
     st.lists(st.sampled_from((*ATTACKS, "[1]", " ", "\n", "](", "![", "<", "https:", "//", "a"))),
     st.lists(st.integers(1, 9)),

@@ -277,18 +277,18 @@ async def test_an_answer_is_given_again_until_it_is_old(endpoints: dict[str, Fak
     meter = ReuseMeter()
     cache = ResponseCache(clock, entries=2, ttl_s=60)
     asks = gateway(endpoints, clock, cache=cache, reuse=meter)
-    assert not (await asked(asks)).cached
+    assert not (await asked(asks)).reused
     again = await asked(asks)
-    assert (again.text, again.cached, again.usage.requests, again.usage.cost) == (
-        "It is so.", True, 0, 0.0,
+    assert (again.text, again.reused, again.usage.requests, again.usage.cost) == (
+        "It is so.", "cache", 0, 0.0,
     )  # fmt: skip
     assert meter.cache == 1
     clock.advance(61)
-    assert not (await asked(asks)).cached
+    assert not (await asked(asks)).reused
     await asked(asks, text="b")
     await asked(asks, text="c")
     assert len(cache._known) == 2
-    assert not (await asked(asks)).cached
+    assert not (await asked(asks)).reused
     await asks.close()
 
 
@@ -317,9 +317,9 @@ async def test_no_answer_crosses_tenants_or_permissions(
     clock = SwiftClock()
     asks = gateway(endpoints, clock, cache=ResponseCache(clock, entries=10, ttl_s=60))
     found = await asyncio.gather(asked(asks), asked(asks, who, **more))
-    assert [f.cached for f in found] == [False, False]
+    assert [f.reused for f in found] == ["", ""]
     assert counts(endpoints) == [2, 0]
-    assert (await asked(asks, who, **more)).cached
+    assert (await asked(asks, who, **more)).reused
     assert counts(endpoints) == [2, 0]
     await asks.close()
 
@@ -337,7 +337,7 @@ async def test_half_an_answer_is_not_kept(endpoints: dict[str, FakeOpenAI]) -> N
     clock = SwiftClock()
     asks = gateway(endpoints, clock, cache=ResponseCache(clock, entries=10, ttl_s=60))
     for _ in range(2):
-        assert not (await asked(asks)).cached
+        assert not (await asked(asks)).reused
     await asks.close()
 
 

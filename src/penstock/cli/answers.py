@@ -105,6 +105,8 @@ def _print(shown: dict[str, Any]) -> None:
         "asked by": content.get("principal"),
         "text": content.get("text"),
         "generator": facts.get("generator"),
+        "author": facts.get("author"),
+        "calls": content.get("calls"),
         "parameters": facts.get("parameters") or None,
         "usage": facts.get("usage"),
         "times (ms)": facts.get("timings_ms"),
@@ -143,7 +145,8 @@ def replay(
         from penstock.serving.ledger.replay import pinned, replayed
 
         async with open_project(file) as project:
-            said = await replayed(project.answerer(), pinned(await _entry(project, answer)))
+            found = pinned(await _entry(project, answer))
+            said = await replayed(project.answerer(), found, project.completions())
         if json:
             print_json(said)
         else:

@@ -178,6 +178,27 @@ class Who:
     key: str = ""
     """The id of the API key, "" without one."""
     session: str = ""
+    answer: str = ""
+    """The id of the answer that it is asked for, "" where none is kept: it is no part of what is
+    asked, but names what is given again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Which model wrote something, and how that came about."""
+
+    name: str = ""
+    """As the project calls it."""
+    model: str = ""
+    """As its endpoint says; "" if it does not."""
+    finish: str = "stop"
+    """Why it stopped writing."""
+    arm: Literal["", "canary", "others"] = ""
+    """On which side it was asked, while a new model is tried."""
+    reused: Literal["", "cache", "similar"] = ""
+    """Whether it was written for the same question before, or for one that is like it."""
+    of: str = ""
+    """The id of the answer for which it was written then, "" where that was not kept."""
 
 
 CALLER_KEY: ContextVar[str] = ContextVar("penstock_caller_key", default="")
@@ -203,15 +224,39 @@ class CountedGenerator(Protocol):
 
     usage: Usage | None
     """Of the answer that was streamed last; None: of none yet."""
+    author: Author | None
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """What a prompt says beside how old that is: two prompts of the same matter have the same
+    answer. ``rest`` is a digest of all but the question: the template, the items in their order
+    with their versions."""
+
+    rest: str
+    question: str
+
+
+@runtime_checkable
+class ThriftyGenerator(Protocol):
+    """A generator, for one question, that need not ask a model twice for the same."""
+
+    def about(self, matter: Matter | None) -> None:
+        """Say what the prompt to come is about; None: the model is asked, whatever is known."""
+
+
+def whose(principal: Principal, answer: str = "") -> Who:
+    """In whose name a model is asked, for the answer of that id."""
+    return Who(principal.tenant, principal.names, CALLER_KEY.get(), answer=answer)
 
 
 def asked_by(
-    generator: Generator | Writer | PersonalGenerator, principal: Principal
+    generator: Generator | Writer | PersonalGenerator, principal: Principal, answer: str = ""
 ) -> Generator | Writer:
     """The generator to use for one question of somebody."""
     if not isinstance(generator, PersonalGenerator):
         return generator
-    return generator.asked_by(Who(principal.tenant, principal.names, CALLER_KEY.get()))
+    return generator.asked_by(whose(principal, answer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,10 +279,8 @@ class Written(NamedTuple):
 
     value: object
     usage: Usage
-    model: str = ""
-    """The model as the endpoint says; "" if it does not."""
-    finish: str = "stop"
-    """Why it stopped writing."""
+    author: Author | None = None
+    """None: whoever was asked."""
 
 
 @runtime_checkable

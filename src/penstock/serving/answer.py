@@ -12,16 +12,18 @@ from typing import Any, Final, Protocol, Unpack
 
 from penstock.clock import Clock, SystemClock
 from penstock.models.base import (
+    Author,
     CountedGenerator,
     Embedder,
     Generator,
-    Message,
     PersonalGenerator,
+    ThriftyGenerator,
     Usage,
     Writer,
     asked_by,
 )
 from penstock.models.extractive import Evidence, ExtractiveReader, Fact, Found, Reading
+from penstock.models.gateway.base import ToolCall
 from penstock.models.sentences import sentences
 from penstock.places import place_at
 from penstock.principals import Principal
@@ -30,11 +32,12 @@ from penstock.serving.containment import Containment, addresses, contained
 from penstock.serving.context import Asking, Context, ContextBuilder, Item
 from penstock.serving.items import ContextRow
 from penstock.serving.profiles import SOURCE as PROFILES
-from penstock.serving.prompt import BUDGET, Template, messages, prompted, read_template
+from penstock.serving.prompt import BUDGET, Prompt, Template, prompted, read_template
 from penstock.serving.rewriting import both
 from penstock.serving.statements import SHAPE, asked_for_statements, stated
 from penstock.serving.values import iso, jsonable, plain
 from penstock.stores.base import Passage
+from penstock.stores.ledger import new_id
 from penstock.tracing import begin_model_call, model_call, span
 
 ABSTAINED: Final = "The context does not answer this."
@@ -91,6 +94,10 @@ class Answer:
     """What a generator wrote, before it was looked at."""
     shown: int = 0
     """How many of the context's items, the first ones, stood in the prompt."""
+    author: Author | None = None
+    """The model that wrote it; None: none did, or it does not say."""
+    calls: tuple[ToolCall, ...] = ()
+    """What the model wants done, by whoever gave it tools."""
     id: str | None = None
     """Its name in the ledger; None: nothing is kept."""
 
@@ -120,6 +127,7 @@ class Answer:
             "taken_at": context["taken_at"],
             "sources": context["sources"],
             "generator": self.generator,
+            "author": None if self.author is None else asdict(self.author),
             "searches": context["searches"],
             "notes": context["notes"],
             "usage": None if self.usage is None else asdict(self.usage),
@@ -148,6 +156,10 @@ class Asked:
     parameters: Mapping[str, Any]
     """Of the generator."""
     spoken: Spoken | None = None
+    id: str | None = None
+    """The name that the answer will have in the ledger."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else is pinned of it, as content."""
 
 
 class Keeper(Protocol):
@@ -208,8 +220,9 @@ class Answerer:
         """The pieces of the answer's text as they come, and at the end the whole `Answer` (whose
         text may lack marks that cited nothing)."""
         began = self._clock.monotonic()
-        asked = Asked(principal, asking, self._template, self._parameters, spoken)
-        generator = self._for(principal)
+        name = None if self._keeper is None else new_id("answer")
+        asked = Asked(principal, asking, self._template, self._parameters, spoken, name)
+        generator = self._for(principal, name or "")
         if generator is None or isinstance(generator, Writer):
             with span("penstock.answer"):
                 context = await self._context(question, asked)
@@ -234,8 +247,8 @@ class Answerer:
         made = self._read(generator, context, "".join(pieces), "".join(raw))
         yield await self._kept(asked, self._timed(made, began))
 
-    def _for(self, principal: Principal) -> Generator | Writer | None:
-        return None if self._generator is None else asked_by(self._generator, principal)
+    def _for(self, principal: Principal, name: str = "") -> Generator | Writer | None:
+        return None if self._generator is None else asked_by(self._generator, principal, name)
 
     async def _context(self, question: str, asked: Asked) -> Context:
         context = await self._builder.context(question, asked.principal, **asked.asking)
@@ -293,12 +306,12 @@ class Answerer:
         self, generator: Generator, context: Context, template: Template, raw: list[str]
     ) -> AsyncIterator[str]:
         """What may be shown of what is written, as it comes; ``raw`` gets what was written."""
-        prompt = messages(template, context, budget=self._budget, count=self._count)
+        prompt = self._prompted(generator, context, template)
         containment = Containment(addresses(shown_texts(context)))
         written = 0
         measured = begin_model_call("chat", generator.name)
         try:
-            async for piece in generator.stream(prompt):
+            async for piece in generator.stream(prompt.messages):
                 raw.append(piece)
                 if shown := containment.push(piece):
                     yield shown
@@ -314,23 +327,26 @@ class Answerer:
         """What was given out of what a generator of text wrote, with its marks looked at."""
         text, citations = cited(context, given)
         usage = generator.usage if isinstance(generator, CountedGenerator) else None
-        shown = prompted(self._template, context, budget=self._budget, count=self._count)[1]
-        return self._made(context, text, citations, usage=usage, raw=raw, shown=shown)
+        author = generator.author if isinstance(generator, CountedGenerator) else None
+        shown = self.prompt_of(context, self._template).shown
+        return self._made(
+            context, text, citations, usage=usage, raw=raw, shown=shown, author=author
+        )
 
     async def _written(self, writer: Writer, context: Context, template: Template) -> Answer:
         """Statements. Where nothing was found, nothing is asked."""
         if not context.items:
             return self._made(context, ABSTAINED, (), usage=Usage(cost=0.0))
-        prompt, shown = prompted(template, context, budget=self._budget, count=self._count)
+        prompt = self._prompted(writer, context, template)
         with model_call("chat", writer.name) as measured:
-            written = await writer.write(asked_for_statements(prompt), SHAPE)
+            written = await writer.write(asked_for_statements(prompt.messages), SHAPE)
             used = written.usage
             measured.set(
                 gen_ai__usage__input_tokens=used.input_tokens,
                 gen_ai__usage__output_tokens=used.output_tokens,
                 penstock__cost=used.cost,
             )
-        found = stated(written.value, shown)
+        found = stated(written.value, prompt.shown)
         text, citations = cited(context, found.text)
         text = contained(text, addresses(shown_texts(context)))
         return self._made(
@@ -340,7 +356,8 @@ class Answerer:
             usage=written.usage,
             dropped=found.dropped,
             raw=json.dumps(written.value),
-            shown=shown,
+            shown=prompt.shown,
+            author=written.author,
         )
 
     def _made(
@@ -351,26 +368,41 @@ class Answerer:
         *,
         score: float | None = None,
         usage: Usage | None = None,
+        author: Author | None = None,
         **more: Any,
     ) -> Answer:
+        by = self._generator or self._reader
         return Answer(
             text=text,
             citations=citations,
             abstained=not citations or ABSTAINED.rstrip(".") in text,
             score=top_score(context) if score is None else score,
             context=context,
-            generator=self._generator.name if self._generator else self._reader.name,
+            generator=author.name if author else by.name,
+            author=author,
             usage=both(context.usage, usage),
             **more,
         )
 
-    async def prompt(
-        self, question: str, principal: Principal, **asking: Unpack[Asking]
-    ) -> tuple[Context, list[Message]]:
-        """The context of a question, and the conversation that asks for an answer from it: for
-        those who ask a language model themselves."""
+    async def prompt(self, question: str, principal: Principal, **asking: Unpack[Asking]) -> Prompt:
+        """What asks for an answer to a question, with its context: for those who ask a language
+        model themselves."""
         context = await self._builder.context(question, principal, **asking)
-        return context, messages(self._template, context, budget=self._budget, count=self._count)
+        return self.prompt_of(context, self._template)
+
+    def prompt_of(self, context: Context, template: Template) -> Prompt:
+        """What asks for an answer from a context."""
+        return prompted(template, context, budget=self._budget, count=self._count)
+
+    def _prompted(
+        self, generator: Generator | Writer, context: Context, template: Template
+    ) -> Prompt:
+        """What asks for an answer; who is asked is told what it is about, if that is of use."""
+        prompt = self.prompt_of(context, template)
+        if isinstance(generator, ThriftyGenerator):
+            # Asked with a template of then, it is asked anew: that is what a replay is for.
+            generator.about(prompt.matter if template is self._template else None)
+        return prompt
 
     async def close(self) -> None:
         """Release the generator."""
@@ -419,7 +451,7 @@ def extracted(context: Context, reading: Reading) -> tuple[str, tuple[Citation, 
     if not reading.found:
         return ABSTAINED, ()
     citations = tuple(
-        _citation(number, context, context.items[found.evidence], found)
+        citation_of(number, context, context.items[found.evidence], found)
         for number, found in enumerate(reading.found, 1)
     )
     parts = [
@@ -429,7 +461,8 @@ def extracted(context: Context, reading: Reading) -> tuple[str, tuple[Citation, 
     return ("\n" if any(c.kind == "row" for c in citations) else " ").join(parts), citations
 
 
-def _citation(number: int, context: Context, item: Item, found: Found) -> Citation:
+def citation_of(number: int, context: Context, item: Item, found: Found) -> Citation:
+    """What ``found`` of an item is cited as."""
     passage = item if isinstance(item, Passage) else None
     return Citation(
         number=number,
@@ -474,12 +507,14 @@ def cited(context: Context, text: str) -> tuple[str, tuple[Citation, ...]]:
 
     written = _MARK.sub(replaced, text).strip()
     return written, tuple(
-        _citation(number, context, context.items[item - 1], _support(context, item, before[item]))
+        citation_of(
+            number, context, context.items[item - 1], support_of(context, item, before[item])
+        )
         for item, number in order.items()
     )
 
 
-def _support(context: Context, item: int, before: str) -> Found:
+def support_of(context: Context, item: int, before: str) -> Found:
     """The sentence of the cited passage that has most words in common with the statement."""
     cited_item = context.items[item - 1]
     if isinstance(cited_item, ContextRow):

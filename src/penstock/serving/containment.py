@@ -29,6 +29,7 @@ _LOADED: Final = re.compile(
     re.IGNORECASE,
 )
 _TRAILING: Final = ".,;:!?*_~"
+_OPENING: Final = "([{*_~"
 _TAG: Final = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)
 _ESCAPED: Final = re.compile(r"\\(?=[!-/:-@\[-`{-~])")
 _KEPT_MARKS: Final = frozenset("\u200c\u200d\n\t\r")
@@ -38,11 +39,24 @@ _LONGEST_WORD: Final = 4_000
 def addresses(texts: Iterable[str]) -> frozenset[str]:
     """All addresses in these texts, as they stand there."""
     return frozenset(
-        found[0].rstrip(_TRAILING)
+        address.rstrip(_TRAILING)
         for text in texts
         for found in _ADDRESS.finditer(text)
-        if _LOADED.match(found[0])
+        if (address := _split(found[0])[1])
     )
+
+
+def _split(found: str) -> tuple[str, str]:
+    """What stands before the address in something that looks like one (``see:https://host``), and
+    the address; "" if there is none."""
+    before, left = "", found
+    while not _LOADED.match(left):
+        cut = left.find(":") + 1
+        if not cut:
+            return found, ""
+        rest = left[cut:].lstrip(_OPENING)
+        before, left = before + left[: len(left) - len(rest)], rest
+    return before, left
 
 
 class Containment:
@@ -107,13 +121,11 @@ class Containment:
         return re.sub(r"\](?=[(:])", "] ", plain)
 
     def _address(self, match: re.Match[str]) -> str:
-        found = match[0]
-        if not _LOADED.match(found):
-            return found
+        before, found = _split(match[0])
         bare = found.rstrip(_TRAILING)
-        if bare in self._known:
-            return found
-        return REMOVED + found[len(bare) :]
+        if not found or bare in self._known:
+            return match[0]
+        return before + REMOVED + found[len(bare) :]
 
 
 def contained(text: str, known: frozenset[str]) -> str:

@@ -15,15 +15,16 @@ has a meaning: what is filled in is never looked at again, so that a passage can
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.errors import ConfigError
-from penstock.models.base import Message
+from penstock.models.base import Matter, Message
 from penstock.serving.context import Context, Item
 from penstock.serving.values import iso, plain
 from penstock.stores.base import Passage
@@ -99,6 +100,29 @@ def parse_template(text: str, where: str = "prompt") -> Template:
     return Template(parts.get("system", "").strip(), parts["user"].strip())
 
 
+class Prompt(NamedTuple):
+    """The conversation that asks for an answer."""
+
+    messages: list[Message]
+    shown: int
+    """How many of the context's items stand in it: the first ones."""
+    template: Template
+    context: Context
+
+    @property
+    def matter(self) -> Matter:
+        """What it says, beside its question and how old it is: the template and the items that are
+        shown, with their versions, on this day."""
+        told = hashlib.sha256()
+        context = self.context
+        parts = [self.template.system, self.template.user, (iso(context.taken_at) or "")[:10]]
+        for number, item in enumerate(context.items[: self.shown], 1):
+            parts += [_item(number, item, None), str(item.version)]
+        for part in parts:
+            told.update(part.encode("utf-8", "surrogatepass") + b"\0")
+        return Matter(told.hexdigest(), context.question)
+
+
 def messages(
     template: Template,
     context: Context,
@@ -106,11 +130,8 @@ def messages(
     budget: int = BUDGET,
     count: Callable[[str], int] | None = None,
 ) -> list[Message]:
-    """The conversation that asks for an answer, with at most ``budget`` tokens of context.
-
-    ``count`` says how many tokens a text has for the model; without it, three characters are one.
-    """
-    return prompted(template, context, budget=budget, count=count)[0]
+    """See `prompted`: the conversation alone."""
+    return prompted(template, context, budget=budget, count=count).messages
 
 
 def prompted(
@@ -119,8 +140,11 @@ def prompted(
     *,
     budget: int = BUDGET,
     count: Callable[[str], int] | None = None,
-) -> tuple[list[Message], int]:
-    """As `messages`, and how many of the context's items stand in it: the first ones."""
+) -> Prompt:
+    """The conversation that asks for an answer, with at most ``budget`` tokens of context.
+
+    ``count`` says how many tokens a text has for the model; without it, three characters are one.
+    """
     parts = _numbered(context, budget, count or (lambda text: len(text) // 3 + 1))
     values = {
         "question": context.question,
@@ -131,7 +155,8 @@ def prompted(
         Message("system", string.Template(template.system).substitute(values)),
         Message("user", string.Template(template.user).substitute(values)),
     ]
-    return [message for message in filled if message.content], len(parts)
+    told = [message for message in filled if message.content]
+    return Prompt(told, len(parts), template, context)
 
 
 def _numbered(context: Context, budget: int, count: Callable[[str], int]) -> list[str]:

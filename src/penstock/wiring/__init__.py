@@ -6,6 +6,7 @@ from penstock.wiring.gateway import gateway, spending
 from penstock.wiring.ledger import ledger, sessions, stored_sessions, tracing
 from penstock.wiring.models import (
     answerer,
+    completions,
     cross_encoder,
     embedder,
     models,
@@ -38,6 +39,7 @@ __all__ = [
     "Course",
     "answerer",
     "api_keys",
+    "completions",
     "consumers",
     "courses",
     "cross_encoder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from penstock.clock import Clock, SystemClock
 from penstock.config import cohere_api_key, openai_api_key, secret_file
@@ -19,6 +19,7 @@ from penstock.settings import (
     EndpointSettings,
     ExtractiveSettings,
     FolderSettings,
+    GatewaySettings,
     LateInteractionSettings,
     MiniLMSettings,
     NoRerankerSettings,
@@ -36,12 +37,15 @@ if TYPE_CHECKING:
     from penstock.models.limits import Limits
     from penstock.models.remote import Care
     from penstock.serving.answer import Answerer, Keeper
+    from penstock.serving.completions import Completions
     from penstock.serving.context import ContextBuilder
     from penstock.serving.reranking import Reranker
     from penstock.serving.rewriting import Rewriter
     from penstock.serving.shaping import Shaping
     from penstock.stores.postgres.model_registry import PostgresModels
     from penstock.telemetry import RewriteMeter
+
+_KEYS: Final = {"api_key", "api_key_file"}
 
 
 def embedder(
@@ -331,14 +335,42 @@ def answerer(
             calibration=Calibration() if fitted else None,
         )
         return Answerer(builder, embedder=model, template=template, reader=reader, keeper=keeper)
-    said = chosen.model_dump(mode="json", exclude={"api_key", "api_key_file"}, exclude_none=True)
     return Answerer(
         builder,
         embedder=model,
         generator=asked,
         template=template,
         keeper=keeper,
-        parameters=said,
+        parameters=_parameters(settings),
+    )
+
+
+def _parameters(settings: Settings) -> dict[str, Any]:
+    """What is set of the generator and of the models behind it, but for their keys."""
+    chosen = settings.answers.generator
+    said = chosen.model_dump(mode="json", exclude=_KEYS, exclude_none=True)
+    if isinstance(chosen, GatewaySettings):
+        said["models"] = {
+            name: settings.generators[name].model_dump(
+                mode="json", exclude=_KEYS, exclude_none=True
+            )
+            for name in chosen.names
+        }
+    return said
+
+
+def completions(
+    settings: Settings,
+    answerer: Answerer,
+    asked: Gateway,
+    keeper: Keeper | None,
+    clock: Clock,
+) -> Completions:
+    """What asks language models in conversations that callers lead."""
+    from penstock.serving.completions import Completions
+
+    return Completions(
+        answerer, asked, keeper=keeper, clock=clock, parameters=_parameters(settings)
     )
 
 

@@ -13,7 +13,7 @@ from penstock.errors import BadRecordError, RetryableError
 from penstock.models.base import Who
 from penstock.models.endpoint import malformed
 from penstock.models.gateway.base import CallPiece, Finish, Image, Request, Turn
-from penstock.models.gateway.draft import Draft, not_taken
+from penstock.models.gateway.draft import Draft, no_penalties, not_taken
 from penstock.models.gateway.frames import sse
 from penstock.models.gateway.openai import clean
 from penstock.models.remote import estimate
@@ -32,6 +32,7 @@ _FINISHED: Final[dict[str, Finish]] = {
     "refusal": "refused",
 }
 _WORTH_KEEPING: Final = 1_024
+_ANY: Final = {"type": "object"}
 """Tokens from which on an endpoint keeps the beginning of a prompt."""
 _PASSING: Final = frozenset({"overloaded_error", "rate_limit_error", "api_error"})
 _KEPT: Final = {"type": "ephemeral"}
@@ -61,8 +62,7 @@ class AnthropicDialect:
             "max_tokens": request.max_tokens,
             "messages": alternating([_content(turn) for turn in _spoken(request)]),
         }
-        if request.seed is not None:
-            raise not_taken(self.model, "seed")
+        no_penalties(self.model, request)
         if request.temperature is not None:
             if not 0 <= request.temperature <= 1:
                 raise not_taken(self.model, "temperature above 1", "set one from 0 to 1")
@@ -137,7 +137,11 @@ class AnthropicDialect:
             body["tool_choice"] = {"type": kind} if kind else named
         elif request.shape is not None:
             said = "The whole answer."
-            tool = {"name": WRITTEN, "description": said, "input_schema": dict(request.shape)}
+            tool = {
+                "name": WRITTEN,
+                "description": said,
+                "input_schema": dict(request.shape) or _ANY,
+            }
             body["tools"] = [tool]
             body["tool_choice"] = {"type": "tool", "name": WRITTEN}
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
-from penstock.models.base import Message, Priority, Usage, Who
+from penstock.models.base import Author, Matter, Message, Priority, Usage, Who
 
 Finish = Literal["stop", "length", "tool_calls", "refused"]
 """Why the model stopped: it was done, it reached its limit, it wants tools, it will not say."""
@@ -59,12 +59,21 @@ class Request:
     tool_choice: str = "auto"
     """``auto``, ``none``, ``required``, or the name of a tool."""
     shape: Mapping[str, Any] | None = None
-    """A JSON schema that the answer is held to, as far as the endpoint can."""
+    """A JSON schema that the answer is held to, as far as the endpoint can; an empty one: any
+    object."""
+    strict: bool = True
+    """Whether the endpoint shall hold to it letter by letter, which not every schema allows."""
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    matter: Matter | None = None
+    """What stands for the turns where it is looked whether two requests are the same."""
+    reusable: bool = True
+    """Whether an answer from before will do."""
     priority: Priority = "query"
 
 
@@ -89,10 +98,19 @@ class Completion:
     model: str
     """The model as the endpoint says; as the project asked for it, if it does not say."""
     calls: tuple[ToolCall, ...] = ()
-    cached: bool = False
-    """Whether it is an answer from before, which took nothing."""
+    arm: Literal["", "canary", "others"] = ""
+    """On which side it was asked, while a new model is tried."""
+    reused: Literal["", "cache", "similar"] = ""
+    """Whether it is an answer from before, which took nothing: to the same, or to one like it."""
+    of: str = ""
+    """The id of the answer that it was then."""
     waited_ms: float = 0.0
     """Until the first piece."""
+
+    @property
+    def author(self) -> Author:
+        """Who wrote it."""
+        return Author(self.name, self.model, self.finish, self.arm, self.reused, self.of)
 
 
 Piece: TypeAlias = str | CallPiece | Completion

@@ -19,7 +19,7 @@ from penstock.models.gateway.anthropic import (
     system_text,
 )
 from penstock.models.gateway.base import CallPiece, Finish, Image, Request, Turn
-from penstock.models.gateway.draft import Draft, not_taken
+from penstock.models.gateway.draft import Draft, no_penalties, not_taken
 from penstock.models.gateway.frames import amazon
 from penstock.models.gateway.openai import clean
 from penstock.models.remote import estimate
@@ -35,6 +35,7 @@ _FINISHED: Final[dict[str, Finish]] = {
 }
 _KEEPING: Final = re.compile(r"anthropic\.|amazon\.nova")
 _WORTH_KEEPING: Final = 1_024
+_ANY: Final = {"type": "object"}
 _FORMATS: Final = {f"image/{name}": name for name in ("png", "jpeg", "gif", "webp")}
 
 
@@ -58,8 +59,7 @@ class ConverseDialect:
     def body(self, request: Request, who: Who) -> dict[str, Any]:
         """The request as this API has it."""
         del who
-        if request.seed is not None:
-            raise not_taken(self.model, "seed")
+        no_penalties(self.model, request)
         settings: dict[str, Any] = {
             "maxTokens": request.max_tokens,
             "temperature": request.temperature,
@@ -127,7 +127,7 @@ class ConverseDialect:
             }
         if request.shape is None or "shape" in self.forgone:
             return None
-        tool = _tool(WRITTEN, "The whole answer.", dict(request.shape))
+        tool = _tool(WRITTEN, "The whole answer.", dict(request.shape) or _ANY)
         return {"tools": [tool], "toolChoice": {"tool": {"name": WRITTEN}}}
 
     def _content(self, turn: Turn) -> dict[str, Any]:

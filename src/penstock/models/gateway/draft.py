@@ -131,6 +131,13 @@ def _most_read(request: Request) -> int:
     return size + images * _TOKENS_OF_AN_IMAGE + _UNSEEN_TOKENS
 
 
+def no_penalties(name: str, request: Request) -> None:
+    """Refuse what only OpenAI's kind of endpoint knows."""
+    for parameter in ("seed", "frequency_penalty", "presence_penalty"):
+        if getattr(request, parameter) is not None:
+            raise not_taken(name, parameter)
+
+
 def not_taken(name: str, parameter: str, do: str = "leave it out") -> BadRecordError:
     """The error for a parameter that a model does not have."""
     return BadRecordError(f"{name} takes no {parameter}: {do}, or ask another model")

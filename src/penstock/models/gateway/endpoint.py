@@ -115,11 +115,11 @@ class EndpointModel:
         return self.name, self._endpoint.url, self._dialect.model
 
     def filled(self, request: Request) -> Request:
-        """The request with this model's defaults."""
+        """The request with this model's defaults, which bound what may be written."""
         temperature = request.temperature
         if temperature is None and (self._dialect.takes_temperature or self._defaults.temperature):
             temperature = self._defaults.temperature
-        most = request.max_tokens or self._defaults.max_tokens
+        most = min(request.max_tokens or self._defaults.max_tokens, self._defaults.max_tokens)
         return replace(request, max_tokens=most, temperature=temperature)
 
     async def stream(self, request: Request, who: Who) -> AsyncGenerator[Piece]:

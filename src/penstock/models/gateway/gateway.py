@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from penstock.errors import BadRecordError, FatalError, PenstockError, RetryableError
-from penstock.models.base import Message, Usage, Who, Written
+from penstock.models.base import Author, Matter, Message, Usage, Who, Written
 from penstock.models.gateway.account import Account
 from penstock.models.gateway.base import Completion, Piece, Request, completed, of_messages
 from penstock.models.gateway.canary import CanaryBook, CanaryRules, MemoryCanaries, chosen
@@ -82,14 +82,15 @@ class Gateway:
         of the last model that was asked."""
         names = self.names(request, who)
         key = key_of(request, who, [self.models[name].model.identity for name in names])
-        if self._cache is not None and (known := self._cache.get(key)) is not None:
+        cache = self._cache if request.reusable else None
+        if cache is not None and (known := cache.get(key)) is not None:
             self._reuse.cache += 1
             for piece in replayed(known):
                 yield piece
             return
         source = partial(self._asked, request, who, names, key)
         async with aclosing(
-            self._flights.shared(key, source) if self._repeatable(request) else source()
+            self._flights.shared(key, source, who.answer) if self._repeatable(request) else source()
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -114,6 +115,8 @@ class Gateway:
 
     def _repeatable(self, request: Request) -> bool:
         """Whether the same request has the same answer, as far as that can be said of a model."""
+        if not request.reusable:
+            return False
         first = self.models[self._chain[0]].model
         return self._cache is not None or first.filled(request).temperature in (0, None)
 
@@ -122,15 +125,16 @@ class Gateway:
     ) -> AsyncGenerator[Piece]:
         tally = Tally()
         for place, name in enumerate(names):
-            begun, last = False, place == len(names) - 1
+            begun, last, arm = False, place == len(names) - 1, self._arm(name)
             try:
                 async with aclosing(self.models[name].stream(request, who, tally)) as pieces:
                     async for piece in pieces:
                         begun = True
                         if isinstance(piece, Completion):
+                            piece = replace(piece, arm=arm)
                             self._count(name, failed=piece.finish == "length")
-                            if self._cache is not None:
-                                self._cache.put(key, piece)
+                            if self._cache is not None and request.reusable:
+                                self._cache.put(key, piece, who.answer)
                         yield piece
                 return
             except PenstockError as error:
@@ -138,6 +142,13 @@ class Gateway:
                 if begun or last or not _may_go_on(error):
                     raise
                 self.models[name].meter.fallbacks += 1
+
+    def _arm(self, name: str) -> Literal["", "canary", "others"]:
+        """On which side of a trial a model stands."""
+        rules = self._canary
+        if rules is None or self._canaries.standing(rules.model).state != "running":
+            return ""
+        return "canary" if name == rules.model else "others"
 
     def _count(self, name: str, *, failed: bool, error: PenstockError | None = None) -> None:
         rules = self._canary
@@ -155,40 +166,51 @@ def _may_go_on(error: PenstockError) -> bool:
     return isinstance(error, FatalError)
 
 
-class AskedGenerator:
-    """A `Generator` of text in somebody's name."""
+class _Asked:
+    """The gateway in somebody's name, for one question."""
 
     def __init__(self, gateway: Gateway, who: Who) -> None:
         self.name = gateway.name
         self._gateway = gateway
         self._who = who
-        self.usage: Usage | None = None
+        self._matter: Matter | None = None
+        self._reusable = True
 
-    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
-        """The answer piece by piece."""
-        request = Request(of_messages(messages))
-        async with aclosing(self._gateway.stream(request, self._who)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Completion):
-                    self.usage = piece.usage
-                elif isinstance(piece, str):
-                    yield piece
+    def about(self, matter: Matter | None) -> None:
+        """Say what the prompt to come is about; None: the model is asked, whatever is known."""
+        self._matter, self._reusable = matter, matter is not None
+
+    def _request(self, messages: Sequence[Message], **more: Any) -> Request:
+        turns = of_messages(messages)
+        return Request(turns, matter=self._matter, reusable=self._reusable, **more)
 
     async def close(self) -> None:
         """Whoever made the gateway closes it."""
 
 
-class AskedWriter:
-    """A `Writer` of JSON in somebody's name."""
+class AskedGenerator(_Asked):
+    """A `Generator` of text in somebody's name."""
 
-    def __init__(self, gateway: Gateway, who: Who) -> None:
-        self.name = gateway.name
-        self._gateway = gateway
-        self._who = who
+    usage: Usage | None = None
+    author: Author | None = None
+
+    async def stream(self, messages: Sequence[Message]) -> AsyncIterator[str]:
+        """The answer piece by piece."""
+        request = self._request(messages)
+        async with aclosing(self._gateway.stream(request, self._who)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Completion):
+                    self.usage, self.author = piece.usage, piece.author
+                elif isinstance(piece, str):
+                    yield piece
+
+
+class AskedWriter(_Asked):
+    """A `Writer` of JSON in somebody's name."""
 
     async def write(self, messages: Sequence[Message], shape: Mapping[str, Any]) -> Written:
         """What it wrote, as parsed JSON."""
-        request = Request(of_messages(messages), shape=shape)
+        request = self._request(messages, shape=shape)
         found = await completed(self._gateway.stream(request, self._who))
         if found.finish == "length":
             raise BadRecordError(
@@ -197,7 +219,4 @@ class AskedWriter:
             )
         if found.finish == "refused":
             raise BadRecordError(f"{found.name} declined to answer: {found.text[:_SAID]!r}")
-        return Written(json_of(found.text), found.usage, found.model, found.finish)
-
-    async def close(self) -> None:
-        """Whoever made the gateway closes it."""
+        return Written(json_of(found.text), found.usage, found.author)

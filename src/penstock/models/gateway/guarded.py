@@ -17,6 +17,7 @@ from penstock.models.gateway.breaker import Breaker, BreakerRules, Lane, TryBudg
 from penstock.models.gateway.draft import Tokens, estimated
 from penstock.models.gateway.endpoint import EndpointModel, json_of
 from penstock.models.gateway.pace import Pace
+from penstock.models.gateway.reuse import replayed
 from penstock.telemetry import ModelMeter
 
 _TRIES: Final = 3
@@ -143,6 +144,9 @@ class GuardedModel:
                             used = piece.usage
                             tally.add(used)
                             piece = self._whole(piece, request, tally)
+                            if request.shape is not None:
+                                for part in replayed(piece)[:-1]:
+                                    yield part
                         elif request.shape is not None:
                             continue  # JSON is read as a whole, so it can still be tried again
                         yield piece

@@ -22,6 +22,9 @@ _FINISHED: Final[dict[str, Finish]] = {
 }
 _REASONING: Final = re.compile(r"^(?:o\d|gpt-[5-9](?!\S*-chat))")
 """Models that think first: they choose their temperature themselves."""
+_SAMPLING: Final = (
+    "temperature", "top_p", "stop", "seed", "frequency_penalty", "presence_penalty",
+)  # fmt: skip
 
 
 class OpenAIDialect:
@@ -55,7 +58,7 @@ class OpenAIDialect:
         }
         if "stream_options" not in self.forgone:
             body["stream_options"] = {"include_usage": True}
-        for name in ("temperature", "top_p", "stop", "seed"):
+        for name in _SAMPLING:
             value = getattr(request, name)
             if value is None or value == ():
                 continue
@@ -66,8 +69,7 @@ class OpenAIDialect:
             body["tools"] = [_tool(tool) for tool in request.tools]
             body["tool_choice"] = _choice(request.tool_choice)
         if request.shape is not None and "response_format" not in self.forgone:
-            schema = {"name": "written", "strict": True, "schema": request.shape}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+            body["response_format"] = _form(request)
         if self._hints and "prompt_cache_key" not in self.forgone:
             body["prompt_cache_key"] = _cache_key(request, who)
         return body
@@ -137,6 +139,13 @@ def _tool(tool: Tool) -> dict[str, Any]:
         "parameters": dict(tool.parameters),
     }
     return {"type": "function", "function": function}
+
+
+def _form(request: Request) -> dict[str, Any]:
+    if not request.shape:
+        return {"type": "json_object"}
+    schema = {"name": "written", "strict": request.strict, "schema": request.shape}
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def _choice(choice: str) -> Any:

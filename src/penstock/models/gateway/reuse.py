@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Literal
 
 import orjson
 
@@ -20,14 +20,17 @@ from penstock.models.base import Usage, Who
 from penstock.models.gateway.base import CallPiece, Completion, Piece, Request
 from penstock.telemetry import ReuseMeter
 
-_FORM: Final = 1
+_FORM: Final = 2
 """Of keys: another form finds nothing of before."""
 
 
 def key_of(request: Request, who: Who, models: Sequence[object]) -> bytes:
-    """The prompt (with template, context and question), parameters, tools and shape; the models in
-    their order; the tenant, user and groups. Priority and the key are no part of an answer."""
+    """The prompt (with template, context and question; where its matter is told, that), parameters,
+    tools and shape; the models in their order; the tenant, user and groups. Priority and the key
+    are no part of an answer, nor is how old what it rests on was."""
     asked = replace(request, priority="query")
+    if request.matter is not None:
+        asked = replace(asked, turns=())
     whole = [_FORM, who.tenant, sorted(who.names), who.session, list(models), asked]
     try:
         written = orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)
@@ -58,13 +61,14 @@ class ResponseCache:
             self._drop(key)
             return None
         self._known.move_to_end(key)
-        nothing = Usage(cost=0.0, cached_tokens=0)
-        return replace(found[2], usage=nothing, cached=True, waited_ms=0.0)
+        return given_again(found[2], "cache", found[2].of)
 
-    def put(self, key: bytes, completion: Completion) -> None:
-        """Keep a whole answer; one that was cut off or refused is not kept."""
+    def put(self, key: bytes, completion: Completion, answer: str = "") -> None:
+        """Keep a whole answer, which was written for the one of that id; one that was cut off or
+        refused is not kept."""
         if completion.finish not in ("stop", "tool_calls"):
             return
+        completion = replace(completion, of=answer, arm="")
         self._drop(key)
         size = 512 + 4 * len(completion.text) + sum(4 * len(c.arguments) for c in completion.calls)
         self._known[key] = (self._clock.monotonic() + self._ttl_s, size, completion)
@@ -78,6 +82,12 @@ class ResponseCache:
             self._bytes -= found[1]
 
 
+def given_again(completion: Completion, how: Literal["cache", "similar"], of: str) -> Completion:
+    """What was written for another answer, for which it took all that it takes."""
+    nothing = Usage(cost=0.0, cached_tokens=0)
+    return replace(completion, usage=nothing, arm="", reused=how, of=of, waited_ms=0.0)
+
+
 def replayed(completion: Completion) -> list[Piece]:
     """The pieces of an answer that is there already."""
     pieces: list[Piece] = [completion.text] if completion.text else []
@@ -87,9 +97,11 @@ def replayed(completion: Completion) -> list[Piece]:
 
 
 class _Flight:
-    """One request that several wait for. It goes on while anybody does."""
+    """One request that several wait for. It goes on while anybody does. ``answer`` is the id of
+    that for which it was begun."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
         self.pieces: list[Piece] = []
         self.over = False
         self.error: BaseException | None = None
@@ -126,12 +138,13 @@ class Flights:
         self._now: dict[bytes, _Flight] = {}
 
     async def shared(
-        self, key: bytes, source: Callable[[], AsyncGenerator[Piece]]
+        self, key: bytes, source: Callable[[], AsyncGenerator[Piece]], answer: str = ""
     ) -> AsyncGenerator[Piece]:
         """The pieces of ``source``, or of whoever asked for the same and is not done yet."""
         flight = self._now.get(key)
+        joined = flight is not None
         if flight is None:
-            flight = self._now[key] = _Flight()
+            flight = self._now[key] = _Flight(answer)
             landing = self._landing(key, flight)
             flight.task = asyncio.create_task(flight.fly(source(), landing))
         else:
@@ -142,7 +155,10 @@ class Flights:
             while True:
                 while at < len(flight.pieces):
                     at += 1
-                    yield flight.pieces[at - 1]
+                    piece = flight.pieces[at - 1]
+                    if joined and isinstance(piece, Completion):
+                        piece = given_again(piece, "cache", flight.answer)
+                    yield piece
                 if flight.over:
                     break
                 await flight.news.wait()

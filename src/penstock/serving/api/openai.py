@@ -32,7 +32,7 @@ from penstock.serving.api.shapes import (
     StoreSearchRequest,
 )
 from penstock.serving.api.streams import EventStream
-from penstock.serving.api.tools import with_tools
+from penstock.serving.api.tools import led
 from penstock.serving.context import Asking as Options
 from penstock.serving.context import Item
 from penstock.serving.mcp import address
@@ -128,8 +128,8 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     if body.model != ANSWERS:
         raise no_model(body.model)
     await has.writer.after(body.penstock.after)
-    if body.tools:
-        return await with_tools(has, body, caller, Completion(has, body).head)
+    if body.led:
+        return await led(has, body, caller, Completion(has, body).head)
     said = [message.text for message in body.messages if message.role == "user"]
     pieces = answered(has, said, body.penstock, caller)
     made = Completion(has, body)
@@ -267,6 +267,7 @@ def freshness(answer: Answer) -> dict[str, Any]:
     shown = answer.to_dict()
     return {name: shown[name] for name in (
         "id", "citations", "abstained", "score", "age_ms", "taken_at", "sources", "generator",
+        "author",
     )}  # fmt: skip
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from penstock.clock import Clock
 from penstock.models.base import Embedder
-from penstock.models.gateway.base import Model
 from penstock.serving.answer import Answerer
+from penstock.serving.completions import Completions
 from penstock.serving.context import ContextBuilder
 from penstock.serving.documents import DocumentReader
 from penstock.serving.ledger.feedback import Voices
@@ -42,5 +42,6 @@ class Services:
     """The sources and their types."""
     passages: int = 8
     """How many passages and rows an answer may rest on."""
-    gateway: Callable[[], Model | None] = lambda: None
-    """The language models of answers as one; None where answers need none."""
+    completions: Callable[[], Completions | None] = lambda: None
+    """What asks language models in conversations that callers lead; None where there are
+    none."""

@@ -98,11 +98,19 @@ class EmbeddingsRequest(Loose):
         return [self.input] if isinstance(self.input, str) else self.input
 
 
+class ImageAddress(Loose):
+    """Where a picture is: its bytes (``data:image/png;base64,...``), or an address that the model's
+    endpoint fetches (not we)."""
+
+    url: str = Field(min_length=1, max_length=28_000_000)
+
+
 class Part(Loose):
     """A part of a message."""
 
     type: str
     text: str | None = None
+    image_url: ImageAddress | None = None
 
 
 class FunctionShape(Loose):
@@ -162,6 +170,34 @@ class ChatMessage(Loose):
             return self.content
         return "\n".join(part.text for part in self.content or () if part.text)
 
+    @property
+    def images(self) -> list[str]:
+        """The addresses of its pictures."""
+        if self.content is None or isinstance(self.content, str):
+            return []
+        return [part.image_url.url for part in self.content if part.image_url is not None]
+
+
+class JsonSchema(Loose):
+    """The schema of an answer."""
+
+    name: str = Field(default="written", max_length=64)
+    strict: bool | None = None
+    schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
+
+
+class ResponseFormat(Loose):
+    """What form the answer shall have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_a_schema(self) -> ResponseFormat:
+        if self.type == "json_schema" and self.json_schema is None:
+            raise ValueError("expected json_schema beside the type json_schema, got none")
+        return self
+
 
 class StreamOptions(Loose):
     """What a stream shall tell beside the text."""
@@ -187,7 +223,26 @@ class ChatRequest(Loose):
     n: int = Field(default=1, ge=1, le=1)
     tools: list[ToolShape] | None = Field(default=None, max_length=128)
     tool_choice: Literal["auto", "none", "required"] | ChosenTool = "auto"
+    response_format: ResponseFormat | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    seed: int | None = None
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     penstock: OwnFields = Field(default_factory=OwnFields)
+
+    @property
+    def led(self) -> bool:
+        """Whether the caller leads the conversation: with tools, pictures or a form of its own."""
+        form = self.response_format
+        return (
+            bool(self.tools)
+            or (form is not None and form.type != "text")
+            or any(message.images for message in self.messages)
+        )
 
 
 class Comparison(Loose):

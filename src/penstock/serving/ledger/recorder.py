@@ -58,6 +58,8 @@ class Recorder:
             "age_ms": answer.age_ms,
             "usage": None if answer.usage is None else asdict(answer.usage),
             "timings_ms": dict(answer.timings_ms),
+            "author": None if answer.author is None else asdict(answer.author),
+            "calls": len(answer.calls),
             "cut": cut,
         }
         content = {
@@ -71,10 +73,12 @@ class Recorder:
             "text": answer.text,
             "raw": answer.raw,
             "citations": [asdict(citation) for citation in answer.citations],
+            **({"calls": [asdict(call) for call in answer.calls]} if answer.calls else {}),
+            **asked.more,
         }
         return NewEntry(
             "answer",
-            new_id("answer"),
+            asked.id or new_id("answer"),
             self._clock.now(),
             facts,
             content,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from penstock.errors import ConfigError
+from penstock.models.gateway.base import Request
 from penstock.principals import Principal
 from penstock.serving.answer import Answer, Answerer
+from penstock.serving.completions import Completions
 from penstock.serving.context import Context, SourceState
+from penstock.serving.ledger.conversations import request_of
 from penstock.serving.ledger.pinned import (
     asking_of,
     context_of,
@@ -25,6 +28,9 @@ from penstock.stores.base import Passage
 from penstock.stores.ledger import Entry, LedgerItem
 
 _QUOTED: Final = 300
+_NO_MODEL: Final = (
+    "expected a language model in answers.generator to ask a completion again, found none"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,9 @@ class Pinned:
     template: Template
     principal: Principal
     text: str
+    conversation: Request | None = None
+    """What the caller sent, where the caller led the conversation."""
+    calls: Sequence[Mapping[str, Any]] = ()
 
 
 def pinned(entry: Entry) -> Pinned:
@@ -63,6 +72,8 @@ def pinned(entry: Entry) -> Pinned:
         template_of(template),
         Principal(who["user"], tuple(who["groups"]), who["tenant"]),
         said["text"],
+        request_of(said["conversation"]) if "conversation" in said else None,
+        said.get("calls", ()),
     )
 
 
@@ -88,14 +99,25 @@ def _shown_item(item: LedgerItem | None) -> dict[str, Any] | None:
     return {"kind": item.kind, "source": item.source, "key": item.key, "body": item.body}
 
 
-async def replayed(answerer: Answerer, found: Pinned) -> dict[str, Any]:
-    """The model is asked again with the context and the prompt as they were."""
-    answer = await answerer.from_context(found.context, found.principal, found.template)
+async def replayed(
+    answerer: Answerer, found: Pinned, completions: Completions | None = None
+) -> dict[str, Any]:
+    """The model is asked again with the context and the prompt as they were; with the caller's
+    conversation, where that was one."""
+    if found.conversation is None:
+        answer = await answerer.from_context(found.context, found.principal, found.template)
+    elif completions is None:
+        raise ConfigError(_NO_MODEL)
+    else:
+        prompt = answerer.prompt_of(found.context, found.template)
+        answer = await completions.again(found.conversation, prompt, found.principal)
     was = str(found.entry.facts["generator"])
+    wanted = [asdict(call) for call in answer.calls]
     return {
         "id": found.entry.id,
         "question": found.context.question,
-        "same": answer.text == found.text,
+        "same": answer.text == found.text and _wanted(found.calls) == _wanted(wanted),
+        "calls": {"was": list(found.calls), "is": wanted},
         "generator": {"was": was, "is": answer.generator, "same": was == answer.generator},
         "text": {"was": found.text, "is": answer.text},
         "difference": _difference(found.text, answer.text),
@@ -111,6 +133,11 @@ async def compared(
     """The question is answered again as of now, for the same principal: what has changed."""
     entry = found.entry
     assert entry.content is not None
+    if found.conversation is not None:
+        raise ConfigError(
+            f"expected an answer of Penstock's own, got {entry.id!r}, a completion in a "
+            "conversation that its caller led: `penstock answers replay` asks it again"
+        )
     asking = asking_of(entry.content["asking"], about)
     answer = await answerer.unkept().answer(
         found.context.question, principal or found.principal, **asking
@@ -126,6 +153,11 @@ async def compared(
         "sources": _sources(found.context.sources, answer.context.sources),
         "items": _items(found, answer),
     }
+
+
+def _wanted(calls: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What calls want done; their ids are chance."""
+    return [(call["name"], call["arguments"]) for call in calls]
 
 
 def _difference(was: str, now: str) -> list[str]:
