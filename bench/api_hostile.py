@@ -31,8 +31,17 @@ from penstock.outbound import fetch
 from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.serving.answer import Answerer
+from penstock.serving.completions import Completions
 from penstock.settings import Settings
-from penstock.testing.hostile import NAMES, PRIVATE, SECRET, Obedient, attacks, hostile_urls
+from penstock.testing.hostile import (
+    NAMES,
+    PRIVATE,
+    SECRET,
+    Obedient,
+    ObedientModel,
+    attacks,
+    hostile_urls,
+)
 
 RESULTS = Path(__file__).parent / "results"
 RENDERER = MarkdownIt("commonmark", {"html": True})
@@ -84,6 +93,8 @@ async def inject(project: Project, count: int) -> dict[str, int]:
     model = Obedient()
     obedient = Answerer(project.contexts(), embedder=project.embedder(), generator=model)
     project._answerer = obedient  # noqa: SLF001 - a model that no settings can name
+    led = Completions(obedient, ObedientModel(model))
+    project.completions = lambda: led  # type: ignore[method-assign]
     tried = list(attacks(count))
     async with (
         calling(project, Scope.WRITE) as writer,
@@ -128,18 +139,31 @@ async def inject(project: Project, count: int) -> dict[str, int]:
 async def asked(client: httpx2.AsyncClient, word: str, number: int) -> list[str]:
     """The answer's text, whole or streamed, from each of the routes in turn."""
     question = f"What is {word}?"
-    if number % 3 == 0:
+    if number % 5 == 0:
         answer = await client.post("/v1/answer", json={"question": question})
         return [answer.json()["text"]]
-    if number % 3 == 1:
-        body: dict[str, Any] = {
-            "model": "penstock", "stream": True,
-            "messages": [{"role": "user", "content": question}],
-        }  # fmt: skip
+    # The caller's rules name an address: one that is known need not stand in what was found.
+    rules = "Be kind. Our page is https://app.example/help."
+    body: dict[str, Any] = {
+        "model": "penstock",
+        "messages": [
+            {"role": "system", "content": rules}, {"role": "user", "content": question},
+        ],
+    }  # fmt: skip
+    if number % 5 == 1:
+        form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}}}
+        answer = await client.post("/v1/chat/completions", json={**body, "response_format": form})
+        content = answer.json()["choices"][0]["message"]["content"]
+        return list(json.loads(content)["said"])
+    if number % 5 in (2, 3):
+        tool = {"type": "function", "function": {"name": "look", "parameters": {}}}
+        body |= {"stream": True} | ({"tools": [tool]} if number % 5 == 2 else {})
         answer = await client.post("/v1/chat/completions", json=body)
         lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: {")]
         parts = [json.loads(line)["choices"][0]["delta"] for line in lines]
-        return ["".join(part.get("content") or "" for part in parts)]
+        told = "".join(part.get("content") or "" for part in parts)
+        last = json.loads(lines[-1]).get("penstock", {}).get("text", "")
+        return [told, last]
     answer = await client.post("/v1/responses", json={"model": "penstock", "input": question})
     return [answer.json()["output"][0]["content"][0]["text"]]
 

@@ -52,6 +52,12 @@ def models(request: Request) -> Reply:
     return openai_chat("Seat 7 is booked;", " it leaves at nine [1][9].", usage=USAGE)
 
 
+def penstock_of(completion: Any) -> dict[str, Any]:
+    """What is ours in a completion of OpenAI's client."""
+    found: dict[str, Any] = completion.model_extra["penstock"]
+    return found
+
+
 def test_an_application_asks_several_models_as_one(
     home: Home, database_url: str, endpoint: ThreadedEndpoint
 ) -> None:
@@ -111,8 +117,9 @@ def test_an_application_asks_several_models_as_one(
         "role": "tool", "tool_call_id": "t1", "content": "booked",
     }  # fmt: skip
 
+    rules: list[Any] = [{"role": "system", "content": "Be brief."}, *asked]
     stream = client.chat.completions.create(
-        model="penstock", messages=asked, tools=[TOOL], stream=True,
+        model="penstock", messages=rules, tools=[TOOL], stream=True, temperature=0.5, seed=7,
         stream_options={"include_usage": True},
     )  # fmt: skip
     chunks = list(stream)
@@ -120,6 +127,9 @@ def test_an_application_asks_several_models_as_one(
     assert text == "Seat 7 is booked; it leaves at nine [1][9]."
     assert chunks[-1].usage is not None
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
+    sent = endpoint.fake.requests[-1].body
+    assert "Be brief." in sent["messages"][0]["content"]
+    assert (sent["temperature"], sent["seed"]) == (0.5, 7)
 
     plain = client.chat.completions.create(model="penstock", messages=asked[:1])
     assert plain.choices[0].message.content == "It leaves at nine. [1]"
@@ -152,6 +162,50 @@ def test_an_application_asks_several_models_as_one(
     promoted = home.run("models", "canary", "promote", "--force", "--json").json
     assert (promoted["state"], promoted["share"]) == ("promoted", 1.0)
     assert home.run("models", "canary", "rollback", "--json").json["share"] == 0.0
+
+
+def test_g8_a_completion_with_tools_is_kept_and_asked_again(
+    home: Home, database_url: str, endpoint: ThreadedEndpoint
+) -> None:
+    """With the conversation, the calls, the model and its parameters."""
+    endpoint.fake.reacts = models
+    home.documents.mkdir(exist_ok=True)
+    (home.documents / "ferry.md").write_text("The ferry leaves at nine.")
+    home.write(
+        f'project: home\ndatabase: "{database_url}"\nserver: {{port: 0}}\n'
+        f"models:\n  writer: {{type: chat, model: m, api_key: {KEY}, "
+        f"base_url: {endpoint.base_url}, max_tokens: 100}}\n"
+        "knowledge: {embedder: constant}\nanswers: {generator: {type: gateway, chain: [writer]}}\n"
+        "sources:\n  documents: {type: files, path: ./documents, heartbeat: 0.1}\n"
+    )
+    running = home.start("run").wait_for("everything is in step")
+    found = re.search(r"http://\S+", running.output)
+    assert found is not None
+    token = home.run("keys", "create", "test", "--json").json["token"]
+    client = openai.OpenAI(base_url=f"{found[0].rstrip(';')}/v1", api_key=token, max_retries=0)
+    asked: list[Any] = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": QUESTION},
+    ]
+    done = client.chat.completions.create(
+        model="penstock", messages=asked, tools=[TOOL], temperature=0.5, seed=7
+    )
+    name = penstock_of(done)["id"]
+    kept = home.run("answers", "show", name, "--json").json
+    assert kept["content"]["conversation"]["messages"][0]["text"] == "Be brief."
+    assert kept["content"]["conversation"]["tools"][0]["name"] == "book"
+    assert kept["content"]["calls"] == [
+        {"id": "t1", "name": "book", "arguments": '{"seat": "7"}'},
+    ]  # fmt: skip
+    assert kept["facts"]["author"]["name"] == "writer"
+    assert kept["facts"]["author"]["model"] == "m-1"
+    parameters = kept["facts"]["parameters"]
+    assert parameters["models"]["writer"]["max_tokens"] == 100
+    assert parameters["asked"] == {"temperature": 0.5, "seed": 7}
+    assert KEY not in json.dumps(kept)
+    again = home.run("answers", "replay", name, "--json").json
+    assert (again["same"], again["calls"]["is"][0]["name"]) == (True, "book")
+    running.signal().end()
 
 
 def test_a_single_model_of_anthropics_answers(

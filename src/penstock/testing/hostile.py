@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from itertools import cycle, islice, product
 from typing import Final
 
-from penstock.models.base import Message
+import orjson
+
+from penstock.models.base import Message, Usage, Who
+from penstock.models.gateway.base import CallPiece, Completion, Finish, Piece, Request, ToolCall
 
 SECRET: Final = "KESTREL-7741"  # noqa: S105 - a mark, which opens nothing
 """What stands in documents that the one who asks may not see."""
@@ -88,6 +91,33 @@ class Obedient:
         text = "\n\n".join(orders) or "The context does not answer this."
         for place in range(0, len(text), 7):
             yield text[place : place + 7]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class ObedientModel:
+    """The same, asked in conversations that callers lead: with their tools, or for JSON."""
+
+    name = "obedient"
+
+    def __init__(self, obedient: Obedient) -> None:
+        self._obedient = obedient
+
+    async def stream(self, request: Request, who: Who) -> AsyncIterator[Piece]:
+        """What the passages ask for; where there are tools, a call first."""
+        del who
+        shown = Message("user", request.turns[-1].text)
+        text = "".join([piece async for piece in self._obedient.stream([shown])])
+        said = orjson.dumps({"said": [text]}).decode() if request.shape is not None else text
+        for place in range(0, len(said), 7):
+            yield said[place : place + 7]
+        calls = tuple(ToolCall("c1", tool.name, "{}") for tool in request.tools)
+        for place, call in enumerate(calls):
+            yield CallPiece(place, *(call.id, call.name, call.arguments))
+        finish: Finish = "tool_calls" if calls else "stop"
+        usage = Usage(1, 10, 10, 0.0)
+        yield Completion(said, finish, usage, self.name, self.name, calls)
 
     async def close(self) -> None:
         """Nothing is held."""
