@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import date
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -19,6 +19,7 @@ from penstock.models.base import Usage, Who
 from penstock.models.gateway.account import NANOS, Budgets
 from penstock.models.gateway.canary import CanaryRules
 from penstock.stores.postgres.model_costs import PostgresModelCosts
+from penstock.testing.clock import ManualClock
 from penstock.wiring.spending import StoredAccount
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
@@ -148,3 +149,45 @@ async def test_what_could_not_be_written_is_written_later(pool: Pool) -> None:
     await asks.flush()
     assert len(await asks.costs.spent("default", date(2020, 1, 1))) == 1
     await asks.close()
+
+
+async def test_most_calls_need_not_ask_the_database(pool: Pool) -> None:
+    """What is put aside for several is given back when nobody takes it; nothing is lost of it."""
+    clock = ManualClock(SystemClock().now())
+    asks = StoredAccount(Counting(pool), "default", clock)
+    budgets = Budgets(per_tenant=100_000 / NANOS, per_key=50_000 / NANOS)
+    for _ in range(33):
+        reserved = await asks.reserve(Who(key="a"), 10, budgets)
+        asks.settle(reserved, "m", Usage(1, 5, 5, 9 / NANOS))
+    assert Counting.reserved == [160, 160, 160]
+    await asks.flush()
+    assert await held(pool) == {"": 480 - 33, "a": 480 - 33}
+    while clock.sleeping:  # it is written, and what is idle given back
+        clock.advance(1)
+        await asks.flush()
+        await asyncio.sleep(0)
+    assert await held(pool) == {"": 33 * 9, "a": 33 * 9}
+    await asks.reserve(Who(key="a"), 10, budgets)
+    await asks.close()  # the rest of a block is given back, what the call may cost is not
+    assert await held(pool) == {"": 33 * 9 + 10, "a": 33 * 9 + 10}
+
+
+class Counting(PostgresModelCosts):
+    """Says how much was put aside each time."""
+
+    reserved: ClassVar[list[int]] = []
+
+    async def reserve(
+        self, tenant: str, nanos: int, most: Mapping[str, int | None]
+    ) -> date | tuple[str, int]:
+        self.reserved.append(nanos)
+        return await super().reserve(tenant, nanos, most)
+
+
+async def held(pool: Pool) -> dict[str, int]:
+    """Spent and put aside, by key."""
+    async with pool.connection() as connection:
+        rows = await (await connection.execute(
+            "SELECT key, nanos FROM penstock.model_budgets"
+        )).fetchall()  # fmt: skip
+    return dict(rows)

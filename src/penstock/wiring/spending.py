@@ -18,6 +18,7 @@ from penstock.models.gateway.account import (
     difference,
     spent_of,
 )
+from penstock.models.gateway.blocks import Blocks, Place
 from penstock.models.gateway.canary import Arm, CanaryRules, Standing, State
 from penstock.models.limits import day_of
 
@@ -33,7 +34,8 @@ _FRESH_S = 1.0
 
 
 class StoredAccount:
-    """Budgets, costs and canaries over all processes. Reserving is a transaction; what calls took
+    """Budgets, costs and canaries over all processes. Reserving is a transaction, for several
+    calls at once where the budget is wide enough (`Blocks`); what calls took
     is written a moment later, so a process that is killed leaves what it had put aside: a budget
     holds too little then, never too much."""
 
@@ -49,6 +51,8 @@ class StoredAccount:
         self._read_at = float("-inf")
         self._task: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
+        self._blocks = Blocks()
+        self._refilling: dict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._owed = False
         """Whether a call took more than was put aside for it, and that is not written yet."""
 
@@ -60,13 +64,39 @@ class StoredAccount:
             return Reservation(who, day_of(self._clock.now()), 0)
         if self._owed:
             await self.flush()  # else calls in quick succession would not see each other's excess
+        place, today = (who.tenant, who.key), day_of(self._clock.now())
+        if self._blocks.take(place, today, nanos, self._clock.monotonic()):
+            return Reservation(who, today, nanos)
+        async with self._refilling[place]:
+            if self._blocks.take(place, today, nanos, self._clock.monotonic()):
+                return Reservation(who, today, nanos)
+            day = await self._refill(who, nanos, budgets)
+        return Reservation(who, day, nanos)
+
+    async def _refill(self, who: Who, nanos: int, budgets: Budgets) -> str:
+        """Put aside what this call may cost, and some that come after it; returns the day."""
         whole, single = budgets.of(who)
         most = {"": whole} | ({who.key: single} if who.key else {})
-        found = await self.costs.reserve(who.tenant, nanos, most)
+        size = self._blocks.size(who.tenant, nanos, (whole, single))
+        found = await self.costs.reserve(who.tenant, size, most)
+        if isinstance(found, tuple) and size > nanos:
+            size = nanos  # it holds no block any more, but perhaps one call
+            found = await self.costs.reserve(who.tenant, size, most)
         if isinstance(found, tuple):
             key, taken = found
             raise beyond(most[key] or 0, taken, key, self._clock.now())
-        return Reservation(who, found.isoformat(), nanos)
+        day, place = found.isoformat(), (who.tenant, who.key)
+        if size > nanos:
+            old = self._blocks.put(place, day, size - nanos, self._clock.monotonic())
+            if old is not None:
+                self._give_back(place, *old)
+            self._soon()
+        return day
+
+    def _give_back(self, place: Place, day: str, nanos: int) -> None:
+        tenant, key = place
+        for whose in {"", key}:
+            self._adjusted[tenant, day, whose] -= nanos
 
     def settle(self, reserved: Reservation, model: str, usage: Usage | None) -> None:
         """Say what the call took."""
@@ -103,7 +133,9 @@ class StoredAccount:
         async with self._flushing:
             await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self, *, last: bool = False) -> None:
+        for place, day, nanos in self._blocks.idle(self._clock.monotonic(), all_of_them=last):
+            self._give_back(place, day, nanos)
         adjusted, self._adjusted = self._adjusted, defaultdict(int)
         spent, self._spent = self._spent, defaultdict(Spent)
         arms, self._arms = self._arms, {}
@@ -116,10 +148,10 @@ class StoredAccount:
                 await self._canaries(arms)
                 arms = {}
         finally:
-            for place, nanos in adjusted.items():  # what could not be written is written next time
-                self._adjusted[place] += nanos
-            for line, had in spent.items():
-                self._spent[line] = self._spent[line].plus(had)
+            for line, nanos in adjusted.items():  # what could not be written is written next time
+                self._adjusted[line] += nanos
+            for which, had in spent.items():
+                self._spent[which] = self._spent[which].plus(had)
             for model, (new, others) in arms.items():
                 now = self._arms.get(model, (Arm(), Arm()))
                 self._arms[model] = (now[0].plus(new), now[1].plus(others))
@@ -137,7 +169,8 @@ class StoredAccount:
             await asyncio.wait([self._task])
             self._task = None
         try:
-            await self.flush()
+            async with self._flushing:
+                await self._flush(last=True)
         except PenstockError as error:
             logger.warning("models.costs_lost", reason=str(error))
 
@@ -164,6 +197,12 @@ class StoredAccount:
 
     async def _later(self) -> None:
         await self._clock.sleep(_SOON_S)
+        await self._written()
+        while self._blocks:  # until what nobody takes is given back
+            await self._clock.sleep(_SOON_S)
+            await self._written()
+
+    async def _written(self) -> None:
         try:
             await self.flush()
         except PenstockError as error:
