@@ -251,7 +251,7 @@ class Project:
         from penstock.serving.ledger.feedback import Voices
 
         kept = self.settings.ledger.content != "off"
-        return Voices(self.ledger() if kept else None, self.clock)
+        return Voices(self.ledger() if kept else None, self.clock, self.gateway())
 
     def sessions(self) -> Sessions:
         """Conversations."""
@@ -266,7 +266,7 @@ class Project:
             return None
         from penstock.serving.ledger.recorder import Recorder
 
-        return Recorder(self.ledger(), self.clock, __version__)
+        return Recorder(self.ledger(), self.clock, __version__, self.gateway())
 
     def gateway(self) -> Gateway | None:
         """The language models of answers as one; None where answers need none."""

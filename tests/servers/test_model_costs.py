@@ -23,7 +23,7 @@ from penstock.testing.clock import ManualClock
 from penstock.wiring.spending import StoredAccount
 
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
-TABLES = ("model_spending", "model_budgets", "model_canaries")
+TABLES = ("model_spending", "model_budgets", "model_canaries", "model_canary_events")
 
 
 @pytest.fixture
@@ -123,6 +123,36 @@ async def test_a_canary_is_rolled_back_for_all_processes(pool: Pool) -> None:
     one.count(rules, canary=True, failed=True)
     assert (await one.refresh("new")).state == "promoted"
     await asyncio.gather(one.close(), two.close())
+
+
+async def test_quality_decides_for_all_processes_and_is_recorded(pool: Pool) -> None:
+    """What each of them saw counts together, also after a restart; decisions stay, with reasons."""
+    rules = CanaryRules("new", 0.5, least_requests=1, least_judged=100)
+    one, two = account(pool), account(pool)
+    for number in range(60):
+        for asks in (one, two):
+            asks.count(rules, canary=True, failed=False)
+            asks.judge(rules, canary=True, good=number % 2 == 0)
+            asks.judge(rules, canary=False, good=True)
+    await asyncio.gather(one.close(), two.close())
+    later = account(pool)
+    standing = await later.refresh("new")
+    assert standing.state == "rolled back"
+    assert (standing.canary.judged, standing.canary.good) == (120, 60)
+    await later.costs.decide("default", "new", "running", "")
+    assert (await later.refresh("new")).others.judged == 0
+    for _ in range(5000):
+        later.count(rules, canary=True, failed=False)
+        later.judge(rules, canary=True, good=True)
+        later.judge(rules, canary=False, good=True)
+    await later.flush()
+    assert (await later.refresh("new")).state == "promoted"
+    events = await later.costs.events("default", "new", 10)
+    assert [state for _, state, _ in events] == ["promoted", "running", "rolled back"]
+    assert "60 of 120 answers and ratings were good" in events[-1][2]
+    await later.costs.decide("default", "new", "rolled back", "too late", anyway=False)
+    assert len(await later.costs.events("default", "new", 10)) == 3
+    await later.close()
 
 
 async def test_nobody_who_only_reads_sees_what_is_spent(pool: Pool) -> None:

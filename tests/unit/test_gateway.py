@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from penstock.models.base import Message, Who, Writer
 from penstock.models.gateway.account import Budgets, MemoryAccount
 from penstock.models.gateway.base import Completion, Piece, Request, Turn, completed
 from penstock.models.gateway.breaker import Breaker, BreakerRules, Lane
-from penstock.models.gateway.canary import Arm, CanaryRules, MemoryCanaries, Standing
+from penstock.models.gateway.canary import Arm, CanaryRules, MemoryCanaries, Standing, worse
 from penstock.models.gateway.gateway import Gateway, Route
 from penstock.models.gateway.reuse import ResponseCache
 from penstock.telemetry import ReuseMeter
@@ -392,6 +394,82 @@ def test_a_canary_that_fails_as_seldom_as_the_others_stays() -> None:
     assert Standing("running", Arm(100, 8), Arm(1000, 80)).judged(rules).state == "running"
     assert Standing("running", Arm(20, 2), Arm(1000, 0)).judged(rules).state == "running"
     assert Standing("running", Arm(100, 30), Arm(1000, 0)).judged(rules).state == "rolled back"
+
+
+def outcomes(book: MemoryCanaries, rules: CanaryRules, seed: int, new: float, old: float) -> int:
+    """Answers of both sides, good by chance, until something is decided; how many that took."""
+    chance = random.Random(seed)
+    for number in range(1, 20_001):
+        book.count(rules, canary=True, failed=False)
+        book.judge(rules, canary=True, good=chance.random() < new)
+        book.judge(rules, canary=False, good=chance.random() < old)
+        if book.standing(rules.model).state != "running":
+            return number
+    return 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_canary_that_answers_worse_is_rolled_back_and_one_as_good_is_promoted(seed: int) -> None:
+    """However often that is looked at, and not before there are enough answers."""
+    rules = CanaryRules("m", 0.05, least_judged=100)
+    book = MemoryCanaries()
+    assert outcomes(book, rules, seed, new=0.6, old=0.9) == 100
+    worse_one = book.standing("m")
+    assert worse_one.state == "rolled back"
+    assert "of 100 answers and ratings were good" in worse_one.reason
+    book = MemoryCanaries()
+    assert outcomes(book, rules, seed, new=0.92, old=0.9) > 100
+    assert book.standing("m").state == "promoted"
+    assert "requests failed" in book.standing("m").reason
+    book = MemoryCanaries()
+    assert outcomes(book, replace(rules, promotes=False), seed, new=0.9, old=0.9) == 0
+
+
+def test_a_decision_on_quality_is_seldom_wrong() -> None:
+    """Of 100 that are as good as the others hardly any is taken back, though it is looked at after
+    every answer; of 100 that are worse by twice the margin hardly any is promoted."""
+    rules = CanaryRules("m", 0.05, least_judged=50, promotes=False)
+    back = promoted = 0
+    for seed in range(100):
+        chance = random.Random(seed)
+        same, other = [chance.random() < 0.8 for _ in range(1500)], Arm(judged=1, good=0)
+        new, bad = Arm(judged=1, good=1), Arm(judged=1, good=1)
+        wrong_back = wrong_up = False
+        for number, good in enumerate(same):
+            other = other.plus(Arm(judged=1, good=chance.random() < 0.8))
+            new = new.plus(Arm(judged=1, good=good))
+            bad = bad.plus(Arm(judged=1, good=chance.random() < 0.74))
+            if number > 50 and number % 10 == 0:
+                wrong_back |= worse(new, other)
+                wrong_up |= worse(other, bad, by=-rules.margin)
+        back, promoted = back + wrong_back, promoted + wrong_up
+    assert back <= 5
+    assert promoted <= 5
+
+
+async def test_how_good_an_answer_is_counts_for_the_side_that_wrote_it(
+    endpoints: dict[str, FakeOpenAI],
+) -> None:
+    """Not for one that was given again, nor once the trial is over."""
+    book, rules = MemoryCanaries(), CanaryRules("second", 0.5)
+    clock = SwiftClock()
+    cache = ResponseCache(clock, entries=10, ttl_s=60)
+    asks = gateway(
+        endpoints, clock, chain=("first",), canary=rules, canaries=book, cache=cache
+    )  # fmt: skip
+    for number in range(40):
+        who = Who(names=(f"user:{number}",))
+        for _ in range(2):
+            asks.judged((await asked(asks, who)).author, good=number % 2 == 0)
+    found = book.standing("second")
+    assert found.canary.judged + found.others.judged == 40
+    assert found.canary.judged == len(endpoints["second"].requests) > 5
+    assert found.canary.good + found.others.good == 20
+    author = (await asked(asks, Who(names=("user:new",)))).author
+    book.known["second"] = Standing("promoted")
+    asks.judged(author, good=False)
+    assert book.standing("second") == Standing("promoted")
+    await asks.close()
 
 
 # ------------------------------------------------------------------------- what it may cost

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from penstock import wiring
 from penstock.errors import ConfigError
+from penstock.models.gateway.canary import worse
 from penstock.settings import GatewaySettings
 
 if TYPE_CHECKING:
-    from penstock.models.gateway.canary import Standing
+    from penstock.models.gateway.canary import Arm, Standing
     from penstock.project import Project
     from penstock.settings import CanarySettings
     from penstock.wiring.spending import StoredAccount
@@ -21,6 +22,8 @@ _COUNTED: Final = (
     "requests", "failed", "input_tokens", "output_tokens", "cached_tokens", "cost", "unknown",
 )  # fmt: skip
 _NANOS: Final = 1e9
+_EVENTS: Final = 20
+"""Decisions that are shown, the latest."""
 
 
 def today(project: Project) -> date:
@@ -45,7 +48,11 @@ async def costs(project: Project, by: By, days: int) -> list[dict[str, Any]]:
 async def canary_standing(project: Project) -> dict[str, Any]:
     """How the canary of the project file stands."""
     rules, account = _canary(project)
-    return _told(rules, await account.refresh(rules.model))
+    events = await account.costs.events(project.settings.tenant, rules.model, _EVENTS)
+    told = [
+        {"at": at.isoformat(), "state": state, "reason": reason} for at, state, reason in events
+    ]
+    return {**_told(rules, await account.refresh(rules.model)), "events": told}
 
 
 async def decide_canary(
@@ -75,6 +82,12 @@ def _is_proven(rules: CanarySettings, standing: Standing) -> None:
             f"{new.requests} requests failed beside {others.rate:.1%} of the others: roll it back, "
             "or promote it with --force"
         )
+    if None not in (new.quality, others.quality) and worse(new, others):
+        raise ConfigError(
+            f"expected answers of {rules.model} to be as good, but {new.quality:.1%} of "
+            f"{new.judged} were good beside {others.quality:.1%} of {others.judged} of the others: "
+            "roll it back, or promote it with --force"
+        )
 
 
 def _canary(project: Project) -> tuple[CanarySettings, StoredAccount]:
@@ -97,7 +110,18 @@ def _told(rules: CanarySettings, standing: Standing) -> dict[str, Any]:
         "errors": standing.canary.errors,
         "other_requests": standing.others.requests,
         "other_errors": standing.others.errors,
+        **_judged("", standing.canary),
+        **_judged("other_", standing.others),
         "reason": standing.reason,
+    }
+
+
+def _judged(whose: str, arm: Arm) -> dict[str, Any]:
+    quality = None if arm.quality is None else round(arm.quality, 4)
+    return {
+        f"{whose}judged": arm.judged,
+        f"{whose}good": arm.good,
+        f"{whose}quality": quality,
     }
 
 

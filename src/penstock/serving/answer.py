@@ -107,6 +107,11 @@ class Answer:
         return self.context.question
 
     @property
+    def good(self) -> bool:
+        """Whether it says something, all of it resting on what it cites."""
+        return not self.abstained and bool(self.citations) and not self.dropped
+
+    @property
     def age_ms(self) -> float | None:
         """The age of the oldest source that is cited; without citations, of the oldest of all."""
         ages = [c.age_ms for c in self.citations] or [s.age_ms for s in self.context.sources]
@@ -171,6 +176,13 @@ class Keeper(Protocol):
 
     def cut(self, asked: Asked, answer: Answer) -> None:
         """A text of which only this much was given out. Does not wait."""
+
+
+class Quality(Protocol):
+    """Who wants to know how good the answers of models are."""
+
+    def judged(self, author: Author | None, *, good: bool) -> None:
+        """Of one answer, or one rating. Does not wait."""
 
 
 class Answerer:

@@ -345,7 +345,8 @@ class RouteSettings(Section):
 
 class CanarySettings(Section):
     """A new model for a share of those who ask. It is taken back by itself when more of its
-    requests fail than may, and more than of the other models."""
+    requests fail than may, and more than of the other models, or when it is shown that fewer of its
+    answers are good; it is promoted when it is shown that at most ``margin`` fewer are."""
 
     model: str
     """A name of ``models``."""
@@ -354,6 +355,13 @@ class CanarySettings(Section):
     """The share of its requests that may fail."""
     least_requests: int = Field(default=20, ge=5)
     """How many there must be before that is looked at."""
+    least_judged: int = Field(default=200, ge=20)
+    """How many answers and ratings of each side there must be before quality decides. An answer is
+    good if it says something, cites, and nothing of it was dropped; a rating counts beside that."""
+    margin: float = Field(default=0.03, gt=0, lt=1)
+    """So much smaller the share of its answers that are good may be."""
+    promote: bool = True
+    """Whether it is promoted by itself."""
 
 
 class CacheSettings(Section):

@@ -111,7 +111,15 @@ def _canary(several: GatewaySettings | None) -> Any:
     if several is None or several.canary is None:
         return None
     said = several.canary
-    return CanaryRules(said.model, said.share, said.most_errors, said.least_requests)
+    return CanaryRules(
+        said.model,
+        said.share,
+        said.most_errors,
+        said.least_requests,
+        said.least_judged,
+        said.margin,
+        said.promote,
+    )
 
 
 def _guarded(

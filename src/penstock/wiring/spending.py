@@ -120,9 +120,15 @@ class StoredAccount:
 
     def count(self, rules: CanaryRules, *, canary: bool, failed: bool) -> None:
         """One request more."""
+        self._add(rules, Arm(1, int(failed)), canary=canary)
+
+    def judge(self, rules: CanaryRules, *, canary: bool, good: bool) -> None:
+        """It is known of one answer more how good it is."""
+        self._add(rules, Arm(judged=1, good=int(good)), canary=canary)
+
+    def _add(self, rules: CanaryRules, arm: Arm, *, canary: bool) -> None:
         self._rules[rules.model] = rules
         new, others = self._arms.get(rules.model, (Arm(), Arm()))
-        arm = Arm(1, int(failed))
         self._arms[rules.model] = (new.plus(arm), others) if canary else (new, others.plus(arm))
         self._soon()
 
@@ -176,7 +182,11 @@ class StoredAccount:
 
     async def _canaries(self, arms: dict[str, tuple[Arm, Arm]]) -> None:
         lines = [
-            (model, new.requests, new.errors, others.requests, others.errors)
+            (
+                model,
+                *(new.requests, new.errors, new.judged, new.good),
+                *(others.requests, others.errors, others.judged, others.good),
+            )
             for model, (new, others) in arms.items()
         ]
         for row in await self.costs.count(self._tenant, lines):
@@ -187,7 +197,8 @@ class StoredAccount:
                 await self.costs.decide(
                     self._tenant, row.model, judged.state, judged.reason, anyway=False
                 )
-                logger.warning("models.canary_rolled_back", model=row.model, reason=judged.reason)
+                event = f"models.canary_{judged.state.replace(' ', '_')}"
+                logger.warning(event, model=row.model, reason=judged.reason)
             self._standing[row.model] = replace(judged)
         self._read_at = self._clock.monotonic()
 
@@ -219,7 +230,7 @@ def _amounts(spent: Spent) -> Amounts:
 def _standing(row: CanaryRow) -> Standing:
     return Standing(
         cast("State", row.state),
-        Arm(row.requests, row.errors),
-        Arm(row.other_requests, row.other_errors),
+        Arm(row.requests, row.errors, row.judged, row.good),
+        Arm(row.other_requests, row.other_errors, row.other_judged, row.other_good),
         row.reason,
     )

@@ -107,6 +107,14 @@ class Gateway:
                 return (rules.model, *(n for n in self._chain if n != rules.model))
         return self._chain
 
+    def judged(self, author: Author | None, *, good: bool) -> None:
+        """Say of an answer how good it is: by the look at what it rests on, or by a rating."""
+        rules = self._canary
+        if rules is None or author is None or not author.arm:
+            return
+        if self._canaries.standing(rules.model).state == "running":
+            self._canaries.judge(rules, canary=author.arm == "canary", good=good)
+
     async def close(self) -> None:
         """Release connections, and write down what was spent."""
         for model in self.models.values():

@@ -8,7 +8,9 @@ from typing import Any, Final, Literal
 
 from penstock.clock import Clock
 from penstock.errors import ConfigError
+from penstock.models.base import Author
 from penstock.principals import Principal
+from penstock.serving.answer import Quality
 from penstock.serving.context import Asking, Context, checked
 from penstock.serving.ledger.pinned import pinned_asking, pinned_context, pinned_items
 from penstock.serving.ledger.recorder import shown_principal
@@ -19,6 +21,7 @@ Verdict = Literal["up", "neutral", "down"]
 _BOUNDS: Final[Mapping[Scale, tuple[int, int]]] = {"thumbs": (-1, 1), "stars": (1, 5)}
 _RATED: Final[tuple[EntryKind, ...]] = ("answer", "interaction")
 MOST_TEXT: Final = 20_000
+_LOOKED_AT: Final = 100
 
 
 class NotKeptError(ConfigError):
@@ -78,6 +81,8 @@ class Voices:
 
     ledger: LedgerStore | None
     clock: Clock
+    quality: Quality | None = None
+    """Who is told what ratings say of models."""
 
     async def rate(
         self, said: Feedback, who: Principal, *, once: str | None = None, any_owner: bool = False
@@ -96,7 +101,18 @@ class Voices:
             "comment": said.comment,
             "correction": said.correction,
         }
-        return await ledger.append(self._entry("feedback", facts, content, who, entry.id, once))
+        made = self._entry("feedback", facts, content, who, entry.id, once)
+        first = self.quality is None or await self._unrated(ledger, entry)
+        name = await ledger.append(made)
+        author = entry.facts.get("author")
+        if self.quality is not None and first and author and said.verdict in ("up", "down"):
+            self.quality.judged(Author(**author), good=said.verdict == "up")
+        return name
+
+    async def _unrated(self, ledger: LedgerStore, entry: Entry) -> bool:
+        """Whether nobody has rated it: of several ratings the first one counts for its model."""
+        said = ledger.entries(kinds=["feedback"], about=entry.id, limit=_LOOKED_AT)
+        return all([one.facts.get("verdict") not in ("up", "down") async for one in said])
 
     async def tell(self, said: Interaction, who: Principal, *, once: str | None = None) -> str:
         """What an application answered; returns its id. `UnknownEntryError` for a context that is

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from penstock.clock import Clock
 from penstock.principals import Principal
-from penstock.serving.answer import Answer, Asked
+from penstock.serving.answer import Answer, Asked, Quality
 from penstock.serving.ledger.pinned import (
     pinned_asking,
     pinned_context,
@@ -27,16 +27,24 @@ class EagerLedger(LedgerStore, Protocol):
 
 
 class Recorder:
-    """Keeps answers; see `penstock.serving.answer.Keeper`. ``version`` is ours."""
+    """Keeps answers; see `penstock.serving.answer.Keeper`. ``version`` is ours; ``quality`` is told
+    how good those of models are."""
 
-    def __init__(self, ledger: EagerLedger, clock: Clock, version: str) -> None:
+    def __init__(
+        self, ledger: EagerLedger, clock: Clock, version: str, quality: Quality | None = None
+    ) -> None:
+        self._quality = quality
         self._ledger = ledger
         self._clock = clock
         self._version = version
 
     async def keep(self, asked: Asked, answer: Answer) -> str | None:
         """Returns when the entry is durable."""
-        return await self._ledger.append(self._entry(asked, answer, cut=False))
+        name = await self._ledger.append(self._entry(asked, answer, cut=False))
+        # In a conversation that its caller leads, nothing says that it should cite.
+        if self._quality is not None and not asked.more:
+            self._quality.judged(answer.author, good=answer.good)
+        return name
 
     def cut(self, asked: Asked, answer: Answer) -> None:
         """Whoever left does not wait for it."""

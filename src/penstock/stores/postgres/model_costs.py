@@ -31,24 +31,41 @@ SET requests = s.requests + excluded.requests, failed = s.failed + excluded.fail
     nanos = s.nanos + excluded.nanos, unknown = s.unknown + excluded.unknown
 """
 _COUNT: Final = """
-INSERT INTO penstock.model_canaries AS c (tenant, model, requests, errors, other_requests,
-    other_errors)
-VALUES (%s, %s, %s, %s, %s, %s)
+INSERT INTO penstock.model_canaries AS c (tenant, model, requests, errors, judged, good,
+    other_requests, other_errors, other_judged, other_good)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (tenant, model) DO UPDATE
 SET requests = c.requests + excluded.requests, errors = c.errors + excluded.errors,
+    judged = c.judged + excluded.judged, good = c.good + excluded.good,
     other_requests = c.other_requests + excluded.other_requests,
-    other_errors = c.other_errors + excluded.other_errors
-RETURNING model, state, requests, errors, other_requests, other_errors, reason
+    other_errors = c.other_errors + excluded.other_errors,
+    other_judged = c.other_judged + excluded.other_judged,
+    other_good = c.other_good + excluded.other_good
+RETURNING model, state, reason, requests, errors, judged, good,
+    other_requests, other_errors, other_judged, other_good
 """
 _DECIDE: Final = """
-INSERT INTO penstock.model_canaries AS c (tenant, model, state, reason) VALUES (%s, %s, %s, %s)
-ON CONFLICT (tenant, model) DO UPDATE
-SET state = excluded.state, reason = excluded.reason, changed_at = clock_timestamp(),
-    requests = CASE excluded.state WHEN 'running' THEN 0 ELSE c.requests END,
-    errors = CASE excluded.state WHEN 'running' THEN 0 ELSE c.errors END,
-    other_requests = CASE excluded.state WHEN 'running' THEN 0 ELSE c.other_requests END,
-    other_errors = CASE excluded.state WHEN 'running' THEN 0 ELSE c.other_errors END
-WHERE %s OR c.state = 'running'
+WITH decided AS (
+    INSERT INTO penstock.model_canaries AS c (tenant, model, state, reason)
+    VALUES (%s, %s, %s, %s)
+    ON CONFLICT (tenant, model) DO UPDATE
+    SET state = excluded.state, reason = excluded.reason, changed_at = clock_timestamp(),
+        requests = c.requests * (excluded.state <> 'running')::int,
+        errors = c.errors * (excluded.state <> 'running')::int,
+        judged = c.judged * (excluded.state <> 'running')::int,
+        good = c.good * (excluded.state <> 'running')::int,
+        other_requests = c.other_requests * (excluded.state <> 'running')::int,
+        other_errors = c.other_errors * (excluded.state <> 'running')::int,
+        other_judged = c.other_judged * (excluded.state <> 'running')::int,
+        other_good = c.other_good * (excluded.state <> 'running')::int
+    WHERE %s OR c.state = 'running'
+    RETURNING tenant, model, state, reason
+)
+INSERT INTO penstock.model_canary_events (tenant, model, state, reason) SELECT * FROM decided
+"""
+_EVENTS: Final = """
+SELECT at, state, reason FROM penstock.model_canary_events
+WHERE tenant = %s AND model = %s ORDER BY number DESC LIMIT %s
 """
 _SPENT: Final = """
 SELECT day, key, model, requests, failed, input_tokens, output_tokens, cached_tokens, nanos, unknown
@@ -64,11 +81,15 @@ class CanaryRow(NamedTuple):
 
     model: str
     state: str
+    reason: str
     requests: int
     errors: int
+    judged: int
+    good: int
     other_requests: int
     other_errors: int
-    reason: str
+    other_judged: int
+    other_good: int
 
 
 class PostgresModelCosts:
@@ -115,9 +136,10 @@ class PostgresModelCosts:
                 return await (await connection.execute(_SPENT, [tenant, since])).fetchall()
 
     async def count(
-        self, tenant: str, counted: Iterable[tuple[str, int, int, int, int]]
+        self, tenant: str, counted: Iterable[tuple[str, *tuple[int, ...]]]
     ) -> list[CanaryRow]:
-        """Add requests and errors of canaries and of the others; returns how all of them stand."""
+        """Add what canaries and the others did (requests, errors, judged, good of each); returns
+        how all of them stand."""
         rows = []
         with translated():
             async with self._pool.connection() as connection:
@@ -134,3 +156,9 @@ class PostgresModelCosts:
         with translated():
             async with self._pool.connection() as connection:
                 await connection.execute(_DECIDE, [tenant, model, state, reason, anyway])
+
+    async def events(self, tenant: str, model: str, limit: int) -> Sequence[tuple[Any, ...]]:
+        """What was decided of a canary, and why, the latest first: when, state, reason."""
+        with translated():
+            async with self._pool.connection() as connection:
+                return await (await connection.execute(_EVENTS, [tenant, model, limit])).fetchall()

@@ -90,6 +90,7 @@ NOTHING_PERSONAL: Final[Mapping[str, str]] = {
     "model_spending": "amounts by day, model and the id of an API key",
     "model_budgets": "amounts by day and the id of an API key",
     "model_canaries": "names of models, and counts",
+    "model_canary_events": "names of models, counts, and what was decided of them",
     "erasure_secrets": "a random number",
     "erasures": "keyed digests, counts, the reason that was given",
     "erasure_plans": "sealed, and deleted when the erasure ends",
