@@ -23,7 +23,7 @@ from penstock.config import read_settings
 from penstock.database.connect import open_pool, session_name
 from penstock.database.migrate import migrate
 from penstock.errors import ConfigError, FatalError, UnavailableError
-from penstock.models.base import Embedder
+from penstock.models.base import Embedder, Vectors, question_vectors, serving
 from penstock.operate import progress
 from penstock.principals import Principal
 from penstock.records import Microseconds
@@ -271,8 +271,24 @@ class Project:
     def gateway(self) -> Gateway | None:
         """The language models of answers as one; None where answers need none."""
         if self._gateway is None:
-            self._gateway = wiring.gateway(self.settings, self.pool, meters=self.meters)
+            self._gateway = wiring.gateway(
+                self.settings,
+                self.pool,
+                meters=self.meters,
+                embed=self._question_vector,
+                alive=self._is_kept,
+            )
         return self._gateway
+
+    async def _question_vector(self, question: str) -> Vectors:
+        model = await serving(self.embedder(), fresh=False)
+        vectors: Vectors = (await question_vectors(model, [question]))[0]
+        return vectors
+
+    async def _is_kept(self, answer: str) -> bool:
+        """Whether an answer is in the ledger, and not erased."""
+        entry = await self.ledger().find(answer)
+        return entry is not None and entry.state != "redacted"
 
     def completions(self) -> Completions | None:
         """What asks language models in conversations that callers lead; None where answers need

@@ -214,6 +214,7 @@ class ReuseMeter:
 
     cache: int = 0
     coalesced: int = 0
+    similar: int = 0
 
 
 @dataclass

@@ -137,8 +137,14 @@ def _say(found: dict[str, Any], *, json: bool) -> None:
         f"{found['errors']} of {found['requests']} requests failed, of the others "
         f"{found['other_errors']} of {found['other_requests']}"
     )
+    console.print(
+        f"{found['good']} of {found['judged']} answers and ratings were good, of the others "
+        f"{found['other_good']} of {found['other_judged']}"
+    )
     if found["reason"]:
         console.print(found["reason"], markup=False)
+    for event in found.get("events", ()):
+        console.print(f"{event['at']}  {event['state']}  {event['reason']}", markup=False)
 
 
 def _shown(value: Any) -> Any:

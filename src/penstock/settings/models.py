@@ -370,6 +370,10 @@ class CacheSettings(Section):
 
     entries: int = Field(default=1000, gt=0)
     ttl: Duration = Field(default=600.0, gt=0)
+    similar: float | None = Field(default=None, ge=0.8, le=1)
+    """The cosine of two questions from which on one is given the other's answer, where all else is
+    the same: the passages and rows with their versions, the prompt, the model and its parameters,
+    the permissions. Numbers, names and words that deny must be the same as well. Default: never."""
 
 
 class GatewayBudgetSettings(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from penstock.settings import (
     AnthropicModelSettings,
     AnyChatSettings,
     AnyGeneratorSettings,
+    CacheSettings,
     ConverseModelSettings,
     ExtractiveSettings,
     GatewaySettings,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from penstock.models.gateway.guarded import GuardedModel
     from penstock.models.gateway.pace import Pace
     from penstock.models.gateway.prices import Pricing
+    from penstock.models.gateway.similar import Embed, SimilarAnswers
     from penstock.telemetry import Meters
     from penstock.wiring.spending import StoredAccount
 
@@ -39,9 +42,12 @@ def gateway(
     *,
     meters: Meters | None = None,
     clock: Clock | None = None,
+    embed: Embed | None = None,
+    alive: Callable[[str], Awaitable[bool]] | None = None,
 ) -> Gateway | None:
     """The language models of answers as one: the only way to any of them. None where answers need
-    none. With a ``pool``, what they cost is kept in the project's database."""
+    none. With a ``pool``, what they cost is kept in the project's database. ``embed`` compares
+    questions; ``alive`` says whether an answer is still kept."""
     from penstock.models.gateway.gateway import Gateway, Route
     from penstock.models.gateway.reuse import ResponseCache
     from penstock.telemetry import Meters
@@ -75,9 +81,21 @@ def gateway(
         canary=_canary(several),
         canaries=canaries,
         cache=ResponseCache(clock, entries=cache.entries, ttl_s=cache.ttl) if cache else None,
+        similar=_similar(cache, clock, embed),
+        alive=alive,
         structured=chosen.structured,
         reuse=meters.reuse,
     )
+
+
+def _similar(
+    cache: CacheSettings | None, clock: Clock, embed: Embed | None
+) -> SimilarAnswers | None:
+    from penstock.models.gateway.similar import SimilarAnswers
+
+    if cache is None or cache.similar is None or embed is None:
+        return None
+    return SimilarAnswers(clock, embed, least=cache.similar, entries=cache.entries, ttl_s=cache.ttl)
 
 
 def spending(settings: Settings, pool: AsyncConnectionPool[Any], clock: Clock) -> StoredAccount:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +23,14 @@ from penstock.models.gateway.canary import CanaryBook, CanaryRules, MemoryCanari
 from penstock.models.gateway.draft import estimated
 from penstock.models.gateway.endpoint import json_of
 from penstock.models.gateway.guarded import GuardedModel, Tally
-from penstock.models.gateway.reuse import Flights, ResponseCache, key_of, replayed
+from penstock.models.gateway.reuse import (
+    Flights,
+    ResponseCache,
+    given_again,
+    key_of,
+    replayed,
+)
+from penstock.models.gateway.similar import Place, SimilarAnswers
 from penstock.telemetry import ReuseMeter
 
 _SAID: Final = 200
@@ -46,6 +60,7 @@ class Route:
 class Gateway:
     """The first model of a chain that answers. ``chain`` is that of requests that no route and no
     canary takes. Is a generator of text (`Generator`); `asked_by` makes the one that writes JSON.
+    ``alive`` says whether an answer is still there, for one that is erased is not given again.
     """
 
     def __init__(
@@ -58,6 +73,8 @@ class Gateway:
         canary: CanaryRules | None = None,
         canaries: CanaryBook | None = None,
         cache: ResponseCache | None = None,
+        similar: SimilarAnswers | None = None,
+        alive: Callable[[str], Awaitable[bool]] | None = None,
         structured: bool = True,
         reuse: ReuseMeter | None = None,
     ) -> None:
@@ -69,6 +86,8 @@ class Gateway:
         self._canary = canary
         self._canaries = canaries or MemoryCanaries()
         self._cache = cache
+        self._similar = similar
+        self._alive = alive
         self._structured = structured
         self._reuse = reuse or ReuseMeter()
         self._flights = Flights(self._reuse)
@@ -81,14 +100,17 @@ class Gateway:
         """The pieces of the answer, and at the end the `Completion`. Errors are those of `Model`:
         of the last model that was asked."""
         names = self.names(request, who)
-        key = key_of(request, who, [self.models[name].model.identity for name in names])
-        cache = self._cache if request.reusable else None
-        if cache is not None and (known := cache.get(key)) is not None:
-            self._reuse.cache += 1
+        asked = [self.models[name].model.identity for name in names]
+        key, place = key_of(request, who, asked), None
+        known = await self._cached(key) if request.reusable else None
+        if known is None and self._similar is not None:
+            place = await self._similar.place(request, who, asked)
+            known = None if place is None else await self._alike(place)
+        if known is not None:
             for piece in replayed(known):
                 yield piece
             return
-        source = partial(self._asked, request, who, names, key)
+        source = partial(self._asked, request, who, names, key, place)
         async with aclosing(
             self._flights.shared(key, source, who.answer) if self._repeatable(request) else source()
         ) as pieces:
@@ -121,6 +143,33 @@ class Gateway:
             await model.close()
         await self._account.close()
 
+    async def _cached(self, key: bytes) -> Completion | None:
+        """The answer to the same question."""
+        cache = self._cache
+        known = None if cache is None else cache.get(key)
+        if cache is None or known is None:
+            return None
+        if not await self._is_there(known):
+            cache.drop(key)
+            return None
+        self._reuse.cache += 1
+        return known
+
+    async def _alike(self, place: Place) -> Completion | None:
+        """The answer to a question that is almost the same."""
+        assert self._similar is not None
+        known = self._similar.get(place)
+        if known is None:
+            return None
+        if not await self._is_there(known):
+            self._similar.drop(known.of)
+            return None
+        self._reuse.similar += 1
+        return given_again(known, "similar", known.of)
+
+    async def _is_there(self, known: Completion) -> bool:
+        return self._alive is None or not known.of or await self._alive(known.of)
+
     def _repeatable(self, request: Request) -> bool:
         """Whether the same request has the same answer, as far as that can be said of a model."""
         if not request.reusable:
@@ -129,7 +178,7 @@ class Gateway:
         return self._cache is not None or first.filled(request).temperature in (0, None)
 
     async def _asked(
-        self, request: Request, who: Who, names: Sequence[str], key: bytes
+        self, request: Request, who: Who, names: Sequence[str], key: bytes, alike: Place | None
     ) -> AsyncGenerator[Piece]:
         tally = Tally()
         for place, name in enumerate(names):
@@ -141,8 +190,7 @@ class Gateway:
                         if isinstance(piece, Completion):
                             piece = replace(piece, arm=arm)
                             self._count(name, failed=piece.finish == "length")
-                            if self._cache is not None and request.reusable:
-                                self._cache.put(key, piece, who.answer)
+                            self._keep(request, who, piece, key, alike)
                         yield piece
                 return
             except PenstockError as error:
@@ -150,6 +198,15 @@ class Gateway:
                 if begun or last or not _may_go_on(error):
                     raise
                 self.models[name].meter.fallbacks += 1
+
+    def _keep(
+        self, request: Request, who: Who, whole: Completion, key: bytes, alike: Place | None
+    ) -> None:
+        """For those who ask the same, or almost, after this."""
+        if self._cache is not None and request.reusable:
+            self._cache.put(key, whole, who.answer)
+        if self._similar is not None and alike is not None:
+            self._similar.put(alike, whole, who.answer)
 
     def _arm(self, name: str) -> Literal["", "canary", "others"]:
         """On which side of a trial a model stands."""

@@ -50,6 +50,7 @@ class ResponseCache:
         self._ttl_s = ttl_s
         self._max_bytes = max_bytes
         self._bytes = 0
+        self._swept_at = clock.monotonic()
         self._known: OrderedDict[bytes, tuple[float, int, Completion]] = OrderedDict()
 
     def get(self, key: bytes) -> Completion | None:
@@ -58,7 +59,7 @@ class ResponseCache:
         if found is None:
             return None
         if self._clock.monotonic() >= found[0]:
-            self._drop(key)
+            self.drop(key)
             return None
         self._known.move_to_end(key)
         return given_again(found[2], "cache", found[2].of)
@@ -69,14 +70,25 @@ class ResponseCache:
         if completion.finish not in ("stop", "tool_calls"):
             return
         completion = replace(completion, of=answer, arm="")
-        self._drop(key)
+        self._sweep()
+        self.drop(key)
         size = 512 + 4 * len(completion.text) + sum(4 * len(c.arguments) for c in completion.calls)
         self._known[key] = (self._clock.monotonic() + self._ttl_s, size, completion)
         self._bytes += size
         while len(self._known) > self._most or self._bytes > self._max_bytes:
-            self._drop(next(iter(self._known)))
+            self.drop(next(iter(self._known)))
 
-    def _drop(self, key: bytes) -> None:
+    def _sweep(self) -> None:
+        """What is too old to be given is not held either; looked for now and then."""
+        now = self._clock.monotonic()
+        if now < self._swept_at + self._ttl_s / 4:
+            return
+        self._swept_at = now
+        for key in [key for key, (until, _, _) in self._known.items() if until <= now]:
+            self.drop(key)
+
+    def drop(self, key: bytes) -> None:
+        """Forget what is under this key."""
         found = self._known.pop(key, None)
         if found is not None:
             self._bytes -= found[1]

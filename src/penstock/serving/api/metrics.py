@@ -117,6 +117,7 @@ class MeterCollector(Collector):
         reused = _counter("penstock_model_answers_reused_total", ["how"])
         reused.add_metric(["cache"], self._meters.reuse.cache)
         reused.add_metric(["coalesced"], self._meters.reuse.coalesced)
+        reused.add_metric(["similar"], self._meters.reuse.similar)
         yield from (*counted.values(), tokens, cost, waited, opened, state, reused)
 
 
