@@ -17,13 +17,20 @@ from penstock.models.gateway.base import Completion, Piece, Request, Turn, compl
 from penstock.models.gateway.breaker import Breaker, BreakerRules, Lane
 from penstock.models.gateway.canary import Arm, CanaryRules, MemoryCanaries, Standing, worse
 from penstock.models.gateway.gateway import Gateway, Route
+from penstock.models.gateway.pace import Pace
 from penstock.models.gateway.reuse import ResponseCache
+from penstock.models.limits import Limits, MemoryLedger
+from penstock.principals import Principal
+from penstock.serving.answer import Answerer
+from penstock.serving.context import ContextBuilder
+from penstock.stores.base import Hit
 from penstock.telemetry import ReuseMeter
 from penstock.testing import fake_openai as fake
 from penstock.testing.clock import ManualClock, SwiftClock
 from penstock.testing.fake_models import openai_chat
 from penstock.testing.fake_openai import FakeOpenAI, Reply
 from penstock.testing.gateways import gateway
+from penstock.testing.snapshots import ScriptedSnapshots, WordEmbedder, passage
 
 ADA = Who(names=("user:ada",))
 USAGE = {"prompt_tokens": 20, "completion_tokens": 10}
@@ -233,6 +240,42 @@ async def test_what_a_person_asks_overtakes_and_has_a_place_kept() -> None:
     await asyncio.gather(*first, *second, return_exceptions=True)
     assert order == ["bulk 0", "asked 0", "asked 1", "bulk 2"]
     assert lane.waiting == 0
+
+
+async def test_questions_overtake_what_can_wait(endpoints: dict[str, FakeOpenAI]) -> None:
+    """An evaluation asks one question after another; under a limit of two at once, what a person
+    asks is sent before what waits, and does not join what lets others go first."""
+    held = Reply(WELL.status, WELL.headers, WELL.pieces, 0.05)
+    endpoints["first"].reacts = lambda _: held
+    one = {"first": endpoints["first"]}
+    asks = gateway(one, SwiftClock(), at_once=2, structured=False)
+    embedder = WordEmbedder()
+    found = ScriptedSnapshots(passages=[passage(1, "It is so.")], hits=[Hit(1, 0.9, 0.9)])
+    answerer = Answerer(ContextBuilder(found, embedder), embedder=embedder, generator=asks)
+    measured = answerer.unkept()
+    waiting = [
+        asyncio.create_task(measured.answer(f"Is it {number}?", Principal())) for number in range(6)
+    ]
+    while asks.models["first"]._lane.waiting < 5:
+        await asyncio.sleep(0)
+    person = asyncio.create_task(answerer.answer("Is it 5?", Principal()))
+    await person
+    order = [r.body["messages"][-1]["content"] for r in endpoints["first"].requests]
+    assert "Is it 5?" in order[1]
+    assert len(order) <= 3
+    await asyncio.gather(*waiting)
+    assert len(endpoints["first"].requests) == 7
+    await asks.close()
+
+
+async def test_what_can_wait_is_put_off_by_limits_not_refused() -> None:
+    clock = SwiftClock()
+    pace = Pace("m", MemoryLedger(Limits(requests_per_minute=2), clock), clock)
+    for _ in range(3):
+        await pace.enter(asking(priority="bulk"))
+    assert clock.monotonic() > 60
+    with pytest.raises(RetryableError, match="put a request off"):
+        await pace.enter(asking())
 
 
 # ------------------------------------------------------------------------- what is not asked twice

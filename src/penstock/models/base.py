@@ -181,6 +181,8 @@ class Who:
     answer: str = ""
     """The id of the answer that it is asked for, "" where none is kept: it is no part of what is
     asked, but names what is given again."""
+    priority: Priority = "query"
+    """``bulk``: nobody waits, so all others go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,18 +247,22 @@ class ThriftyGenerator(Protocol):
         """Say what the prompt to come is about; None: the model is asked, whatever is known."""
 
 
-def whose(principal: Principal, answer: str = "") -> Who:
+def whose(principal: Principal, answer: str = "", priority: Priority = "query") -> Who:
     """In whose name a model is asked, for the answer of that id."""
-    return Who(principal.tenant, principal.names, CALLER_KEY.get(), answer=answer)
+    key = CALLER_KEY.get()
+    return Who(principal.tenant, principal.names, key, answer=answer, priority=priority)
 
 
 def asked_by(
-    generator: Generator | Writer | PersonalGenerator, principal: Principal, answer: str = ""
+    generator: Generator | Writer | PersonalGenerator,
+    principal: Principal,
+    answer: str = "",
+    priority: Priority = "query",
 ) -> Generator | Writer:
     """The generator to use for one question of somebody."""
     if not isinstance(generator, PersonalGenerator):
         return generator
-    return generator.asked_by(whose(principal, answer))
+    return generator.asked_by(whose(principal, answer, priority))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from penstock.models.base import (
     Embedder,
     Generator,
     PersonalGenerator,
+    Priority,
     ThriftyGenerator,
     Usage,
     Writer,
@@ -212,6 +213,7 @@ class Answerer:
         self._clock = clock or SystemClock()
         self._budget = budget
         self._count = count
+        self._priority: Priority = "query"
 
     async def answer(self, question: str, principal: Principal, **asking: Unpack[Asking]) -> Answer:
         """An answer from what may be known now by the one who asks. Errors are those of
@@ -260,7 +262,9 @@ class Answerer:
         yield await self._kept(asked, self._timed(made, began))
 
     def _for(self, principal: Principal, name: str = "") -> Generator | Writer | None:
-        return None if self._generator is None else asked_by(self._generator, principal, name)
+        if self._generator is None:
+            return None
+        return asked_by(self._generator, principal, name, self._priority)
 
     async def _context(self, question: str, asked: Asked) -> Context:
         context = await self._builder.context(question, asked.principal, **asked.asking)
@@ -284,9 +288,16 @@ class Answerer:
         return self._timed(self._read(generator, context, "".join(pieces), "".join(raw)), began)
 
     def unkept(self) -> Answerer:
-        """The same, whose answers are not kept: for measuring."""
-        other = copy.copy(self)
+        """The same, whose answers are not kept: for measuring. Whoever is measured lets others go
+        first."""
+        other = self.patient()
         other._keeper = None  # noqa: SLF001 - of the same class
+        return other
+
+    def patient(self) -> Answerer:
+        """The same for those who can wait: what a person asks is asked of models first."""
+        other = copy.copy(self)
+        other._priority = "bulk"  # noqa: SLF001 - of the same class
         return other
 
     async def _kept(self, asked: Asked, answer: Answer) -> Answer:

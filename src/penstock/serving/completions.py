@@ -113,7 +113,7 @@ class Completions:
 
     async def again(self, said: Request, prompt: Prompt, principal: Principal) -> Answer:
         """The conversation with its context as they were, asked anew; nobody keeps it."""
-        request = replace(told(said, prompt), reusable=False)
+        request = replace(told(said, prompt), priority="bulk")
         draft = _Draft(said, prompt)
         return draft.whole(await completed(self._model.stream(request, whose(principal))))
 

@@ -112,7 +112,9 @@ class Gateway:
             return
         source = partial(self._asked, request, who, names, key, place)
         async with aclosing(
-            self._flights.shared(key, source, who.answer) if self._repeatable(request) else source()
+            self._flights.shared(key + request.priority.encode(), source, who.answer)
+            if self._repeatable(request)
+            else source()
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -247,7 +249,13 @@ class _Asked:
 
     def _request(self, messages: Sequence[Message], **more: Any) -> Request:
         turns = of_messages(messages)
-        return Request(turns, matter=self._matter, reusable=self._reusable, **more)
+        return Request(
+            turns,
+            matter=self._matter,
+            reusable=self._reusable,
+            priority=self._who.priority,
+            **more,
+        )
 
     async def close(self) -> None:
         """Whoever made the gateway closes it."""

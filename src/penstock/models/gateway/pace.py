@@ -16,7 +16,7 @@ from penstock.models.gateway.draft import estimated
 from penstock.models.limits import Ledger, Use
 
 _LONGEST_WAIT_S: Final = 5.0
-"""A person waits: what the limits put off for longer is refused."""
+"""A person waits: what the limits put off for longer is refused. What nobody waits for waits."""
 
 
 class Pace:
@@ -47,7 +47,7 @@ class Pace:
             if error.facts.get("budget"):
                 error.facts["own"] = True
             raise
-        if wait > _LONGEST_WAIT_S:
+        if wait > _LONGEST_WAIT_S and request.priority == "query":
             await self._ledger.settle(use, Use())
             raise RetryableError(
                 f"the limits of {self._name} put a request off for {wait:.0f} s: ask again then, "

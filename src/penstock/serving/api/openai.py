@@ -131,7 +131,7 @@ async def chat(request: Request, body: ChatRequest, caller: Asking) -> Response:
     if body.led:
         return await led(has, body, caller, Completion(has, body).head)
     said = [message.text for message in body.messages if message.role == "user"]
-    pieces = answered(has, said, body.penstock, caller)
+    pieces = answered(has, said, body.penstock, caller, patient=body.patient)
     made = Completion(has, body)
     try:
         if body.stream:
@@ -150,11 +150,15 @@ def answered(
     own: OwnFields,
     caller: Caller,
     where: Filter | None = None,
+    *,
+    patient: bool = False,
 ) -> AsyncIterator[str | Answer]:
     """The last thing that the user said, after what came before: of the session that is named, or
     else of the messages. What the assistant said in them is not believed."""
     *before, question = said or [""]
     who, answerer = caller.principal, has.answerer()
+    if patient:
+        answerer = answerer.patient()
     options: Options = {
         "where": where or Filter(),
         "limit": has.passages,

@@ -48,7 +48,9 @@ async def create(request: Request, body: ResponsesRequest, caller: Asking) -> Re
     _refuse(body)
     where = _where(has, body)
     await has.writer.after(body.penstock.after)
-    pieces = answered(has, body.questions, body.penstock, caller, where)
+    pieces = answered(
+        has, body.questions, body.penstock, caller, where, patient=body.service_tier == "flex"
+    )
     made = Made(has, body)
     try:
         if body.stream:

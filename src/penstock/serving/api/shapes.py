@@ -232,7 +232,14 @@ class ChatRequest(Loose):
     seed: int | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    service_tier: str | None = Field(default=None, max_length=40)
+    """``flex``: nobody waits for it, so what others ask is asked first."""
     penstock: OwnFields = Field(default_factory=OwnFields)
+
+    @property
+    def patient(self) -> bool:
+        """Whether it can wait."""
+        return self.service_tier == "flex"
 
     @property
     def led(self) -> bool:
@@ -352,6 +359,8 @@ class ResponsesRequest(Loose):
     conversation: Any = None
     prompt: Any = None
     background: bool | None = None
+    service_tier: str | None = Field(default=None, max_length=40)
+    """``flex``: nobody waits for it, so what others ask is asked first."""
     penstock: OwnFields = Field(default_factory=OwnFields)
 
     @property

@@ -85,6 +85,7 @@ def asked(body: ChatRequest) -> Request:
         strict=strict,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         stop=stop,
+        priority="bulk" if body.patient else "query",
         **{name: getattr(body, name) for name in _NUMBERS},
     )
 

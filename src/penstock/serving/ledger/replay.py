@@ -105,7 +105,8 @@ async def replayed(
     """The model is asked again with the context and the prompt as they were; with the caller's
     conversation, where that was one."""
     if found.conversation is None:
-        answer = await answerer.from_context(found.context, found.principal, found.template)
+        patient = answerer.patient()
+        answer = await patient.from_context(found.context, found.principal, found.template)
     elif completions is None:
         raise ConfigError(_NO_MODEL)
     else:
