@@ -12,12 +12,15 @@ import httpx2
 import pytest
 
 from penstock.keys import Scope, mint
-from penstock.models.base import Message
+from penstock.models.base import Author, Message
 from penstock.principals import Principal
 from penstock.project import Project, open_project
-from penstock.serving.answer import Answerer
+from penstock.serving.answer import Answerer, Asked
 from penstock.serving.api.app import build
 from penstock.serving.api.server import serve
+from penstock.serving.ledger.feedback import Feedback, Voices
+from penstock.serving.ledger.recorder import Recorder
+from penstock.serving.prompt import read_template
 from penstock.settings import Settings
 from penstock.sources.base import SourceBatch
 from penstock.sources.interactions import InteractionsSource
@@ -244,3 +247,35 @@ async def test_g8_a_stream_that_its_reader_leaves_is_in_the_ledger(
     assert kept[0].facts["cut"] is True
     assert kept[0].content is not None
     assert kept[0].content["text"] == "24 hours [1]"
+
+
+class Judging:
+    """Hears how good answers are."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bool]] = []
+
+    def judged(self, author: Author | None, *, good: bool) -> None:
+        if author is not None:
+            self.heard.append((author.arm, good))
+
+
+async def test_how_good_an_answer_is_is_told_of_the_model_that_wrote_it(project: Project) -> None:
+    """Once when it is kept, and by its first rating, whoever asks about it later."""
+    answer = await project.answerer().unkept().answer(CANCEL, Principal("ada"))
+    asked = Asked(Principal("ada"), {}, read_template(), {})
+    heard = Judging()
+    recorder = Recorder(project.ledger(), project.clock, "v", heard)
+    written = replace(answer, author=Author("new", "m-1", arm="canary"), citations=())
+    name = await recorder.keep(asked, written)
+    assert name is not None
+    led = replace(asked, more={"conversation": {}})
+    other = await recorder.keep(led, replace(written, author=Author("old", arm="others")))
+    assert other is not None
+    assert heard.heard == [("canary", False)]  # where the caller leads, nothing says so
+    voices = Voices(project.ledger(), project.clock, heard)
+    for rating in (0, 1, -1):
+        await voices.rate(Feedback(name, rating), Principal("ada"))
+    await voices.rate(Feedback(other, 1, "stars"), Principal("ada"))
+    assert heard.heard[1:] == [("canary", True), ("others", False)]
+    assert [written.good, replace(answer, dropped=1).good] == [False, False]
