@@ -24,7 +24,10 @@ def pinned_request(said: Request) -> dict[str, Any]:
     }
     return {
         "messages": [_short(asdict(turn)) for turn in said.turns],
-        "tools": [asdict(tool) for tool in said.tools],
+        "tools": [
+            {"name": t.name, "description": t.description, "parameters": t.parameters}
+            for t in said.tools
+        ],
         "settings": settings,
     }
 
