@@ -85,6 +85,11 @@ def record_from(
     return Record(key, identifiers, fields, traits, position, at)
 
 
+def fields_from(wanted: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
+    """What a record is compared by: `TableRule.fields`, filled with a row's values."""
+    return _texts(wanted, values)
+
+
 def _texts(wanted: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
     found = {}
     for name, said in wanted.items():
