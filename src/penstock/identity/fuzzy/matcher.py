@@ -32,6 +32,13 @@ class Reason(NamedTuple):
     right: str | None
 
 
+class Weighed(NamedTuple):
+    """The weight of two records, and what each field said."""
+
+    weight: float
+    fields: tuple[tuple[str, float], ...]
+
+
 class FuzzyMatcher:
     """A `penstock.identity.matching.Matcher`. A score depends on the two records and on the model;
     what is remembered between calls only saves work."""
@@ -90,13 +97,17 @@ class FuzzyMatcher:
             found.clear()
         return found
 
-    def weigh(self, one: Ready, other: Ready) -> tuple[float, tuple[tuple[str, float], ...]] | None:
-        """The weight of two records that may be a match, and what each field said; None where it is
-        less than `possible`. The same for either order."""
-        if not self.screening.passes(one, other):
-            return None
-        weight, said = self._said(one.prepared, other.prepared)
-        return None if weight < self.model.possible else (weight, said)
+    def weigh(
+        self, pairs: Sequence[tuple[int, int]], ready: Mapping[int, Ready]
+    ) -> dict[tuple[int, int], Weighed]:
+        """Those of these pairs of records whose weight is at least `possible`; the records are
+        numbered, and a weight is the same for either order."""
+        found = {}
+        for pair in self.screening.passes(pairs, ready):
+            weighed = self._weighed(ready[pair[0]].prepared, ready[pair[1]].prepared)
+            if weighed.weight >= self.model.possible:
+                found[pair] = weighed
+        return found
 
     @cached_property
     def screening(self) -> Screening:
@@ -127,10 +138,9 @@ class FuzzyMatcher:
         return reasons
 
     def _match(self, left: Record, right: Record) -> Match:
-        weight, said = self._said(self._prepare(left), self._prepare(right))
-        return Match(left.key, right.key, weight, said)
+        return Match(left.key, right.key, *self._weighed(self._prepare(left), self._prepare(right)))
 
-    def _said(self, a: Prepared, b: Prepared) -> tuple[float, tuple[tuple[str, float], ...]]:
+    def _weighed(self, a: Prepared, b: Prepared) -> Weighed:
         levels = self._comparer.levels(a, b)
         said = [
             (column.name, bits)
@@ -140,7 +150,7 @@ class FuzzyMatcher:
         against = self._related(levels, a)
         if against:
             said.append((RELATED, against))
-        return self.model.prior + sum(bits for _, bits in said), tuple(said)
+        return Weighed(self.model.prior + sum(bits for _, bits in said), tuple(said))
 
     def _bits(
         self, place: int, level: int, one: Prepared, frequencies: Sequence[float] = ()

@@ -170,13 +170,10 @@ class StoredMatching:
                 ready[number] = self.matcher.ready(record.fields)
         if unread:
             await self._read(unread, ready, keys)
-        weigh = self.matcher.weigh
         found: dict[IdPair, Scored] = {}
-        for pair in pairs:
-            weighed = weigh(ready[pair[0]], ready[pair[1]])
-            if weighed is not None:
-                one, other = sorted(pair, key=keys.__getitem__)
-                found[pair] = Scored(one, other, *weighed)
+        for pair, weighed in self.matcher.weigh(list(pairs), ready).items():
+            one, other = sorted(pair, key=keys.__getitem__)
+            found[pair] = Scored(one, other, *weighed)
         return found
 
     async def _read(
