@@ -44,7 +44,10 @@ _ROWS: Final = """(
         SELECT f.at, f.key, f.columns FROM penstock.profile_facts f
         WHERE f.owner = o.id AND f.columns IS NOT NULL AND {time} OFFSET 0) f
     WHERE o.source = {source} COLLATE "C" AND o.stream = {stream} COLLATE "C")"""
-_VALUES: Final = "(SELECT jsonb_build_array({values})::text FROM {rows} f)"
+# What is taken out of a row is taken out once (OFFSET), however many values look at it.
+_VALUES: Final = """(
+    SELECT jsonb_build_array({values})::text
+    FROM (SELECT f.at, f.key, f.columns{taken} FROM {rows} f OFFSET 0) f)"""
 
 # A session begins with a row before which nothing was for longer than the gap.
 _SESSIONS: Final = """(
@@ -67,9 +70,10 @@ _LAST_SESSION: Final = """(
                 ORDER BY f.at DESC, f.key DESC LIMIT {most}) s) s
     WHERE breaks = 0)"""
 
-# A number that is none counts as no number, like NULL.
+# A number that is none counts as no number, like NULL. Most are plain, which is found out sooner.
 _NUMBER: Final = (
-    "CASE WHEN {text} ~ '^\\s*[-+]?(\\d{{1,60}}(\\.\\d{{0,60}})?|\\.\\d{{1,60}})"
+    "CASE WHEN length({text}) <= 30 AND {text} ~ '^-?[0-9]+(\\.[0-9]+)?$' THEN ({text})::numeric"
+    " WHEN {text} ~ '^\\s*[-+]?(\\d{{1,60}}(\\.\\d{{0,60}})?|\\.\\d{{1,60}})"
     "([eE][-+]?\\d{{1,2}})?\\s*$'"
     " THEN ({text})::numeric END"
 )
@@ -218,22 +222,30 @@ class Computing:
         self, names: Sequence[str], rows: sql.Composable, untimed: tuple[str, str] | None = None
     ) -> None:
         pieces: list[sql.Composable] = []
+        taken: dict[tuple[str | None, bool], sql.Composable] = {}
         for name in names:
             one = self._wanted[name]
             where = self._where(one)
-            text = sql.SQL("(f.columns ->> {}::text)").format(self._bound(one.column))
             measure = one.measure
+            what = (one.column, measure in NUMERIC)
+            if one.column is not None and what not in taken:
+                text = sql.SQL("(f.columns ->> {}::text)").format(self._bound(one.column))
+                taken[what] = sql.SQL(_NUMBER).format(text=text) if what[1] else text
+            said = sql.Identifier("f", f"t{[*taken].index(what)}" if what in taken else "columns")
             if measure in ("first", "last") and one.column is None:
                 piece = _MEASURES[f"{measure} time"]
             else:
                 piece = _MEASURES[measure]
-            number = sql.SQL(_NUMBER).format(text=text) if measure in NUMERIC else text
-            pieces.append(sql.SQL(piece).format(rows=where, text=text, number=number))
+            pieces.append(sql.SQL(piece).format(rows=where, text=said, number=said))
             pieces.append(sql.SQL("count(*) FILTER (WHERE {})").format(where))
         if untimed is not None:
             pieces.append(sql.SQL("count(*) FILTER (WHERE f.at IS NULL)"))
         values = sql.SQL(", ").join(pieces)
-        part = sql.SQL(_VALUES).format(values=values, rows=rows)
+        named = [
+            sql.SQL(", {} AS {}").format(one, sql.Identifier(f"t{place}"))
+            for place, one in enumerate(taken.values())
+        ]
+        part = sql.SQL(_VALUES).format(values=values, taken=sql.Composed(named), rows=rows)
         self._groups.append(_Group(part, tuple(names), untimed))
 
     def _session(self, one: Computed, rows: sql.Composable) -> sql.Composable:
