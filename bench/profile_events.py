@@ -86,7 +86,7 @@ async def reads(snapshots: Any, kind: str, device: str, wanted: Details | None) 
     async with snapshots.snapshot(Principal()) as snapshot:
         [id_] = await snapshot.profiles_bearing(kind, [f"cookie:{device}"])
     spent = []
-    for _ in range(60):
+    for _ in range(200):
         async with snapshots.snapshot(Principal()) as snapshot:
             began = time.perf_counter()
             await snapshot.profile(kind, id_)

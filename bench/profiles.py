@@ -1,9 +1,11 @@
 """Profiles: changes of evidence a second, point reads, an identifier that a crowd bears.
 
-    python bench/profiles.py [PROFILES]     default 100,000 profiles of two records each
+    python bench/profiles.py [PROFILES] [FOLDER]     default 100,000 profiles of two records each
 
 Works on the store alone, as the loop does: batches of changes, each with its own transaction.
-Stores its figures in ``bench/results/profiles.json``.
+Stores its figures in ``bench/results/profiles.json``; of a million or more in
+``bench/results/profiles_million.json``. A FOLDER is kept with the profiles in it: the next run
+finds them loaded (a million takes minutes) and repeats what loading took.
 """
 
 from __future__ import annotations
@@ -53,13 +55,16 @@ RULES = Rules(
     traits={"name": TraitRule("most_recent"), "mail": TraitRule("union")},
     tables={("crm", "public.people"): TABLE, ("shop", "public.people"): TABLE},
 )
-clock = count(1)
+BEGAN = int(time.time())  # a kept folder has seen the changes of other runs
+clock = count(BEGAN * 10**6)
 SIZES = ((5000, 40_000), (500, 10_000))
+MANY = 1_000_000
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[EmbeddedPostgres]:
-    folder = Path(tempfile.mkdtemp(prefix="penstock-", dir="/tmp"))
+async def server(kept: Path | None = None) -> AsyncIterator[EmbeddedPostgres]:
+    folder = kept or Path(tempfile.mkdtemp(prefix="penstock-", dir="/tmp"))
+    folder.mkdir(exist_ok=True)
     folder.chmod(0o755)
     postgres = EmbeddedPostgres(folder / "server")
     try:
@@ -67,7 +72,8 @@ async def server() -> AsyncIterator[EmbeddedPostgres]:
         yield postgres
     finally:
         await postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+        if kept is None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def change(source: str, key: int, row: Sequence[str | None] | None, op: Op = Op.UPDATE) -> Change:
@@ -78,7 +84,7 @@ def change(source: str, key: int, row: Sequence[str | None] | None, op: Op = Op.
         SCHEMAS[source],
         op,
         (str(key),),
-        Position(f"{at:012}"),
+        Position(f"{at:018}"),
         Microseconds(at),
         after,
         transaction=f"t{at}",
@@ -99,16 +105,18 @@ def loaded(people: int) -> Iterable[Change]:
 
 
 def stream(people: int, length: int) -> Iterable[Change]:
-    """More records of people that are known, other addresses, records that go, and new people."""
-    chance = random.Random(7)
-    fresh = people
+    """More records of people that are known, other addresses, records that go, and new people; the
+    same ones for each call in one run."""
+    first = people + BEGAN % 10**8 * 10**5
+    chance = random.Random(first + length)
+    fresh = first
     for number in range(length):
         kind, who = chance.random(), chance.randrange(people)
         email, phone, name = person(who)
         if kind < 0.4:
-            yield change("shop", people + number, (email, None, name), Op.CREATE)
+            yield change("shop", first + number, (email, None, name), Op.CREATE)
         elif kind < 0.7:
-            yield change("crm", who, (f"new{number}.{email}", phone, name))
+            yield change("crm", who, (f"new{first + number}.{email}", phone, name))
         elif kind < 0.85:
             yield change("shop", who, None)
         else:
@@ -163,9 +171,40 @@ async def plain(pool: Any, changes: Iterable[Change], size: int) -> float:
     return rows / spent
 
 
-async def measure(people: int) -> Report:
-    report = Report("profiles")
-    async with server() as postgres:
+async def readable(store: PostgresStore, snapshots: Any, people: int) -> list[float]:
+    """From a change of somebody until a reader has found them by what it says, each alone."""
+    chance, spent = random.Random(BEGAN), []
+    for number in range(500):
+        who = chance.randrange(people)
+        email, phone, name = person(who)
+        said = f"read{BEGAN}-{number}.{email}"
+        began = time.perf_counter()
+        await taken(store, [change("crm", who, (said, phone, name))], 1)
+        async with snapshots.snapshot(Principal()) as snapshot:
+            [id_] = await snapshot.profiles_bearing(KIND, [f"email:{said}"])
+            assert (await snapshot.profile(KIND, id_)) is not None
+        spent.append(1000 * (time.perf_counter() - began))
+    return spent
+
+
+async def load(store: PostgresStore, pool: Any, people: int, kept: Path | None) -> dict[str, float]:
+    """Records a second of loading, and of storing the same rows as they are."""
+    told = None if kept is None else kept / "loaded.json"
+    if told is not None and told.exists():
+        found: dict[str, float] = json.loads(told.read_text(encoding="utf-8"))
+        return found
+    began = time.perf_counter()
+    await taken(store, loaded(people), 5000)
+    rate = 2 * people / (time.perf_counter() - began)
+    found = {"rate": rate, "floor": await plain(pool, loaded(people), 5000)}
+    if told is not None:
+        told.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+async def measure(people: int, kept: Path | None) -> Report:
+    report = Report("profiles" if people < MANY else "profiles_million")
+    async with server(kept) as postgres:
         dsn = postgres.dsn("postgres")
         await migrate(dsn)
         pool = await open_pool(dsn, max_size=4)
@@ -173,23 +212,27 @@ async def measure(people: int) -> Report:
         async with pool.connection() as connection:
             await declare(connection, "default", KIND, RULES)
         report.add("profiles", people, "")
-        began = time.perf_counter()
-        await taken(store, loaded(people), 5000)
-        load = 2 * people / (time.perf_counter() - began)
-        floor = await plain(pool, loaded(people), 5000)
-        report.add("loading", load, "records/s", floor)
+        loading = await load(store, pool, people, kept)
+        report.add("loading", loading["rate"], "records/s", loading["floor"])
         async with pool.connection() as connection:
-            await connection.execute("VACUUM ANALYZE")
+            await connection.execute("VACUUM ANALYZE" if kept is None else "ANALYZE")
         for size, length in SIZES:
+            cpu = time.process_time()
             spent = await taken(store, stream(people, length), size)
+            cpu = 1e6 * (time.process_time() - cpu) / length
             floor = await plain(pool, stream(people, length), size)
             report.add(f"changes in batches of {size}", length / sum(spent), "changes/s", floor)
-        single = [1000 * one for one in await taken(store, stream(people, 500), 1)]
-        report.add("one change p50", float(np.percentile(single, 50)), "ms")
-        report.add("one change p95", float(np.percentile(single, 95)), "ms")
+            report.add(f"one of these, our processor's part (batches of {size})", cpu, "us")
+        single = [1000 * one for one in await taken(store, stream(people, 501), 1)]
+        told = await readable(store, snapshots, people)
         point = await reads(snapshots, people, 3000)
-        report.add("point read by id p50", float(np.percentile(point, 50)), "ms")
-        report.add("point read by id p99", float(np.percentile(point, 99)), "ms")
+        for name, times, last in (
+            ("one change", single, 95),
+            ("change to readable by what it says", told, 95),
+            ("point read by id", point, 99),
+        ):
+            report.add(f"{name} p50", float(np.percentile(times, 50)), "ms")
+            report.add(f"{name} p{last}", float(np.percentile(times, last)), "ms")
         await hub(report, store)
         await pool.close()
     return report
@@ -198,7 +241,7 @@ async def measure(people: int) -> Report:
 async def hub(report: Report, store: PostgresStore) -> None:
     """100,000 rows with one address: nobody is merged by it, and it stops nothing."""
     crowd = [
-        change("shop", 10**9 + n, ("info@hub.org", None, f"Hub {n}"), Op.CREATE)
+        change("shop", 10**14 + n, ("info@hub.org", None, f"Hub {BEGAN} {n}"), Op.CREATE)
         for n in range(100_000)
     ]
     began = time.perf_counter()
@@ -206,7 +249,8 @@ async def hub(report: Report, store: PostgresStore) -> None:
     spent_s = time.perf_counter() - began
     report.add("a crowd of 100,000 with one address", 100_000 / spent_s, "records/s")
     after = [
-        change("shop", 2 * 10**9 + n, ("info@hub.org", None, "x"), Op.CREATE) for n in range(200)
+        change("shop", 2 * 10**14 + BEGAN * 1000 + n, ("info@hub.org", None, "x"), Op.CREATE)
+        for n in range(200)
     ]
     spent = [1000 * one for one in await taken(store, after, 1)]
     report.add("one more with the crowd's address p95", float(np.percentile(spent, 95)), "ms")
@@ -216,8 +260,10 @@ def main() -> None:
     gc.freeze()  # as the program does
     gc.set_threshold(50_000, 20, 100)
     people = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    report = asyncio.run(measure(people)).to_dict()
-    (RESULTS / "profiles.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    kept = Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    report = asyncio.run(measure(people, kept)).to_dict()
+    path = RESULTS / f"{report['name']}.json"
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import combinations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,11 +15,13 @@ from penstock.identity.fuzzy.columns import Column, describe, read
 from penstock.identity.fuzzy.comparisons import COMPARE, LEVELS
 from penstock.identity.fuzzy.index import BlockIndex, Pair
 from penstock.identity.fuzzy.matcher import FuzzyMatcher
+from penstock.identity.fuzzy.model import FieldWeights, Model, RelatedWeights
 from penstock.identity.fuzzy.prepared import Rarity, likeness
 from penstock.identity.fuzzy.training import train
 
 TEXT = st.text(max_size=40)
 KINDS = sorted(LEVELS)
+_RARE = ("long", "codes")
 
 
 @given(TEXT)
@@ -142,3 +145,79 @@ def linked(order: list[int], size: int) -> list[object]:
             if match.weight >= matcher().link:
                 links[match.left, match.right] = match
     return [links[pair] for pair in sorted(links)]
+
+
+_SAID = {
+    "text": ["", "a", "ann", "anna", "anne maria", "maria anne", "anna marja", "bob", "bobby"],
+    "long": ["red chair with arms", "a red chair with arms", "red chair", "blue chairs with arm"],
+    "codes": ["ab12345", "AB12345-red ab9999", "ab9999", "xy12345 zz", "nothing"],
+    "code": ["12", "123", "1234567", "1234576", "12345678", "n/a"],
+    "phone": ["+43 1 2345678", "012345678", "+43 1 2345687", "99887766"],
+    "email": ["p@x.org", "p@y.com", "peter.k@x.org", "petra.k@x.org", "q@x.org"],
+    "date": ["1980-01-02", "1980-02-01", "1980-01-03", "1981-05-02", "soon"],
+    "number": ["12.5", "12.6", "13", "100", "many"],
+}
+
+
+@st.composite
+def models(draw: st.DrawFn) -> Model:
+    """Any weights, also such as no data would give: only their form is right."""
+    kinds = draw(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4))
+    columns = tuple(Column(f"c{n}", kind, (f"c{n}",)) for n, kind in enumerate(kinds))
+    texts = [n for n, kind in enumerate(kinds) if kind == "text"]
+    swapped: dict[int, int] = {}
+    if len(texts) > 1 and draw(st.booleans()):
+        swapped[texts[0]] = texts[1]
+    share = st.floats(0.001, 0.9)
+    fields = []
+    for place, kind in enumerate(kinds):
+        count = len(LEVELS[kind]) + 2 * (place in swapped)
+        said = st.tuples(*[share] * count)
+        shares = draw(st.dictionaries(st.sampled_from(_SAID[kind]), share, max_size=3))
+        fields.append(FieldWeights(draw(said), draw(said), shares, draw(share), swapped.get(place)))
+    relations: tuple[RelatedWeights, ...] = ()
+    if draw(st.booleans()):
+        relations = (RelatedWeights(draw(st.floats(-9, 3)), ((0, fields[0].u),)),)
+    return Model(
+        columns,
+        tuple(fields),
+        {
+            c.name: Rarity(9, {"red": 3, "ab12345": 2})
+            for c in columns
+            if c.kind in ("long", "codes")
+        },
+        (),
+        draw(st.floats(-12, 2)),
+        5.0,
+        draw(st.floats(-6, 6)),
+        60,
+        relations=relations,
+    )
+
+
+@settings(max_examples=300)
+@given(models(), st.data())
+def test_g10_what_is_screened_out_is_no_match(model: Model, data: st.DataObject) -> None:
+    """Of all pairs those are left that have the weight, with the same weight and reasons."""
+    said = st.fixed_dictionaries({c.name: st.sampled_from(_SAID[c.kind]) for c in model.columns})
+    rows = data.draw(st.lists(said, min_size=2, max_size=7))
+    records = [Record(RecordKey("s", "t", str(n)), (), row) for n, row in enumerate(rows)]
+    matcher = FuzzyMatcher(model)
+    pairs = list(combinations(range(len(rows)), 2))
+    scored = matcher.score([(records[a], records[b]) for a, b in pairs])
+    ready = {n: matcher.ready(record.fields) for n, record in enumerate(records)}
+    assert matcher.weigh(pairs, ready) == {
+        pair: (match.weight, match.fields)
+        for pair, match in zip(pairs, scored, strict=True)
+        if match.weight >= model.possible
+    }
+
+
+def test_texts_that_differ_may_say_as_much_as_equal_ones() -> None:
+    """All part numbers of one in the other: nothing is screened out because the texts differ."""
+    column = Column("c", "codes", ("c",))
+    weights = FieldWeights((0.9, 0.05, 0.05), (0.01, 0.04, 0.95), {}, 0.01)
+    rarity = {"c": Rarity(9, {})}
+    matcher = FuzzyMatcher(Model((column,), (weights,), rarity, (), -4.0, 5.0, 1.0, 60))
+    one, other = matcher.ready({"c": "ab12345 xy98765"}), matcher.ready({"c": "ab12345"})
+    assert list(matcher.weigh([(0, 1)], {0: one, 1: other})) == [(0, 1)]

@@ -21,6 +21,8 @@ from penstock.identity.traits import traits
 from penstock.records import Microseconds, Position, Unchanged
 from penstock.sources.profile_events.rows import IDS, Happened, changes_of
 
+from .histories import examples
+
 RULES = Rules(
     kinds={
         "email": KindRule("email", shared_by_at_most=4, priority=2),
@@ -143,7 +145,8 @@ def check(graph: MemoryGraph) -> None:
         [(KEYS[0], None), (KEYS[1], {"name": "Ada", "phone": "p1"})],
     ]
 )
-@settings(max_examples=400, deadline=None)
+@pytest.mark.timeout(60 if examples(0) == 0 else 3600)
+@settings(max_examples=examples(400), deadline=None)
 def test_g10_every_history_ends_in_the_answer_of_a_batch(steps: list[object]) -> None:
     async def run() -> None:
         history = History()
@@ -155,7 +158,8 @@ def test_g10_every_history_ends_in_the_answer_of_a_batch(steps: list[object]) ->
 
 
 @given(STEPS, st.randoms(use_true_random=False))
-@settings(max_examples=200, deadline=None)
+@pytest.mark.timeout(60 if examples(0) == 0 else 3600)
+@settings(max_examples=examples(200), deadline=None)
 def test_g10_order_and_batches_do_not_count(steps: list[object], chance: random.Random) -> None:
     """The same rows in any order of keys, cut into any batches, with some of them twice."""
 
@@ -186,7 +190,7 @@ def test_g10_order_and_batches_do_not_count(steps: list[object], chance: random.
 
 
 @given(STEPS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_g10_an_id_is_never_lost(steps: list[object]) -> None:
     """Every id that was ever given means a profile that is there, or one whose records are gone;
     an id that is in use means itself; no two profiles have one id."""
@@ -207,7 +211,7 @@ def test_g10_an_id_is_never_lost(steps: list[object]) -> None:
 
 
 @given(STEPS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_g10_whoever_follows_the_events_knows_what_every_id_means(steps: list[object]) -> None:
     """Also of ids that rest, whose founder's record goes, comes back, or goes elsewhere."""
 
@@ -236,7 +240,7 @@ def test_g10_whoever_follows_the_events_knows_what_every_id_means(steps: list[ob
 
 
 @given(STEPS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_g10_rows_that_go_and_come_back_get_their_ids_again(steps: list[object]) -> None:
     async def run() -> None:
         history = History()
@@ -257,7 +261,7 @@ def test_g10_rows_that_go_and_come_back_get_their_ids_again(steps: list[object])
 
 
 @given(st.permutations(list(range(6))), st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_g10_resolve_depends_on_the_set_of_evidence_only(
     order: list[int], data: st.DataObject
 ) -> None:

@@ -31,6 +31,8 @@ from penstock.stores.postgres.profiles.kinds import declare
 from penstock.stores.postgres.profiles.models import Models
 from penstock.stores.postgres.store import PostgresStore
 
+from .histories import examples
+
 COLUMNS = (
     Column("id", "integer", key=True),
     *(Column(name, "text") for name in ("email", "given", "surname", "born")),
@@ -224,9 +226,9 @@ async def carried(
 
 
 @given(STEPS, st.integers(0, 6), st.integers(2, 6), st.booleans())
-@pytest.mark.timeout(240)  # it takes seconds; making a failure small takes longer
+@pytest.mark.timeout(240 if examples(0) == 0 else 3600)  # making a failure small takes long
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -35,6 +35,8 @@ from penstock.stores.postgres.profiles.kinds import declare
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
 from penstock.stores.postgres.store import PostgresStore
 
+from .histories import examples
+
 COLUMNS = (
     Column("id", "integer", key=True),
     Column("email", "text"),
@@ -243,9 +245,9 @@ async def carried(url: str, history: Source, cuts: Sequence[int]) -> None:
 
 
 @given(st.lists(ACTIONS, min_size=1, max_size=25), st.lists(st.integers(0, 24), max_size=4))
-@pytest.mark.timeout(240)  # it takes seconds; making a failure small takes longer
+@pytest.mark.timeout(240 if examples(0) == 0 else 3600)  # making a failure small takes long
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -11,7 +11,6 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 import pytest
-from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import open_pool
@@ -311,7 +310,7 @@ async def test_a_window_reads_the_rows_that_are_in_it(pool: Pool) -> None:
         [id_] = await PostgresProfiles(connection, "default", KIND).bearing(["cookie:c1"])
         await connection.execute("ANALYZE")
         cursor = await connection.execute(
-            sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) ") + statement[0],
+            b"EXPLAIN (ANALYZE, FORMAT JSON) " + statement[0],
             {**statement[1], **named, "profiles": [id_]},
         )
         row = await cursor.fetchone()

@@ -85,12 +85,17 @@ def record_from(
     return Record(key, identifiers, fields, traits, position, at)
 
 
+def fields_from(wanted: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
+    """What a record is compared by: `TableRule.fields`, filled with a row's values."""
+    return _texts(wanted, values)
+
+
 def _texts(wanted: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
     found = {}
     for name, said in wanted.items():
-        value = filled(said, values)
-        if value is not None and value.strip():
-            found[name] = value.strip()[:_LONGEST_TRAIT]
+        value = values.get(said) if "{" not in said else filled(said, values)
+        if value is not None and (stripped := value.strip()):
+            found[name] = stripped[:_LONGEST_TRAIT]
     return found
 
 

@@ -38,6 +38,11 @@ def text_level(a: str, b: str) -> int:
     errors = 1 if longest < 9 else 2
     if osa(a, b, score_cutoff=errors) <= errors and longest >= 3:
         return 1
+    if " " not in a and " " not in b:
+        if _begins(a, b):
+            return 2
+        alike = jaro(a, b)
+        return 2 if alike >= 0.9 else 3 if alike >= 0.8 else 4
     first, second = a.split(" "), b.split(" ")
     if "".join(sorted(first)) == "".join(sorted(second)):
         return 1
@@ -53,18 +58,18 @@ def _abbreviated(first: list[str], second: list[str]) -> bool:
     """Whether one is the other with initials or without some of its words."""
     if len(first) > len(second):
         first, second = second, first
-    short = first[0]
     if len(first) == len(second) == 1:
-        return (
-            (len(short) == 1 and second[0].startswith(short))
-            or (len(second[0]) == 1 and short.startswith(second[0]))
-            or (
-                min(len(short), len(second[0])) >= 3
-                and (second[0].startswith(short) or short.startswith(second[0]))
-            )
-        )
+        return _begins(first[0], second[0])
     left = set(second)
     return all(len(word) >= 3 and word in left for word in first)
+
+
+def _begins(a: str, b: str) -> bool:
+    """Whether one word is an initial of the other, or its first letters."""
+    if not (a.startswith(b) or b.startswith(a)):
+        return False
+    short = min(len(a), len(b))
+    return short == 1 or short >= 3
 
 
 def codes_level(a: str, b: str) -> int:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
-from penstock.identity.evidence import Match, Record, RecordKey
+from penstock.identity.evidence import Match, Record
 from penstock.identity.fuzzy.blocking import block_names
 from penstock.identity.fuzzy.model import Model
 from penstock.identity.fuzzy.prepared import Comparer, Prepared, level_names
+from penstock.identity.fuzzy.screening import Ready, Screening
 
 _REMEMBERED: Final = 50_000
 PRIOR: Final = "(before looking)"
@@ -31,16 +32,24 @@ class Reason(NamedTuple):
     right: str | None
 
 
+class Weighed(NamedTuple):
+    """The weight of two records, and what each field said."""
+
+    weight: float
+    fields: tuple[tuple[str, float], ...]
+
+
 class FuzzyMatcher:
     """A `penstock.identity.matching.Matcher`. A score depends on the two records and on the model;
     what is remembered between calls only saves work."""
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self._prepared: dict[RecordKey, tuple[Mapping[str, str], Prepared]] = {}
+        self._ready: dict[tuple[tuple[str, str], ...], Ready] = {}
+        self._texts: dict[tuple[tuple[str, str], ...], dict[str, Ready]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"model": self.model, "_prepared": {}}
+        return {"model": self.model, "_ready": {}, "_texts": {}}
 
     @property
     def version(self) -> str:
@@ -66,10 +75,44 @@ class FuzzyMatcher:
     def blocks(self, fields: Mapping[str, str]) -> Sequence[str]:
         """The blocks of a record with these fields, each once."""
         model = self.model
-        names = block_names(
-            self._comparer.prepare(fields), model.families, model.columns, model.rarity
-        )
+        prepared = self.ready(fields).prepared
+        names = block_names(prepared, model.families, model.columns, model.rarity)
         return tuple(dict.fromkeys(names))
+
+    def ready(self, fields: Mapping[str, str]) -> Ready:
+        """A record with these fields, as it is screened and compared."""
+        key = tuple(fields.items())
+        found = self._ready.get(key)
+        if found is None:
+            if len(self._ready) >= _REMEMBERED:
+                self._ready.clear()
+            found = self._ready[key] = self.screening.ready(self._comparer.prepare(fields))
+        return found
+
+    def ready_by_text(self, fields: Mapping[str, str]) -> dict[str, Ready]:
+        """Records as they are screened, by the text that they are stored as, for tables that are
+        read in this way: whoever has read one may leave it there. It only saves work."""
+        found = self._texts.setdefault(tuple(fields.items()), {})
+        if len(found) >= _REMEMBERED:
+            found.clear()
+        return found
+
+    def weigh(
+        self, pairs: Sequence[tuple[int, int]], ready: Mapping[int, Ready]
+    ) -> dict[tuple[int, int], Weighed]:
+        """Those of these pairs of records whose weight is at least `possible`; the records are
+        numbered, and a weight is the same for either order."""
+        found = {}
+        for pair in self.screening.passes(pairs, ready):
+            weighed = self._weighed(ready[pair[0]].prepared, ready[pair[1]].prepared)
+            if weighed.weight >= self.model.possible:
+                found[pair] = weighed
+        return found
+
+    @cached_property
+    def screening(self) -> Screening:
+        """Tells which pairs need no score."""
+        return Screening(self.model, self._comparer, self._unshared)
 
     def score(self, pairs: Sequence[tuple[Record, Record]]) -> Sequence[Match]:
         """One match for each pair, in order; the smaller key is on the left."""
@@ -95,7 +138,9 @@ class FuzzyMatcher:
         return reasons
 
     def _match(self, left: Record, right: Record) -> Match:
-        a, b = self._prepare(left), self._prepare(right)
+        return Match(left.key, right.key, *self._weighed(self._prepare(left), self._prepare(right)))
+
+    def _weighed(self, a: Prepared, b: Prepared) -> Weighed:
         levels = self._comparer.levels(a, b)
         said = [
             (column.name, bits)
@@ -105,8 +150,7 @@ class FuzzyMatcher:
         against = self._related(levels, a)
         if against:
             said.append((RELATED, against))
-        weight = self.model.prior + sum(bits for _, bits in said)
-        return Match(left.key, right.key, weight, tuple(said))
+        return Weighed(self.model.prior + sum(bits for _, bits in said), tuple(said))
 
     def _bits(
         self, place: int, level: int, one: Prepared, frequencies: Sequence[float] = ()
@@ -131,11 +175,4 @@ class FuzzyMatcher:
         return frozenset(p for p, c in enumerate(self.model.columns) if c.kind == "codes")
 
     def _prepare(self, record: Record) -> Prepared:
-        known = self._prepared.get(record.key)
-        if known is not None and known[0] == record.fields:
-            return known[1]
-        if len(self._prepared) >= _REMEMBERED:
-            self._prepared.clear()
-        found = self._comparer.prepare(record.fields)
-        self._prepared[record.key] = (record.fields, found)
-        return found
+        return self.ready(record.fields).prepared

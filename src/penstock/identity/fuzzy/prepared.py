@@ -114,7 +114,7 @@ class Comparer:
     def levels(self, a: Prepared, b: Prepared) -> list[int]:
         """The level of every column; exchanged values count in the first column of their pair."""
         found = [
-            NO_EVIDENCE if mine is None or yours is None else self._level(place, mine, yours)
+            NO_EVIDENCE if mine is None or yours is None else self.level(place, mine, yours)
             for place, (mine, yours) in enumerate(zip(a.values, b.values, strict=True))
         ]
         for one, other in self.swapped:
@@ -129,7 +129,8 @@ class Comparer:
                 found[other] = NO_EVIDENCE
         return found
 
-    def _level(self, place: int, a: Value, b: Value) -> int:
+    def level(self, place: int, a: Value, b: Value) -> int:
+        """The level of two values of a column."""
         if a == b:
             return 0
         if isinstance(a, Words) or isinstance(b, Words):
@@ -147,7 +148,7 @@ class Comparer:
         return found
 
     def _across(self, place: int, a: Value | None, b: Value | None) -> bool:
-        return a is not None and b is not None and self._level(place, a, b) <= 1
+        return a is not None and b is not None and self.level(place, a, b) <= 1
 
 
 def _close(level: int) -> bool:

@@ -10,9 +10,8 @@ they share another. `BlockIndex` does the same in memory.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TypeAlias
 
 RecordId: TypeAlias = int
@@ -68,17 +67,28 @@ def plan(moved: Moves, members: Mapping[str, Sequence[RecordId]], limit: int) ->
     changed = moved.had.keys() | moved.has.keys()
     for block in moved.all:
         now = members.get(block, ())
-        before = len(now) - moved.came[block] + moved.left[block]
-        if len(now) >= moved.most(block, limit):
+        count, came = len(now), moved.came[block]
+        if count > limit + came:
             continue
-        if len(now) <= limit:
-            stay = [record for record in now if record not in changed] if before <= limit else []
-            fresh = [record for record in now if record in changed] if before <= limit else now
-            compared.update(ordered(a, b) for a, b in combinations(fresh, 2))
-            compared.update(ordered(a, b) for a in fresh for b in stay)
-        elif before <= limit:
+        was_open = count - came + moved.left[block] <= limit
+        if count <= limit:
+            if count > 1:
+                compared.update(_pairs(now, changed if was_open else now))
+        elif was_open:
             closed.append(frozenset(record for record in now if record not in changed))
     return Plan(frozenset(compared), closed)
+
+
+def _pairs(now: Sequence[RecordId], fresh: Collection[RecordId]) -> Iterator[IdPair]:
+    """All pairs of these of which one is fresh, at least."""
+    seen: list[RecordId] = []
+    for one in now:
+        if one in fresh:
+            yield from [(one, other) if one < other else (other, one) for other in seen]
+            seen.append(one)
+    stay = [record for record in now if record not in fresh]
+    for one in seen:
+        yield from [(one, other) if one < other else (other, one) for other in stay]
 
 
 def ordered(one: RecordId, other: RecordId) -> IdPair:

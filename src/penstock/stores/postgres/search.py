@@ -192,6 +192,7 @@ class PostgresSnapshot:
         self._models = models  # shared by all snapshots of the store: a model's number stays
         self._language = language
         self._languages: Sequence[str] | None = None
+        self._kinds: dict[str, bool] = {}  # of profiles; as of this moment, like all that is read
         self._scored: tuple[str, Scores] | None = None  # the last text, and what came of its words
 
     async def candidates(
@@ -378,8 +379,11 @@ class PostgresSnapshot:
     async def _may_see(self, kind: str) -> bool:
         """Whether profiles of a kind are for the one who asks, whatever row-level security does
         besides."""
-        cursor = await self._connection.execute(_KINDS, [kind], prepare=True)
-        return await cursor.fetchone() is not None
+        known = self._kinds.get(kind)
+        if known is None:
+            cursor = await self._connection.execute(_KINDS, [kind], prepare=True)
+            known = self._kinds[kind] = await cursor.fetchone() is not None
+        return known
 
     async def ages(self) -> list[SourceAge]:
         cursor = await self._connection.execute(_AGES, prepare=True)

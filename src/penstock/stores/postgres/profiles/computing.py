@@ -20,36 +20,41 @@ from penstock.records import Microseconds
 from penstock.stores.details import ComputedValue
 
 Connection = psycopg.AsyncConnection[Any]
+Cursor = psycopg.AsyncCursor[Any]
 
 LAST_EVENTS: Final = 10_000
 """The last session is looked for among so many of a person's last events."""
 _SHOWN: Final = 20
 """Values of the last session that are shown."""
 
+# One row for each profile, a text of JSON for each group of values in it. The rows of a window are
+# read once, however many groups look at them: PostgreSQL keeps what is named twice, and puts what
+# is named once in its place. Each scan costs: policies are looked up for each.
+_WHOLE: Final = """
+SELECT p.id, v.* FROM unnest(%(profiles)s::text[]) p (id) CROSS JOIN LATERAL (
+    WITH o AS (
+        SELECT r.id, r.source, r.stream FROM penstock.profile_records r
+        WHERE r.tenant = %(tenant)s AND r.kind = %(kind)s AND r.profile = p.id COLLATE "C"){named}
+    SELECT {groups}) v
+"""
 # OFFSET: a person's records by their profile, and of each the rows of the time that is wanted, is
 # the plan, whatever statistics say.
-_ROWS: Final = """
-    penstock.profile_records r
-    CROSS JOIN LATERAL (
+_ROWS: Final = """(
+    SELECT f.at, f.key, f.columns FROM o CROSS JOIN LATERAL (
         SELECT f.at, f.key, f.columns FROM penstock.profile_facts f
-        WHERE f.owner = r.id AND f.columns IS NOT NULL AND {time} OFFSET 0) f
-    WHERE r.tenant = %(tenant)s AND r.kind = %(kind)s AND r.profile = p.id COLLATE "C"
-      AND r.source = {source} COLLATE "C" AND r.stream = {stream} COLLATE "C"
-"""
-_ALL: Final = """
-SELECT p.id, {group}::int, (SELECT jsonb_build_array({values})::text FROM """
-_UNTIMED: Final = """
-SELECT p.id, {group}::int, (SELECT jsonb_build_array(count(*))::text FROM """
-_EACH: Final = ") FROM unnest(%(profiles)s::text[]) p (id)"
+        WHERE f.owner = o.id AND f.columns IS NOT NULL AND {time} OFFSET 0) f
+    WHERE o.source = {source} COLLATE "C" AND o.stream = {stream} COLLATE "C")"""
+# What is taken out of a row is taken out once (OFFSET), however many values look at it.
+_VALUES: Final = """(
+    SELECT jsonb_build_array({values})::text
+    FROM (SELECT f.at, f.key, f.columns{taken} FROM {rows} f OFFSET 0) f)"""
 
 # A session begins with a row before which nothing was for longer than the gap.
-_SESSIONS: Final = """
-SELECT p.id, {group}::int, (
+_SESSIONS: Final = """(
     SELECT jsonb_build_array(count(*) FILTER (WHERE before IS NULL OR at - before > {gap}),
                              count(*))::text
-    FROM (SELECT f.at, lag(f.at) OVER (ORDER BY f.at) AS before FROM """
-_LAST_SESSION: Final = """
-SELECT p.id, {group}::int, (
+    FROM (SELECT f.at, lag(f.at) OVER (ORDER BY f.at) AS before FROM {rows} f WHERE {where}) s)"""
+_LAST_SESSION: Final = """(
     SELECT jsonb_build_array(
         CASE WHEN count(*) > 0 THEN jsonb_build_object(
             'from', min(at), 'to', max(at), 'events', count(*),
@@ -61,12 +66,14 @@ SELECT p.id, {group}::int, (
                      OVER (ORDER BY at DESC, key DESC) AS breaks
           FROM (SELECT f.at, f.key, f.columns ->> {column}::text AS value,
                        lag(f.at) OVER (ORDER BY f.at DESC, f.key DESC) AS later
-                FROM """
-_LAST_ROWS: Final = " ORDER BY f.at DESC, f.key DESC LIMIT {most}) s) s WHERE breaks = 0"
+                FROM {rows} f WHERE {where}
+                ORDER BY f.at DESC, f.key DESC LIMIT {most}) s) s
+    WHERE breaks = 0)"""
 
-# A number that is none counts as no number, like NULL.
+# A number that is none counts as no number, like NULL. Most are plain, which is found out sooner.
 _NUMBER: Final = (
-    "CASE WHEN {text} ~ '^\\s*[-+]?(\\d{{1,60}}(\\.\\d{{0,60}})?|\\.\\d{{1,60}})"
+    "CASE WHEN length({text}) <= 30 AND {text} ~ '^-?[0-9]+(\\.[0-9]+)?$' THEN ({text})::numeric"
+    " WHEN {text} ~ '^\\s*[-+]?(\\d{{1,60}}(\\.\\d{{0,60}})?|\\.\\d{{1,60}})"
     "([eE][-+]?\\d{{1,2}})?\\s*$'"
     " THEN ({text})::numeric END"
 )
@@ -89,14 +96,16 @@ _MEASURES: Final[Mapping[str, str]] = {
 _PAST: Final = "(f.at IS NULL OR f.at <= %(now)s)"
 _WINDOW: Final = "f.at > %(now)s - {within} AND f.at <= %(now)s"
 _TIMED: Final = "f.at <= %(now)s"
+_IN_ORDER: Final = frozenset({"sessions", "last_session"})
 
 
 class _Group(NamedTuple):
-    """One part of the statement, and the names of the values that it gives."""
+    """One column of the statement, and the names of the values that it gives."""
 
     part: sql.Composable
     names: tuple[str, ...]
-    table: tuple[str, str]
+    untimed: tuple[str, str] | None = None
+    """The table whose rows without a time are counted behind the values."""
 
 
 class Computing:
@@ -106,19 +115,11 @@ class Computing:
         self._wanted = wanted
         self._values: dict[str, Any] = {}
         self._groups: list[_Group] = []
-        scans: dict[tuple[str, str, bool], list[str]] = {}
-        for name, one in wanted.items():
-            if one.measure in ("sessions", "last_session"):
-                self._add((name,), one, self._session(one))
-            else:
-                key = (one.source, one.table, one.within is not None)
-                scans.setdefault(key, []).append(name)
-        for (source, table, windowed), names in scans.items():
-            self._scan(source, table, names, windowed=windowed)
-        self._tables = sorted({(one.source, one.table) for one in wanted.values()})
-        for source, table in self._tables:
-            self._untimed(source, table)
-        self._statement = sql.SQL(" UNION ALL ").join(group.part for group in self._groups)
+        self._named: list[sql.Composable] = []
+        for table in sorted({(one.source, one.table) for one in wanted.values()}):
+            self._table(table)
+        # As bytes: hundreds of pieces would be put together again for each read.
+        self._statement = self._whole().as_bytes()
 
     async def values(
         self,
@@ -131,7 +132,19 @@ class Computing:
         """The values of each profile, by its id. What is not known is not among them."""
         if not self._wanted:
             return {id_: {} for id_ in profiles}
-        cursor = await connection.execute(
+        return await self.told(await self.ask(connection, tenant, kind, profiles, now))
+
+    async def ask(
+        self,
+        connection: Connection,
+        tenant: str,
+        kind: str,
+        profiles: Sequence[str],
+        now: Microseconds,
+    ) -> Cursor:
+        """Send the statement, of which `told` makes values: in libpq's pipeline mode the server
+        may be asked for more before the first answer is read."""
+        return await connection.execute(
             self._statement,
             {
                 **self._values,
@@ -142,106 +155,128 @@ class Computing:
             },
             prepare=True,
         )
-        said: dict[str, dict[str, tuple[Any, int]]] = {id_: {} for id_ in profiles}
-        untimed: dict[tuple[str, tuple[str, str]], int] = {}
-        for id_, number, text in await cursor.fetchall():
-            group, found = self._groups[number], orjson.loads(text)
-            if not group.names:
-                untimed[id_, group.table] = found[0]
+
+    async def told(self, cursor: Cursor) -> dict[str, dict[str, ComputedValue]]:
+        """See `ask`."""
+        return {id_: self._read(texts) for id_, *texts in await cursor.fetchall()}
+
+    def _read(self, texts: Sequence[str]) -> dict[str, ComputedValue]:
+        said: dict[str, tuple[Any, int]] = {}
+        untimed: dict[tuple[str, str], int] = {}
+        for group, text in zip(self._groups, texts, strict=True):
+            found = orjson.loads(text)
             for place, name in enumerate(group.names):
-                said[id_][name] = (found[2 * place], found[2 * place + 1])
+                said[name] = (found[2 * place], found[2 * place + 1])
+            if group.untimed is not None:
+                untimed[group.untimed] = found[-1]
         return {
-            id_: {
-                name: ComputedValue(
-                    values[name][0], values[name][1], untimed[id_, (one.source, one.table)]
-                )
-                for name, one in self._wanted.items()
-                if values[name][0] is not None
-            }
-            for id_, values in said.items()
+            name: ComputedValue(*said[name], untimed[one.source, one.table])
+            for name, one in self._wanted.items()
+            if said[name][0] is not None
         }
 
     @property
-    def statement(self) -> tuple[sql.Composed, dict[str, Any]]:
+    def statement(self) -> tuple[bytes, dict[str, Any]]:
         """The statement, and what is bound in it beside who is asked for and when."""
         return self._statement, self._values
 
     # ------------------------------------------------------------------ composing
 
-    def _scan(self, source: str, table: str, names: Sequence[str], *, windowed: bool) -> None:
+    def _whole(self) -> sql.Composed:
+        named = [sql.SQL(", ") + one for one in self._named]
+        return sql.SQL(_WHOLE).format(
+            named=sql.Composed(named),
+            groups=sql.SQL(", ").join(
+                group.part + sql.SQL(" AS ") + sql.Identifier(f"g{number}")
+                for number, group in enumerate(self._groups)
+            ),
+        )
+
+    def _table(self, table: tuple[str, str]) -> None:
+        """The groups of one table: values over all its rows, those over windows of them, and
+        sessions, each of which needs its rows in their order."""
+        mine = {n: one for n, one in self._wanted.items() if (one.source, one.table) == table}
+        plain = {n: one for n, one in mine.items() if one.measure not in _IN_ORDER}
+        window = self._widest(table, [one.within for one in mine.values() if one.within])
+        for windowed in (False, True):
+            names = [n for n, one in plain.items() if (one.within is not None) == windowed]
+            if windowed and names:
+                self._scan(names, window)
+            elif not windowed:
+                rows = self._rows(table, sql.SQL(_PAST if names else "f.at IS NULL"))
+                self._scan(names, rows, untimed=table)
+        for name, one in mine.items():
+            if one.measure in _IN_ORDER:
+                timed = self._rows(table, sql.SQL(_TIMED)) if one.within is None else window
+                self._groups.append(_Group(self._session(one, timed), (name,)))
+
+    def _widest(self, table: tuple[str, str], windows: Sequence[int]) -> sql.Composable:
+        """The name of the rows of a table in the widest of its windows."""
+        name = sql.Identifier(f"w{len(self._named)}")
+        if windows:
+            rows = self._rows(table, self._window(max(windows)))
+            self._named.append(name + sql.SQL(" AS ") + rows)
+        return name
+
+    def _scan(
+        self, names: Sequence[str], rows: sql.Composable, untimed: tuple[str, str] | None = None
+    ) -> None:
         pieces: list[sql.Composable] = []
-        widest = 0
+        taken: dict[tuple[str | None, bool], sql.Composable] = {}
         for name in names:
             one = self._wanted[name]
-            widest = max(widest, one.within or 0)
-            rows = self._where(one, windowed=windowed)
-            text = sql.SQL("(f.columns ->> {}::text)").format(self._bound(one.column))
+            where = self._where(one)
             measure = one.measure
+            what = (one.column, measure in NUMERIC)
+            if one.column is not None and what not in taken:
+                text = sql.SQL("(f.columns ->> {}::text)").format(self._bound(one.column))
+                taken[what] = sql.SQL(_NUMBER).format(text=text) if what[1] else text
+            said = sql.Identifier("f", f"t{[*taken].index(what)}" if what in taken else "columns")
             if measure in ("first", "last") and one.column is None:
                 piece = _MEASURES[f"{measure} time"]
             else:
                 piece = _MEASURES[measure]
-            number = sql.SQL(_NUMBER).format(text=text) if measure in NUMERIC else text
-            pieces.append(sql.SQL(piece).format(rows=rows, text=text, number=number))
-            pieces.append(sql.SQL("count(*) FILTER (WHERE {})").format(rows))
-        time = self._window(widest) if windowed else sql.SQL(_PAST)
+            pieces.append(sql.SQL(piece).format(rows=where, text=said, number=said))
+            pieces.append(sql.SQL("count(*) FILTER (WHERE {})").format(where))
+        if untimed is not None:
+            pieces.append(sql.SQL("count(*) FILTER (WHERE f.at IS NULL)"))
         values = sql.SQL(", ").join(pieces)
-        part = (
-            sql.SQL(_ALL).format(group=self._bound(len(self._groups)), values=values)
-            + self._rows(source, table, time)
-            + sql.SQL(_EACH)
-        )
-        self._groups.append(_Group(part, tuple(names), (source, table)))
+        named = [
+            sql.SQL(", {} AS {}").format(one, sql.Identifier(f"t{place}"))
+            for place, one in enumerate(taken.values())
+        ]
+        part = sql.SQL(_VALUES).format(values=values, taken=sql.Composed(named), rows=rows)
+        self._groups.append(_Group(part, tuple(names), untimed))
 
-    def _session(self, one: Computed) -> sql.Composable:
-        time = sql.SQL(_TIMED) if one.within is None else self._window(one.within)
-        rows = self._rows(one.source, one.table, sql.SQL("{} AND {}").format(time, self._said(one)))
-        group, gap = self._bound(len(self._groups)), self._bound(one.gap)
+    def _session(self, one: Computed, rows: sql.Composable) -> sql.Composable:
+        where, gap = self._where(one), self._bound(one.gap)
         if one.measure == "sessions":
-            return (
-                sql.SQL(_SESSIONS).format(group=group, gap=gap)
-                + rows
-                + sql.SQL(") s")
-                + sql.SQL(_EACH)
-            )
-        head = sql.SQL(_LAST_SESSION).format(
-            group=group, gap=gap, column=self._bound(one.column), shown=self._bound(_SHOWN)
+            return sql.SQL(_SESSIONS).format(gap=gap, rows=rows, where=where)
+        return sql.SQL(_LAST_SESSION).format(
+            gap=gap,
+            rows=rows,
+            where=where,
+            column=self._bound(one.column),
+            shown=self._bound(_SHOWN),
+            most=self._bound(LAST_EVENTS),
         )
-        last = sql.SQL(_LAST_ROWS).format(most=self._bound(LAST_EVENTS))
-        return head + rows + last + sql.SQL(_EACH)
 
-    def _add(self, names: tuple[str, ...], one: Computed, part: sql.Composable) -> None:
-        self._groups.append(_Group(part, names, (one.source, one.table)))
-
-    def _untimed(self, source: str, table: str) -> None:
-        part = (
-            sql.SQL(_UNTIMED).format(group=self._bound(len(self._groups)))
-            + self._rows(source, table, sql.SQL("f.at IS NULL"))
-            + sql.SQL(_EACH)
-        )
-        self._groups.append(_Group(part, (), (source, table)))
-
-    def _rows(self, source: str, table: str, time: sql.Composable) -> sql.Composable:
-        return sql.SQL(_ROWS).format(
-            source=self._bound(source), stream=self._bound(table), time=time
-        )
+    def _rows(self, table: tuple[str, str], time: sql.Composable) -> sql.Composable:
+        source, stream = map(self._bound, table)
+        return sql.SQL(_ROWS).format(source=source, stream=stream, time=time)
 
     def _window(self, within: int) -> sql.Composable:
         return sql.SQL(_WINDOW).format(within=self._bound(within))
 
-    def _where(self, one: Computed, *, windowed: bool) -> sql.Composable:
-        said = self._said(one)
-        if not windowed or one.within is None:
-            return said
-        return sql.SQL("f.at > %(now)s - {} AND {}").format(self._bound(one.within), said)
-
-    def _said(self, one: Computed) -> sql.Composable:
+    def _where(self, one: Computed) -> sql.Composable:
         parts: list[sql.Composable] = [
             sql.SQL("(f.columns ->> {}::text) = ANY ({}::text[])").format(
                 self._bound(column), self._bound(list(values))
             )
             for column, values in one.where
         ]
+        if one.within is not None:
+            parts.insert(0, sql.SQL("f.at > %(now)s - {}").format(self._bound(one.within)))
         return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true")
 
     def _bound(self, value: Any) -> sql.Placeholder:
@@ -251,8 +286,17 @@ class Computing:
 
 
 _NEXT: Final = """
-SELECT p.id, (SELECT min(f.at + {within}) FROM {past}), (SELECT min(f.at) FROM {future})
+SELECT p.id, (SELECT min(f.at + %(within)s::bigint) FROM {past}),
+       (SELECT min(f.at) FROM {future})
 FROM unnest(%(profiles)s::text[]) p (id)
+"""
+_ROWS_OF: Final = """
+    penstock.profile_records r
+    CROSS JOIN LATERAL (
+        SELECT f.at FROM penstock.profile_facts f
+        WHERE f.owner = r.id AND f.columns IS NOT NULL AND {time} OFFSET 0) f
+    WHERE r.tenant = %(tenant)s AND r.kind = %(kind)s AND r.profile = p.id COLLATE "C"
+      AND r.source = %(source)s COLLATE "C" AND r.stream = %(stream)s COLLATE "C"
 """
 
 
@@ -276,9 +320,10 @@ class NextChange:
         for source, table, within in self._spans:
             cursor = await connection.execute(
                 sql.SQL(_NEXT).format(
-                    within=sql.SQL("%(within)s::bigint"),
-                    past=_fixed_rows(sql.SQL("f.at > %(now)s - %(within)s AND f.at <= %(now)s")),
-                    future=_fixed_rows(sql.SQL("f.at > %(now)s")),
+                    past=sql.SQL(_ROWS_OF).format(
+                        time=sql.SQL("f.at > %(now)s - %(within)s AND f.at <= %(now)s")
+                    ),
+                    future=sql.SQL(_ROWS_OF).format(time=sql.SQL("f.at > %(now)s")),
                 ),
                 {
                     "tenant": tenant,
@@ -296,9 +341,3 @@ class NextChange:
                     if time is not None:
                         found[id_] = min(found.get(id_, time), time)
         return found
-
-
-def _fixed_rows(time: sql.Composable) -> sql.Composable:
-    return sql.SQL(_ROWS).format(
-        source=sql.SQL("%(source)s"), stream=sql.SQL("%(stream)s"), time=time
-    )

@@ -23,6 +23,7 @@ from penstock.stores.postgres.live_rows import lenient_cursor
 from penstock.stores.postgres.profiles.computing import Computing
 
 Connection = psycopg.AsyncConnection[Any]
+Cursor = psycopg.AsyncCursor[Any]
 
 SQL: Final = load_queries(Path(__file__).with_name("details.sql"))
 
@@ -57,19 +58,24 @@ class Detailing:
         self._kind = kind
 
     async def read(self, id_: str, wanted: Details, now: Microseconds) -> ProfileDetails:
-        """What is known of one profile."""
-        values = await computing(wanted).values(
-            self._connection, self._tenant, self._kind, [id_], now
-        )
+        """What is known of one profile. Everything is asked for before any of it is read."""
+        values, consent = computing(wanted), wanted.consent
+        asked = None
+        await self._run("planned_once")
+        if wanted.computed:
+            asked = await values.ask(self._connection, self._tenant, self._kind, [id_], now)
+        agreed = None if consent is None else await self._consents(id_, consent)
+        latest = await self._latest(id_, wanted, now)
+        await self._run("planned_as_ever")
         return ProfileDetails(
-            values[id_],
+            {} if asked is None else (await values.told(asked))[id_],
             {name: await self._listed(id_, one) for name, one in wanted.lists.items()},
-            {} if wanted.consent is None else await self._consents(id_, wanted.consent, now),
-            await self._latest(id_, wanted, now),
+            {} if agreed is None else consents(await agreed.fetchall(), now),
+            [] if latest is None else _happened(await latest.fetchall(), wanted),
         )
 
-    async def _consents(self, id_: str, rule: ConsentRule, now: Microseconds) -> dict[str, bool]:
-        cursor = await self._run(
+    async def _consents(self, id_: str, rule: ConsentRule) -> Cursor:
+        return await self._run(
             "consents",
             id=id_,
             source=rule.source,
@@ -77,15 +83,14 @@ class Detailing:
             purpose=rule.purpose,
             granted=rule.granted,
         )
-        return consents(await cursor.fetchall(), now)
 
-    async def _latest(self, id_: str, wanted: Details, now: Microseconds) -> list[Happened]:
+    async def _latest(self, id_: str, wanted: Details, now: Microseconds) -> Cursor | None:
         tables = {(one.source, one.table) for one in wanted.computed.values()}
         tables |= {(one.source, one.table) for one in wanted.lists.values()}
         if not tables or not wanted.latest:
-            return []
+            return None
         named = sorted(tables)
-        cursor = await self._run(
+        return await self._run(
             "latest",
             id=id_,
             now=now,
@@ -93,12 +98,6 @@ class Detailing:
             stream=[stream for _, stream in named],
             count=wanted.latest,
         )
-        found = []
-        for source, stream, at, text in await cursor.fetchall():
-            values = orjson.loads(text)
-            shown = [name for name in wanted.columns(source, stream) if values.get(name)]
-            found.append(Happened(source, stream, at, {name: values[name] for name in shown}))
-        return found
 
     # ------------------------------------------------------------------ lists
 
@@ -133,12 +132,21 @@ class Detailing:
             len(rows) > wanted.limit,
         )
 
-    async def _run(self, statement: LiteralString, **parameters: Any) -> psycopg.AsyncCursor[Any]:
+    async def _run(self, statement: LiteralString, **parameters: Any) -> Cursor:
         return await self._connection.execute(
             SQL[statement],
             {"tenant": self._tenant, "kind": self._kind, **parameters},
             prepare=True,
         )
+
+
+def _happened(rows: Sequence[Sequence[Any]], wanted: Details) -> list[Happened]:
+    found = []
+    for source, stream, at, text in rows:
+        values = orjson.loads(text)
+        shown = [name for name in wanted.columns(source, stream) if values.get(name)]
+        found.append(Happened(source, stream, at, {name: values[name] for name in shown}))
+    return found
 
 
 def _composed(

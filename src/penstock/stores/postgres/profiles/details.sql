@@ -1,5 +1,13 @@
 -- What is known of people beside their traits, as it is read.
 
+-- name: planned_once
+-- Who is asked for changes nothing about how to find it; to plan these statements anew for each
+-- profile, which PostgreSQL may think worth its while, takes longer than to answer them.
+SELECT set_config('plan_cache_mode', 'force_generic_plan', true)
+
+-- name: planned_as_ever
+SELECT set_config('plan_cache_mode', 'auto', true)
+
 -- name: keys
 -- The rows of a person in one table, the latest first.
 SELECT f.key FROM penstock.profile_records r

@@ -84,7 +84,7 @@ class PostgresGraph:
         self._matchings, self._used = [], None
         for number, state, version in await cursor.fetchall():
             matcher = await self._matchers.of(self._connection, names, number, version)
-            one = StoredMatching(self._connection, self._tenant, self._kind, number, matcher)
+            one = StoredMatching(self._connection, names, self._rules, number, matcher)
             self._matchings.append(one)
             if state == "used":
                 self._used = one
@@ -180,11 +180,16 @@ class PostgresGraph:
                 self._keep(number, stored_of(row, self._rules))
         return {n: self._rows[self._keys[n]].record for n in numbers if n in self._keys}
 
+    def known_record(self, number: int) -> Record | None:
+        """A record that this transaction has read or written."""
+        key = self._keys.get(number)
+        return None if key is None else self._rows[key].record
+
     async def rematch(self, keys: Collection[RecordKey]) -> Sequence[Member]:
         changed = {self._ids[key]: self._rows[key].record for key in keys}
         touched: set[int] = set()
         for one in self._matchings:
-            found = await one.rematch(changed, self._fresh & changed.keys(), self.load)
+            found = await one.rematch(changed, self._fresh & changed.keys(), self.known_record)
             if one is self._used:
                 touched = found
         self._fresh -= changed.keys()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple, TypeAlias
 
 import orjson
 import psycopg
@@ -20,11 +20,16 @@ from penstock.identity.evidence import Match, Record, RecordKey
 from penstock.identity.fuzzy.matcher import FuzzyMatcher
 from penstock.identity.fuzzy.model import from_json
 from penstock.identity.fuzzy.rematching import IdPair, Moves, moves, ordered, plan
+from penstock.identity.fuzzy.screening import Ready
+from penstock.identity.reading import fields_from
+from penstock.identity.rules import Rules, TableRule
 from penstock.stores.postgres.arrays import array_literal, numbers_literal
 from penstock.stores.postgres.profiles.rows import json_text
 
 SQL: Final = load_queries(Path(__file__).with_name("matching.sql"))
 Connection = psycopg.AsyncConnection[Any]
+Known: TypeAlias = Callable[[int], Record | None]
+_NO_TABLE: Final = TableRule()
 _KEPT: Final = 8
 _RARELY: Final = 100_000
 
@@ -64,10 +69,16 @@ class StoredMatching:
     """Blocks and matches of one model."""
 
     def __init__(
-        self, connection: Connection, tenant: str, kind: str, number: int, matcher: FuzzyMatcher
+        self,
+        connection: Connection,
+        names: Mapping[str, str],
+        rules: Rules,
+        number: int,
+        matcher: FuzzyMatcher,
     ) -> None:
         self._connection = connection
-        self._names: dict[str, Any] = {"tenant": tenant, "kind": kind, "model": number}
+        self._names: dict[str, Any] = {**names, "model": number}
+        self._rules = rules
         self.number = number
         self.matcher = matcher
 
@@ -75,11 +86,11 @@ class StoredMatching:
         self,
         changed: Mapping[int, Record],
         fresh: Collection[int],
-        load: Callable[[Collection[int]], Any],
+        known: Known,
     ) -> set[int]:
         """Bring the matches to what these records say now; those that are gone have no fields.
-        ``fresh`` were not there before; ``load`` gives records by number. Returns the records whose
-        ties came or went."""
+        ``fresh`` were not there before; ``known`` are records by number as this transaction has
+        them. Returns the records whose ties came or went."""
         moved = await self._move(changed, fresh)
         limit = self.matcher.block_at_most
         members = await self._members({block: moved.most(block, limit) for block in moved.all})
@@ -88,7 +99,7 @@ class StoredMatching:
         opened = {r for pair in planned.compared if not set(pair) & changed.keys() for r in pair}
         asked = (changed.keys() - set(fresh)) | doubtful | opened
         before = {ordered(m.one, m.other): m for m in await self.matches(asked)}
-        now = await self._scored(planned.compared, changed, load)
+        now = await self._scored(planned.compared, lambda n: changed.get(n) or known(n))
         lost = {
             pair
             for pair in before
@@ -145,24 +156,44 @@ class StoredMatching:
         }
         return [found[pair] for pair in sorted(found)]
 
-    async def _scored(
-        self,
-        pairs: Collection[IdPair],
-        changed: Mapping[int, Record],
-        load: Callable[[Collection[int]], Any],
-    ) -> dict[IdPair, Scored]:
+    async def _scored(self, pairs: Collection[IdPair], known: Known) -> dict[IdPair, Scored]:
         """Those of these pairs that are matches, or might be."""
-        records = dict(changed)
-        others = {record for pair in pairs for record in pair} - changed.keys()
-        records.update(await load(others) if others else {})
-        numbers = {record.key: number for number, record in records.items()}
-        scored = self.matcher.score([(records[a], records[b]) for a, b in sorted(pairs)])
+        ready: dict[int, Ready] = {}
+        keys: dict[int, RecordKey] = {}
+        unread = []
+        for number in {record for pair in pairs for record in pair}:
+            record = known(number)
+            if record is None:
+                unread.append(number)
+            else:
+                keys[number] = record.key
+                ready[number] = self.matcher.ready(record.fields)
+        if unread:
+            await self._read(unread, ready, keys)
         found: dict[IdPair, Scored] = {}
-        for match in scored:
-            if match.weight >= self.matcher.possible:
-                one, other = numbers[match.left], numbers[match.right]
-                found[ordered(one, other)] = Scored(one, other, match.weight, match.fields)
+        for pair, weighed in self.matcher.weigh(list(pairs), ready).items():
+            one, other = sorted(pair, key=keys.__getitem__)
+            found[pair] = Scored(one, other, *weighed)
         return found
+
+    async def _read(
+        self, records: Sequence[int], ready: dict[int, Ready], keys: dict[int, RecordKey]
+    ) -> None:
+        """Records as they are stored. Most are strangers of whom no more is needed, and come again
+        and again: of these only the text is looked at."""
+        cursor = await self._run("compared", record=numbers_literal(sorted(records)))
+        tables: dict[tuple[str, str], tuple[Mapping[str, str], dict[str, Ready]]] = {}
+        for number, source, stream, key, text in await cursor.fetchall():
+            table = tables.get((source, stream))
+            if table is None:
+                fields = self._rules.tables.get((source, stream), _NO_TABLE).fields
+                table = tables[source, stream] = (fields, self.matcher.ready_by_text(fields))
+            found = table[1].get(text)
+            if found is None:
+                said = fields_from(table[0], orjson.loads(text))
+                found = table[1][text] = self.matcher.ready(said)
+            ready[number] = found
+            keys[number] = RecordKey(source, stream, key)
 
     async def _parted(
         self, pairs: Collection[IdPair], closed: Sequence[frozenset[int]]

@@ -48,6 +48,12 @@ SELECT r.id, r.source, r.stream, r.key, r.profile, r.origin, r.identifiers, r.co
 FROM unnest(%(record)s::bigint[]) w (record)
 CROSS JOIN LATERAL (SELECT * FROM penstock.profile_records r WHERE r.id = w.record LIMIT 1) r
 
+-- name: compared
+-- What records are compared by, and nothing else: most are strangers.
+SELECT r.id, r.source, r.stream, r.key, r.columns::text
+FROM unnest(%(record)s::bigint[]) w (record)
+CROSS JOIN LATERAL (SELECT * FROM penstock.profile_records r WHERE r.id = w.record LIMIT 1) r
+
 -- name: matches_of
 -- Each match of these records, from a weight on; twice where both are among them.
 SELECT m.one, m.other, m.weight, m.fields::text

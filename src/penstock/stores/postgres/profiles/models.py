@@ -163,7 +163,7 @@ class Models:
         numbers = [record for (record,) in await cursor.fetchall()]
         if numbers:
             records = await graph.load(numbers)
-            await matching.rematch(records, (), graph.load)
+            await matching.rematch(records, (), graph.known_record)
             await self._run(connection, "prepared_to", model=number, record=numbers[-1])
         return len(numbers)
 
