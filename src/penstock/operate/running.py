@@ -53,6 +53,17 @@ class Running:
     @contextlib.asynccontextmanager
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
+        project = self._project
+        told = wiring.lineage(
+            project.settings, project.pool, project.meters, project.clock, project.worker
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            if told is not None:
+                await stack.enter_async_context(told.block())
+            yield await stack.enter_async_context(self._carrying())
+
+    @contextlib.asynccontextmanager
+    async def _carrying(self) -> AsyncIterator[EmbeddedRuntime]:
         await refuse_unknown_columns(self._project.settings, self._project.clock)
         await self._patiently(self._finish_erasures, "database")
         lock = None if self._joining else await self._patiently(self._hold_lock, "database")

@@ -4,6 +4,7 @@ from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
 from penstock.wiring.gateway import gateway, spending
 from penstock.wiring.ledger import ledger, sessions, stored_sessions, tracing
+from penstock.wiring.lineage import lineage
 from penstock.wiring.models import (
     answerer,
     cross_encoder,
@@ -52,6 +53,7 @@ __all__ = [
     "inlets",
     "ledger",
     "limits",
+    "lineage",
     "log",
     "log_prefix",
     "models",
