@@ -15,6 +15,7 @@ import uvicorn
 from penstock.errors import ConfigError
 from penstock.serving.api.attending import attended
 from penstock.serving.api.guard import Application, Receive, Scope, Send
+from penstock.serving.api.http import MOST_HEAD, Http
 
 _CUT_S: Final = 3
 """Seconds after which connections that are still open at the end are cut."""
@@ -96,6 +97,8 @@ async def serve(
         access_log=False,
         lifespan="auto",
         server_header=False,
+        http=Http,
+        h11_max_incomplete_event_size=MOST_HEAD,
         timeout_graceful_shutdown=_CUT_S,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,
