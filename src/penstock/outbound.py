@@ -15,13 +15,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from penstock.errors import ConfigError, UnavailableError
+from penstock.errors import BadRecordError, ConfigError, UnavailableError
 
 if TYPE_CHECKING:
     import httpcore2
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 _TIMEOUT_S: Final = 10.0
+_REFUSED: Final = frozenset({400, 409, 413, 415, 422})
+"""What says that the same would be refused again."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _OLD_COMPATIBLE: Final = ipaddress.ip_network("::/96")
 
@@ -98,11 +100,14 @@ async def post(
     resolve: Resolve = resolved,
 ) -> None:
     """Send JSON to an address, as `fetch` goes there; what it answers beside its status is not
-    read. `UnavailableError` unless it was taken."""
+    read. `UnavailableError` where it may be taken later, `BadRecordError` where it was refused."""
     told = {"Content-Type": "application/json", **headers}
     async with _asked("POST", url, told, body, private=private, resolve=resolve) as response:
+        said = f"expected 2xx of {url[:100]!r}, got {response.status}"
+        if response.status in _REFUSED:
+            raise BadRecordError(said)
         if not 200 <= response.status < 300:
-            raise UnavailableError(f"expected 2xx of {url[:100]!r}, got {response.status}")
+            raise UnavailableError(said)
 
 
 @asynccontextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from penstock.clock import Clock
+from penstock.errors import MissingExtraError
 from penstock.settings import LineageFileSettings, LineageHttpSettings, Settings
 from penstock.telemetry import Meters
 
@@ -61,6 +63,8 @@ def _destination(settings: Settings) -> Destination:
         return HttpDestination(
             checked(chosen.url, private=chosen.private), headers, private=chosen.private
         )
+    if find_spec("confluent_kafka") is None:
+        raise MissingExtraError("lineage to Kafka", "kafka")
     from penstock.stores.kafka import KafkaDestination
 
     options = {name: value.get_secret_value() for name, value in chosen.options.items()}

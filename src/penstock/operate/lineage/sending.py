@@ -14,7 +14,7 @@ import structlog
 
 from penstock.clock import Clock
 from penstock.debezium.messages import Message
-from penstock.errors import PenstockError, UnavailableError
+from penstock.errors import BadRecordError, PenstockError, UnavailableError
 from penstock.outbound import post
 from penstock.runtimes.base import Backoff
 
@@ -121,6 +121,7 @@ class Sender:
         self._empty = asyncio.Event()
         self._empty.set()
         self._task: asyncio.Task[None] | None = None
+        self._away = False
         self.sent = 0
         self.dropped = 0
 
@@ -142,7 +143,6 @@ class Sender:
         self.dropped += 1
 
     async def _run(self) -> None:
-        away = False
         while True:
             self._wake.clear()
             if not self._waiting:
@@ -150,22 +150,33 @@ class Sender:
                 await self._wake.wait()
                 continue
             events = [self._waiting[i] for i in range(min(_MOST_AT_ONCE, len(self._waiting)))]
-            try:
-                taken = await self._destination.send(events)
-            except PenstockError as error:
-                if not away:
-                    logger.warning("lineage.waiting", reason=str(error))
-                away = True
+            taken = await self._try(events)
+            if taken is None:
                 await self._backoff.wait()
                 continue
-            if away:
-                logger.info("lineage.resumed", waiting=len(self._waiting), dropped=self.dropped)
-            away = False
-            self._backoff.reset()
-            self.sent += taken
             for event in events[:taken]:
                 if self._waiting and self._waiting[0] is event:  # else it was dropped meanwhile
                     self._waiting.popleft()
+
+    async def _try(self, events: Sequence[Event]) -> int | None:
+        """How many are done with; None: come back with them."""
+        try:
+            taken = await self._destination.send(events)
+        except BadRecordError as error:
+            logger.warning("lineage.refused", reason=str(error), job=events[0]["job"]["name"])
+            self.dropped += 1
+            return 1
+        except PenstockError as error:
+            if not self._away:
+                logger.warning("lineage.waiting", reason=str(error))
+            self._away = True
+            return None
+        if self._away:
+            logger.info("lineage.resumed", waiting=len(self._waiting), dropped=self.dropped)
+        self._away = False
+        self._backoff.reset()
+        self.sent += taken
+        return taken
 
     async def close(self) -> None:
         """Send what is left, for a moment at most."""

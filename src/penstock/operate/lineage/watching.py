@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -21,8 +22,10 @@ from penstock.operate.lineage.jobs import Lineage, LiveTable
 from penstock.operate.lineage.sending import Sender
 from penstock.telemetry import Meters, PipelineMeter, SourceMeter
 
-LOOK_S: Final = 1.0
+LOOK_S: Final = 0.25
 """How often the meters are looked at."""
+_TABLES_S: Final = 1.0
+"""How often it is asked which tables there are, at most, and how long the end waits for it."""
 
 Name = tuple[Literal["source", "pipeline"], str, str]
 Tables = Callable[[], Awaitable[Sequence[LiveTable]]]
@@ -64,6 +67,8 @@ class Watch:
         self._every_s = every_s
         self._tables: Sequence[LiveTable] = ()
         self._counted = -1
+        self._read_at = -math.inf
+        self._count = 0
         self._runs: dict[Name, _Followed] = {}
         self._failed: dict[Name, str] = {}
         self._whole: Run | None = None
@@ -75,6 +80,7 @@ class Watch:
         self._whole = self._begun(self._lineage.project(), None)
         self._say("START", self._whole)
         looking = asyncio.create_task(self._keep_looking(), name="lineage")
+        looking.add_done_callback(_ended)
         clean = False
         try:
             yield
@@ -85,7 +91,7 @@ class Watch:
         finally:
             looking.cancel()
             await asyncio.gather(looking, return_exceptions=True)
-            self._end(clean=clean)
+            await self._end(clean=clean)
             await self._sender.close()
 
     async def _keep_looking(self) -> None:
@@ -115,15 +121,18 @@ class Watch:
         for pipeline in list(self._meters.pipelines.values()):
             yield ("pipeline", pipeline.name, pipeline.topic), pipeline
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, *, last: bool = False) -> None:
         """Tables come and change with changes alone."""
         counted = sum(meter.changes for meter in self._meters.pipelines.values())
-        if counted == self._counted:
+        now = self._clock.monotonic()
+        if counted == self._counted or (now - self._read_at < _TABLES_S and not last):
             return
+        self._read_at = now
         try:
-            self._tables = await self._read_tables()
+            async with asyncio.timeout(_TABLES_S):
+                self._tables = await self._read_tables()
             self._counted = counted
-        except PenstockError as error:  # the loops say so themselves
+        except (PenstockError, TimeoutError) as error:  # the loops say so themselves
             logger.debug("lineage.tables", reason=str(error))
 
     # ------------------------------------------------------------------ what becomes of a run
@@ -158,13 +167,18 @@ class Watch:
             run = followed.run
         self._say("FAIL", run, progress=progress(meter), error=reason)
 
-    def _end(self, *, clean: bool) -> None:
+    async def _end(self, *, clean: bool) -> None:
         """The process stops; what failed has failed, the rest ends in order or is broken off."""
+        await self._refresh(last=True)
         for name, meter in self._metered():
             if meter.state == "failed":
                 self._fails(name, meter)
-            elif name in self._runs:
-                self._runs[name].said = progress(meter)
+            elif meter.state != "starting":
+                if name not in self._runs:  # all of it was between two looks
+                    self._goes_on(name, meter, described=True)
+                followed = self._runs[name]
+                followed.run = Run(followed.run.id, self._job(name), self._whole)
+                followed.said = progress(meter)
         kind: EventType = "COMPLETE" if clean else "ABORT"
         for followed in self._runs.values():
             self._say(kind, followed.run, progress=followed.said)
@@ -179,10 +193,19 @@ class Watch:
         return self._lineage.pipeline(first, topic, self._tables)
 
     def _begun(self, job: Job, parent: Run | None) -> Run:
-        return Run(run_id(job.name, self._worker, at=self._clock.now()), job, parent)
+        self._count += 1
+        id_ = run_id(job.name, self._worker, self._count, at=self._clock.now())
+        return Run(id_, job, parent)
 
     def _say(self, kind: EventType, run: Run, **more: Any) -> None:
         self._sender.say(self._voice.event(kind, run, self._clock.now(), **more))
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    """A fault of ours here is said, and stops nothing else."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        logger.error("lineage.failed", reason=repr(error), exc_info=error)
 
 
 def progress(meter: SourceMeter | PipelineMeter) -> dict[str, Any]:
