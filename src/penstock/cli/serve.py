@@ -27,9 +27,14 @@ def serve(
 
 
 async def _serve(file: Any, *, quiet: bool) -> None:
+    from penstock.operate.mail import mailing
     from penstock.project import open_project
 
-    async with open_project(file, patient=True) as project, project.serving() as address:
+    async with (
+        open_project(file, patient=True) as project,
+        mailing(project),
+        project.serving() as address,
+    ):
         if not quiet:
             console.print(f"[bold]{project.settings.project}[/]: the API is at {address}")
         await asyncio.Event().wait()

@@ -18,7 +18,7 @@ from penstock.wiring.models import (
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
-from penstock.wiring.pushing import inlets
+from penstock.wiring.pushing import inlets, mailed_inlets, pushes
 from penstock.wiring.server import limits, tls, tokens
 from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
@@ -56,12 +56,14 @@ __all__ = [
     "lineage",
     "log",
     "log_prefix",
+    "mailed_inlets",
     "models",
     "profile_reader",
     "profile_readers",
     "profile_rules",
     "profile_wanted",
     "publishing",
+    "pushes",
     "recent_vectors",
     "reranker",
     "rewriter",
