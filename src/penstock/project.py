@@ -376,16 +376,20 @@ class Project:
             hosts=hosts,
             origins=server.origins,
             most_bytes=server.max_body,
-            limits=wiring.limits(server.limits, self.clock),
+            limits=wiring.limits(self.settings, self.pool, self.clock),
             tokens=wiring.tokens(self.settings, self.clock),
             limit_s=server.limits.request,
             drain_s=server.limits.drain,
         )
 
     def serving(
-        self, *, mounted: Mapping[str, Application] | None = None
+        self,
+        *,
+        mounted: Mapping[str, Application] | None = None,
+        listener: socket.socket | None = None,
     ) -> AbstractAsyncContextManager[str]:
-        """Serve the API while the block runs; gives the address."""
+        """Serve the API while the block runs; gives the address. ``listener`` is a socket that
+        other processes may serve as well."""
         from penstock.serving.api.server import serve
 
         server = self.settings.server
@@ -395,6 +399,7 @@ class Project:
             port=server.port,
             mounted=mounted,
             tls=wiring.tls(self.settings),
+            listener=listener,
         )
 
     # ------------------------------------------------------------------ running

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import select
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 from tests.acceptance.conftest import Home, Program
 
@@ -121,3 +124,63 @@ def test_pushes_without_a_run_are_refused_with_what_to_do(
     assert "it does not run: start it" in answer.json()["detail"]
     assert int(answer.headers["Retry-After"]) >= 1
     assert found(client, "lost") == set()
+
+
+def test_workers_of_serve_share_one_address_and_its_rate(home: Home, database_url: str) -> None:
+    """Several processes answer, a key has its rate once for all, and the end is in order."""
+    home.project(database_url, NOTES, more="")
+    text = home.file.read_text()
+    limits = "server: {port: 0, limits: {key: {rate: 1, burst: 12}}}"
+    home.write(text.replace("server: {port: 0}", limits))
+    home.start("run").wait_for("everything is in step")
+    serve = home.start("serve", "--workers", "3")
+    where = address(serve)
+    children = psutil.Process(serve.process.pid).children()
+    assert len(children) == 2
+    until(lambda: all(listens(child) for child in children))
+    token = {"Authorization": f"Bearer {key(home)}"}
+
+    def ask(_: int) -> int:
+        with httpx2.Client(base_url=where, headers=token, timeout=40) as client:
+            return client.get("/v1/models").status_code
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(ask, range(60)))
+    let_in = codes.count(200)
+    assert set(codes) == {200, 429}
+    assert 12 <= let_in <= 13 + (time.monotonic() - began)
+    serve.signal(signal.SIGTERM)
+    assert serve.end().code == 130
+    assert not [child for child in children if child.is_running()]
+
+
+def listens(process: psutil.Process) -> bool:
+    """Whether a process is far enough to answer: its threads of the server are there."""
+    return bool(process.net_connections("tcp")) and process.num_threads() > 1
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for it."""
+    deadline = time.monotonic() + 40
+    while not true():
+        assert time.monotonic() < deadline
+        select.select([], [], [], 0.05)
+
+
+def test_a_worker_of_serve_that_dies_is_replaced(home: Home, database_url: str) -> None:
+    """And requests go on meanwhile; when the first process is killed, all end."""
+    home.project(database_url, NOTES)
+    serve = home.start("serve", "--workers", "2")
+    where = address(serve)
+    parent = psutil.Process(serve.process.pid)
+    [child] = parent.children()
+    child.kill()
+    serve.wait_for("worker.ended")
+    until(lambda: [new.pid for new in parent.children()] not in ([], [child.pid]))
+    with httpx2.Client(base_url=where) as client:
+        assert {client.get("/healthz").status_code for _ in range(10)} == {200}
+    children = parent.children()
+    parent.kill()
+    psutil.wait_procs(children, timeout=30)
+    assert not [one for one in children if one.is_running()]

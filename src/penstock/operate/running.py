@@ -234,7 +234,7 @@ class Running:
             Chore("vector index", 5.0, lambda: upkeep.index(self._project.embedder().name)),
             Chore("tombstones", 3600.0, upkeep.prune),
             Chore("ledger", 600.0, self._trim_ledger),
-            Chore("mail", 60.0, self._prune, when_idle=True),
+            Chore("between processes", 60.0, self._prune, when_idle=True),
         ]
         if any(chosen.segments for chosen in self._project.settings.profiles.values()):
             look = partial(look_at_segments, segments_of(self._project))
@@ -266,7 +266,9 @@ class Running:
         await wiring.stored_sessions(project.settings, project.pool, project.ledger()).expire(idle)
 
     async def _prune(self) -> None:
-        await wiring.pushes(self._project.settings, self._project.pool).prune()
+        settings, pool = self._project.settings, self._project.pool
+        await wiring.pushes(settings, pool).prune()
+        await wiring.rates(settings, pool).prune()
 
     async def _trim(self) -> None:
         keep = self._project.settings.log

@@ -19,7 +19,7 @@ from penstock.wiring.models import (
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
 from penstock.wiring.pushing import inlets, mailed_inlets, pushes
-from penstock.wiring.server import limits, tls, tokens
+from penstock.wiring.server import limits, rates, tls, tokens
 from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
@@ -64,6 +64,7 @@ __all__ = [
     "profile_wanted",
     "publishing",
     "pushes",
+    "rates",
     "recent_vectors",
     "reranker",
     "rewriter",

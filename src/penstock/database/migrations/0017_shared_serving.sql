@@ -16,11 +16,13 @@ CREATE UNLOGGED TABLE penstock.pushes (
 );
 CREATE INDEX pushes_waiting ON penstock.pushes (tenant, source, id) WHERE NOT taken;
 
--- What is left of the requests that a key, or all keys of a tenant, may make.
+-- What is left of the requests that a key (by its digest), or all keys of a tenant, may make, and
+-- how many the one that asked last was given.
 CREATE UNLOGGED TABLE penstock.rate_buckets (
     tenant      text NOT NULL,
     name        text NOT NULL COLLATE "C",
     tokens      double precision NOT NULL,
+    granted     double precision NOT NULL,
     at          timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant, name)
 );

@@ -86,10 +86,12 @@ async def serve(
     port: int,
     mounted: Mapping[str, Application] | None = None,
     tls: Tls | None = None,
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[str]:
     """Serve an application while the block runs; yields the address. ``mounted`` are others by the
-    path at and below which they answer."""
-    listener = listening(host, port)
+    path at and below which they answer. ``listener`` is a socket of `listening` that other
+    processes may serve as well."""
+    listener = listener or listening(host, port)
     served = _Mounted(api, mounted or {})
     config = uvicorn.Config(
         served,
