@@ -1,4 +1,4 @@
--- What several processes that serve the API share with the one that runs (ADR 32). Nothing here is
+-- What several processes that serve the API share with the one that runs. Nothing here is
 -- promised to anybody: whoever sent it waits for an answer, and sends it again if there is none.
 -- So it need not outlive a crash of the server.
 

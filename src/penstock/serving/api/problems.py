@@ -138,6 +138,9 @@ def install(app: FastAPI) -> None:
 def _sentence(error: RequestValidationError) -> str:
     """The first thing that is wrong, and where."""
     found = error.errors()[0]
+    if found["type"] == "json_invalid":
+        where, why = found["loc"][-1], (found.get("ctx") or {}).get("error", "it ends there")
+        return f"expected a body of JSON, got none at character {where}: {str(why)[:200]}"
     place = ".".join(str(part) for part in found["loc"] if part != "body") or "the body"
     more = len(error.errors()) - 1
     said = str(found["msg"]).removeprefix("Value error, ")
