@@ -25,6 +25,7 @@ from penstock.database.migrate import migrate
 from penstock.errors import ConfigError, FatalError, UnavailableError
 from penstock.models.base import Embedder
 from penstock.operate import progress
+from penstock.operate.reachable import Reachable
 from penstock.principals import Principal
 from penstock.records import Microseconds
 from penstock.runtimes.base import patiently
@@ -76,7 +77,9 @@ class Project:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.server: EmbeddedPostgres | None = None
         self.inlets: dict[str, Inlet] = {}
-        """The sources of this process that documents are pushed to."""
+        """The sources that documents are pushed to, of this process or of another."""
+        self.carries = False
+        """Whether this process carries changes, beside serving."""
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
         self._store: PostgresStore | None = None
@@ -380,6 +383,7 @@ class Project:
             tokens=wiring.tokens(self.settings, self.clock),
             limit_s=server.limits.request,
             drain_s=server.limits.drain,
+            reachable=Reachable(lambda: self.dsn, self.clock),
         )
 
     def serving(
@@ -465,7 +469,7 @@ class Project:
 
     def problems(self) -> list[str]:
         """Why this process is not ready, if it is not."""
-        return progress.problems(self.meters)
+        return progress.problems(self.meters) if self.carries else []
 
     def freshness(self) -> dict[str, Any]:
         """Milliseconds from commit to visible, for rows and for documents."""

@@ -55,6 +55,7 @@ class Running:
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
         project = self._project
+        project.carries = True
         told = wiring.lineage(
             project.settings, project.pool, project.meters, project.clock, project.worker
         )

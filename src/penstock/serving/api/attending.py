@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import structlog
@@ -173,7 +173,17 @@ def attended(app: Any) -> Attended | None:
 
 
 def readiness(
-    problems_now: Callable[[], list[str]], ending: Callable[[], bool]
-) -> Callable[[], list[str]]:
-    """Why this process is not ready, also while it ends."""
-    return lambda: [DRAINING] if ending() else problems_now()
+    problems_now: Callable[[], list[str]],
+    reachable: Callable[[], Awaitable[str | None]] | None,
+    ending: Callable[[], bool],
+) -> Callable[[], Awaitable[list[str]]]:
+    """Why this process is not ready: it ends, ``reachable`` says that what it answers from is away,
+    or it has problems of its own."""
+
+    async def found() -> list[str]:
+        if ending():
+            return [DRAINING]
+        away = None if reachable is None else await reachable()
+        return ([] if away is None else [away]) + problems_now()
+
+    return found
