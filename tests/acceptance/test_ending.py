@@ -115,7 +115,7 @@ def test_a_process_whose_database_is_away_is_not_ready_until_it_is_back(
         assert (answer.status_code, answer.headers["content-type"]) == (
             503, "application/problem+json",
         )  # fmt: skip
-        assert time.monotonic() - began < 40
+        assert time.monotonic() - began < 5  # nobody waits for what is known to be away
         asyncio.run(server.start())
         until(lambda: client.get("/readyz").status_code == 200)
         until(

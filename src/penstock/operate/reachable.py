@@ -31,12 +31,25 @@ class Reachable:
         self._asking = asyncio.Lock()
         self._at = -math.inf
         self._problem: str | None = None
+        self._suspected = False
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it was away when it was last asked, or seems to be since."""
+        return self._suspected or self._problem is not None
+
+    def suspect(self) -> None:
+        """Something could not be done just now."""
+        if not self._suspected and self._problem is None:
+            self._suspected = True
+            self._at = -math.inf
 
     async def __call__(self) -> str | None:
         """Why it is not; None while it is."""
         async with self._asking:
             if self._clock.monotonic() - self._at >= _LASTS_S:
                 self._problem = await self._ask()
+                self._suspected = False
                 self._at = self._clock.monotonic()
             return self._problem
 

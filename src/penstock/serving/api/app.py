@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from penstock.serving.api import asking, openai, problems, responses, sessions, voices, writing
 from penstock.serving.api.access import OPEN, Doorkeeper, policies
-from penstock.serving.api.attending import Attended, readiness
+from penstock.serving.api.attending import Attended, Reachability, readiness
 from penstock.serving.api.guard import Application, Guard
 from penstock.serving.api.limits import Limits
 from penstock.serving.api.mcp import with_mcp
@@ -36,7 +36,7 @@ def build(
     tokens: Tokens | None = None,
     limit_s: float = 120.0,
     drain_s: float = 20.0,
-    reachable: Callable[[], Awaitable[str | None]] | None = None,
+    reachable: Reachability | None = None,
 ) -> Application:
     """Health and metrics, and with ``services`` all the rest. ``reachable`` says why what it
     answers from is not."""
@@ -56,7 +56,7 @@ def build(
         ):
             app.include_router(router)
         served = with_mcp(app, services, doorkeeper)
-    attended = Attended(served, limit_s=limit_s, drain_s=drain_s)
+    attended = Attended(served, limit_s=limit_s, drain_s=drain_s, reachable=reachable)
     _health(app, meters, readiness(problems_now, reachable, lambda: attended.draining))
     _schema(app, services.version if services is not None else "")
     problems.install(app)
