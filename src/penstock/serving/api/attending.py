@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -18,11 +20,13 @@ import structlog
 from penstock.serving.api.guard import Application, Receive, Scope, Send
 from penstock.serving.api.limits import ADMITTED, Admission
 from penstock.serving.api.problems import ProblemError, response_of
+from penstock.tracing import REQUEST
 
 logger = structlog.get_logger("penstock.api")
 
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 DRAINING: Final = "the server is ending"
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
 
 class Reachability(Protocol):
@@ -112,6 +116,7 @@ class Attended:
 
     async def _attend(self, scope: Scope, receive: Receive, send: Send) -> None:
         admission = scope[ADMITTED] = Admission()
+        REQUEST.set(_trace_of(scope))
         self._working += 1
         self._idle.clear()
         try:
@@ -205,6 +210,14 @@ class _Attendance:
         elif not message.get("more_body"):
             self._ended = True
         await self._send(message)
+
+
+def _trace_of(scope: Scope) -> str:
+    """The trace that whoever asks is in (W3C's ``traceparent``), or a new one."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent" and (found := _TRACEPARENT.fullmatch(value)) is not None:
+            return str(found[1].decode())
+    return secrets.token_hex(16)
 
 
 def attended(app: Any) -> Attended | None:
