@@ -134,9 +134,7 @@ retriever = PenstockRetriever(url="http://127.0.0.1:8321", api_key=os.environ["K
 for document in retriever.invoke("second bag"):
     print(document.metadata["url"], document.metadata["source"], document.page_content[:40])
 
-model = ChatOpenAI(
-    base_url="http://127.0.0.1:8321/v1", api_key=os.environ["KEY"], model="penstock"
-)
+model = ChatOpenAI(base_url="http://127.0.0.1:8321/v1", api_key=os.environ["KEY"], model="penstock")
 chain = (
     {"question": RunnablePassthrough()}
     | ChatPromptTemplate.from_messages([("user", "{question}")])
