@@ -56,7 +56,9 @@ def reached(text: str) -> list[str]:
     tags = Tags()
     tags.feed(RENDERER.render(text))
     found = tags.found
-    found += re.findall(r"(?i)\b(?:[a-z][a-z0-9+.-]*:)?//[^\s<]+|www\.[^\s<]+", text)
+    # In the middle of a word neither // nor www. is linked by anything.
+    link = r"(?i)(?:\b[a-z][a-z0-9+.-]*:|(?<!\w))//[^\s<]+|(?<!\w)www\.[^\s<]+"
+    found += re.findall(link, text)
     return [one for one in found if one.rstrip(".,") not in KNOWN]
 
 
@@ -82,6 +84,15 @@ def test_an_answer_leads_nowhere(attack: str) -> None:
 )
 def test_what_is_harmless_stays_as_it_is(text: str) -> None:
     assert contained(text, KNOWN) == text
+
+
+@pytest.mark.parametrize("scheme", ["https:", "note:", "https:http:x:"])
+@pytest.mark.parametrize("address", ["https://evil.example/SECRET", "ｈttps://evil.example/SECRET"])
+def test_an_address_behind_what_looks_like_a_scheme_leads_nowhere(
+    scheme: str, address: str
+) -> None:
+    """A renderer links from the second on."""
+    assert reached(contained(f"{scheme}{address} [1]", KNOWN)) == []
 
 
 @given(

@@ -107,13 +107,23 @@ class Containment:
         return re.sub(r"\](?=[(:])", "] ", plain)
 
     def _address(self, match: re.Match[str]) -> str:
-        found = match[0]
-        if not _LOADED.match(found):
-            return found
+        before, found = _harmless(match[0])
         bare = found.rstrip(_TRAILING)
-        if bare in self._known:
-            return found
-        return REMOVED + found[len(bare) :]
+        if not found or bare in self._known:
+            return match[0]
+        return before + REMOVED + found[len(bare) :]
+
+
+def _harmless(text: str) -> tuple[str, str]:
+    """What only looks like the scheme of an address (``note:``), and the address behind it, if
+    there is one: ``https:https://...`` is a link to what comes second."""
+    before, found = "", text
+    while found and not _LOADED.match(found):
+        scheme, _, rest = found.partition(":")
+        inner = _ADDRESS.search(rest)
+        end = len(rest) if inner is None else inner.start()
+        before, found = f"{before}{scheme}:{rest[:end]}", rest[end:]
+    return before, found
 
 
 def contained(text: str, known: frozenset[str]) -> str:
