@@ -122,7 +122,7 @@ class Counter:
         rate = self.limit.rate
         if rate is None:
             return {}
-        wait = self.wait_s()
+        wait = 0.0 if self._tokens + self._elsewhere >= 1 else self.wait_s()
         left = max(0, math.floor(self._tokens + self._elsewhere))
         window = max(1, math.ceil(self.limit.size / rate))
         return {
