@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from penstock.bench.report import Report
 from penstock.database.embedded import EmbeddedPostgres
 from penstock.errors import PenstockError
 from penstock.keys import Scope, mint
-from penstock.outbound import fetch
+from penstock.outbound import fetch, post
 from penstock.principals import Principal
 from penstock.project import Project, open_project
 from penstock.serving.answer import Answerer
@@ -177,9 +178,9 @@ async def stored(project: Project) -> list[Any]:
 
 
 async def ssrf(count: int) -> dict[str, int]:
-    """Each address, fetched as an identity provider's: with the system's own resolver for numbers,
-    and one of attackers for names, which says another thing each time. A listener on this machine
-    counts who comes."""
+    """Each address, fetched as an identity provider's and sent to as a collector of lineage's: with
+    the system's own resolver for numbers, and one of attackers for names, which says another thing
+    each time. A listener on this machine counts who comes."""
     came = 0
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -209,14 +210,18 @@ async def ssrf(count: int) -> dict[str, int]:
     port = listeners[0].sockets[0].getsockname()[1]
     for url in hostile_urls(count):
         for tried in (url, url.replace("/keys", f":{port}/keys", 1) if ":8443" not in url else url):
-            try:
-                await fetch(tried, most_bytes=1000, resolve=resolve)
-            except (PenstockError, OSError, UnicodeError):
-                refused += 1
+            for went in (
+                partial(fetch, tried, most_bytes=1000),
+                partial(post, tried, b"{}", headers={}),
+            ):
+                try:
+                    await went(resolve=resolve)
+                except (PenstockError, OSError, UnicodeError):
+                    refused += 1
     for listener in listeners:
         listener.close()
         await listener.wait_closed()
-    return {"addresses": count, "tried": 2 * count, "refused": refused, "private_connections": came}
+    return {"addresses": count, "tried": 4 * count, "refused": refused, "private_connections": came}
 
 
 def free(host: str, port: int) -> bool:

@@ -147,7 +147,10 @@ def metrics_page() -> str:
         NOTE,
         "# Metrics\n",
         "`penstock run` serves them at `/metrics`, with `/healthz` (the process lives) and",
-        "`/readyz` (all sources and pipelines run; else 503 with the reasons).\n",
+        (
+            "`/readyz` (the database answers, and all sources and pipelines that this process "
+            "carries run; else 503 with the reasons).\n"
+        ),
         "| metric | meaning |",
         "|---|---|",
     ]

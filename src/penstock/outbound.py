@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from penstock.errors import ConfigError, UnavailableError
+from penstock.errors import BadRecordError, ConfigError, UnavailableError
 
 if TYPE_CHECKING:
     import httpcore2
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
 _TIMEOUT_S: Final = 10.0
+_REFUSED: Final = frozenset({400, 409, 413, 415, 422})
+"""What says that the same would be refused again."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _OLD_COMPATIBLE: Final = ipaddress.ip_network("::/96")
 
@@ -81,23 +84,60 @@ async def fetch(
     Raises `ConfigError` for an address where one may not go, `UnavailableError` for what did not
     come.
     """
+    headers = {"Accept": "application/json"}
+    async with _asked("GET", url, headers, None, private=private, resolve=resolve) as response:
+        if response.status != 200:
+            raise UnavailableError(f"expected 200 of {url[:100]!r}, got {response.status}")
+        return await _body(response, url, most_bytes)
+
+
+async def post(
+    url: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str],
+    private: bool = False,
+    resolve: Resolve = resolved,
+) -> None:
+    """Send JSON to an address, as `fetch` goes there; what it answers beside its status is not
+    read. `UnavailableError` where it may be taken later, `BadRecordError` where it was refused."""
+    told = {"Content-Type": "application/json", **headers}
+    async with _asked("POST", url, told, body, private=private, resolve=resolve) as response:
+        said = f"expected 2xx of {url[:100]!r}, got {response.status}"
+        if response.status in _REFUSED:
+            raise BadRecordError(said)
+        if not 200 <= response.status < 300:
+            raise UnavailableError(said)
+
+
+@asynccontextmanager
+async def _asked(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes | None,
+    *,
+    private: bool,
+    resolve: Resolve,
+) -> AsyncIterator[httpcore2.Response]:
     import httpcore2
 
     checked(url, private=private)
     backend = _backend(resolve, private=private)
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), _TIMEOUT_S)
+    told: list[tuple[bytes | str, bytes | str]] = [("Host", urlsplit(url).netloc)]
+    told.extend(headers.items())
+    if body is not None:
+        told.append(("Content-Length", str(len(body))))
     try:
         async with (
             asyncio.timeout(2 * _TIMEOUT_S),
             httpcore2.AsyncConnectionPool(network_backend=backend) as pool,
             pool.stream(
-                "GET",
-                url,
-                headers={"Host": urlsplit(url).netloc, "Accept": "application/json"},
-                extensions={"timeout": timeouts},
+                method, url, headers=told, content=body, extensions={"timeout": timeouts}
             ) as response,
         ):
-            return await _body(response, url, most_bytes)
+            yield response
     except (
         httpcore2.NetworkError,
         httpcore2.TimeoutException,
@@ -108,8 +148,6 @@ async def fetch(
 
 
 async def _body(response: httpcore2.Response, url: str, most_bytes: int) -> bytes:
-    if response.status != 200:
-        raise UnavailableError(f"expected 200 of {url[:100]!r}, got {response.status}")
     parts: list[bytes] = []
     left = most_bytes
     async for part in response.aiter_stream():

@@ -25,6 +25,7 @@ from penstock.database.migrate import migrate
 from penstock.errors import ConfigError, FatalError, UnavailableError
 from penstock.models.base import Embedder, Vectors, question_vectors, serving
 from penstock.operate import progress
+from penstock.operate.reachable import Reachable
 from penstock.principals import Principal
 from penstock.records import Microseconds
 from penstock.runtimes.base import patiently
@@ -77,7 +78,9 @@ class Project:
         self.worker = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self.server: EmbeddedPostgres | None = None
         self.inlets: dict[str, Inlet] = {}
-        """The sources of this process that documents are pushed to."""
+        """The sources that documents are pushed to, of this process or of another."""
+        self.carries = False
+        """Whether this process carries changes, beside serving."""
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
         self._store: PostgresStore | None = None
@@ -398,16 +401,21 @@ class Project:
             hosts=hosts,
             origins=server.origins,
             most_bytes=server.max_body,
-            limits=wiring.limits(server.limits, self.clock),
+            limits=wiring.limits(self.settings, self.pool, self.clock),
             tokens=wiring.tokens(self.settings, self.clock),
             limit_s=server.limits.request,
             drain_s=server.limits.drain,
+            reachable=Reachable(lambda: self.dsn, self.clock),
         )
 
     def serving(
-        self, *, mounted: Mapping[str, Application] | None = None
+        self,
+        *,
+        mounted: Mapping[str, Application] | None = None,
+        listener: socket.socket | None = None,
     ) -> AbstractAsyncContextManager[str]:
-        """Serve the API while the block runs; gives the address."""
+        """Serve the API while the block runs; gives the address. ``listener`` is a socket that
+        other processes may serve as well."""
         from penstock.serving.api.server import serve
 
         server = self.settings.server
@@ -417,6 +425,7 @@ class Project:
             port=server.port,
             mounted=mounted,
             tls=wiring.tls(self.settings),
+            listener=listener,
         )
 
     # ------------------------------------------------------------------ running
@@ -482,7 +491,7 @@ class Project:
 
     def problems(self) -> list[str]:
         """Why this process is not ready, if it is not."""
-        return progress.problems(self.meters)
+        return progress.problems(self.meters) if self.carries else []
 
     def freshness(self) -> dict[str, Any]:
         """Milliseconds from commit to visible, for rows and for documents."""

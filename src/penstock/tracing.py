@@ -9,10 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 Attribute: TypeAlias = str | int | float | bool | None
+
+
+REQUEST: ContextVar[str | None] = ContextVar("penstock_request", default=None)
+"""Which trace the request at work belongs to, where a request is."""
+
+
+class Here(NamedTuple):
+    """A trace and a span of it, in the hexadecimal digits of W3C's trace context."""
+
+    trace: str
+    span: str | None = None
 
 
 class Span(Protocol):
@@ -34,6 +46,9 @@ class Tracer(Protocol):
 
     def begin(self, name: str, attributes: Mapping[str, Attribute]) -> OpenSpan:
         """A span that has no parts, for steps that give something out on their way."""
+
+    def here(self) -> Here | None:
+        """The span that is open around the caller."""
 
     def span(self, name: str, attributes: Mapping[str, Attribute]) -> AbstractContextManager[Span]:
         """A span while the block runs; those that begin in it are its parts. An error that leaves
@@ -69,6 +84,15 @@ def trace(tracer: Tracer | None) -> None:
     """Measure with this from now on; None: nothing."""
     global _tracer  # noqa: PLW0603 - the one switch of the process, off unless the project set it
     _tracer = tracer
+
+
+def here() -> Here | None:
+    """Where the caller is: in a span, else in a request, else nowhere."""
+    found = None if _tracer is None else _tracer.here()
+    if found is not None:
+        return found
+    request = REQUEST.get()
+    return None if request is None else Here(request)
 
 
 def span(name: str, **attributes: Attribute) -> AbstractContextManager[Span]:

@@ -35,69 +35,69 @@ class Hand:
         self.time += seconds
 
 
-def admitted(limits: Limits, key: str) -> Admission:
+async def admitted(limits: Limits, key: str) -> Admission:
     admission = Admission()
-    limits.admit({ADMITTED: admission}, key)
+    await limits.admit({ADMITTED: admission}, key)
     return admission
 
 
-def refused(limits: Limits, key: str) -> ProblemError:
+async def refused(limits: Limits, key: str) -> ProblemError:
     with pytest.raises(ProblemError) as caught:
-        admitted(limits, key)
+        await admitted(limits, key)
     assert caught.value.status == 429
     return caught.value
 
 
-def test_a_key_has_its_rate_and_is_told_when_to_come_back() -> None:
+async def test_a_key_has_its_rate_and_is_told_when_to_come_back() -> None:
     """A burst, then the rate; another key is not concerned."""
     clock = Hand()
     limits = Limits(clock, key=Limit(rate=2, burst=3))
-    left = [admitted(limits, "a").headers["RateLimit"] for _ in range(3)]
+    left = [(await admitted(limits, "a")).headers["RateLimit"] for _ in range(3)]
     assert left == ['"key";r=2;t=0', '"key";r=1;t=0', '"key";r=0;t=1']
-    problem = refused(limits, "a")
+    problem = await refused(limits, "a")
     assert problem.headers["Retry-After"] == "1"
     assert problem.headers["RateLimit-Policy"] == '"key";q=3;w=2'
     assert "expected at most 2 requests a second of this key (3 at once)" in problem.detail
-    admitted(limits, "b")
+    await admitted(limits, "b")
     clock.time += 0.49
-    refused(limits, "a")
+    await refused(limits, "a")
     clock.time += 0.02
-    admitted(limits, "a")
-    refused(limits, "a")
+    await admitted(limits, "a")
+    await refused(limits, "a")
 
 
-def test_a_refused_request_takes_nothing() -> None:
+async def test_a_refused_request_takes_nothing() -> None:
     """Whoever asks too often is not locked out for longer."""
     clock = Hand()
     limits = Limits(clock, key=Limit(rate=1, burst=1))
-    admitted(limits, "a")
+    await admitted(limits, "a")
     for _ in range(50):
-        refused(limits, "a")
+        await refused(limits, "a")
     clock.time += 1.0
-    admitted(limits, "a")
+    await admitted(limits, "a")
 
 
-def test_places_come_back_at_the_end_once() -> None:
+async def test_places_come_back_at_the_end_once() -> None:
     """Of a key, and of all keys together."""
     limits = Limits(Hand(), key=Limit(concurrent=2), tenant=Limit(concurrent=3))
-    first, _ = admitted(limits, "a"), admitted(limits, "a")
-    assert "this key at work at once" in refused(limits, "a").detail
-    admitted(limits, "b")
-    assert "all keys together" in refused(limits, "c").detail
+    first, _ = await admitted(limits, "a"), await admitted(limits, "a")
+    assert "this key at work at once" in (await refused(limits, "a")).detail
+    await admitted(limits, "b")
+    assert "all keys together" in (await refused(limits, "c")).detail
     first.end()
     first.end()
-    admitted(limits, "c")
-    refused(limits, "d")
+    await admitted(limits, "c")
+    await refused(limits, "d")
 
 
-def test_many_keys_are_not_kept_for_ever() -> None:
+async def test_many_keys_are_not_kept_for_ever() -> None:
     """Nor is one forgotten that is at work."""
     limits = Limits(Hand(), key=Limit(concurrent=1))
-    admitted(limits, "kept")
+    await admitted(limits, "kept")
     for number in range(10_100):
-        admitted(limits, f"key {number}").end()
+        (await admitted(limits, f"key {number}")).end()
     assert len(limits._keys) <= 10_001
-    refused(limits, "kept")
+    await refused(limits, "kept")
 
 
 class Slow:

@@ -56,7 +56,9 @@ def reached(text: str) -> list[str]:
     tags = Tags()
     tags.feed(RENDERER.render(text))
     found = tags.found
-    found += re.findall(r"(?i)\b(?:[a-z][a-z0-9+.-]*:)?//[^\s<]+|www\.[^\s<]+", text)
+    # In the middle of a word neither // nor www. is linked by anything.
+    link = r"(?i)(?:\b[a-z][a-z0-9+.-]*:|(?<!\w))//[^\s<]+|(?<!\w)www\.[^\s<]+"
+    found += re.findall(link, text)
     return [one for one in found if one.rstrip(".,") not in KNOWN]
 
 
@@ -91,6 +93,15 @@ def test_an_address_behind_another_word_is_one(before: str) -> None:
     good = next(iter(KNOWN))
     assert contained(f"{before}{good}", KNOWN) == f"{before}{good}"
     assert contained("metadata:value of:it", KNOWN) == "metadata:value of:it"
+
+
+@pytest.mark.parametrize("scheme", ["https:", "note:", "https:http:x:"])
+@pytest.mark.parametrize("address", ["https://evil.example/SECRET", "ｈttps://evil.example/SECRET"])
+def test_an_address_behind_what_looks_like_a_scheme_leads_nowhere(
+    scheme: str, address: str
+) -> None:
+    """A renderer links from the second on."""
+    assert reached(contained(f"{scheme}{address} [1]", KNOWN)) == []
 
 
 @given(

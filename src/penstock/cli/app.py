@@ -7,9 +7,9 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Coroutine, MutableMapping
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -44,48 +44,22 @@ def _options(
     debug: Annotated[
         bool, typer.Option("--debug", help="Show tracebacks and debug messages.")
     ] = False,
+    logs: Annotated[
+        Literal["text", "json"],
+        typer.Option(
+            "--logs",
+            envvar="PENSTOCK_LOGS",
+            help="How events are written: for people, or one JSON object on each line.",
+        ),
+    ] = "text",
 ) -> None:
+    from penstock.cli.logging import configure_logging
+
     if debug:
         os.environ["PENSTOCK_DEBUG"] = "1"
-    configure_logging(debug=debug)
-
-
-def configure_logging(*, debug: bool) -> None:
-    """Events as lines on standard error: standard output belongs to the command's result."""
-    import structlog
-
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            _line,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.DEBUG if debug else logging.WARNING
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    level = logging.DEBUG if debug else logging.CRITICAL
-    logging.basicConfig(level=level)
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(level)  # some libraries set the level of their own logger
-
-
-def _line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
-    """``12:00:01 warning  source.waiting source=shop: expected ...``, the sentence last."""
-    time, level, name = event.pop("timestamp"), event.pop("level"), event.pop("event")
-    reason, trace = event.pop("reason", None), event.pop("exc_info", None)
-    facts = "".join(f" {key}={value}" for key, value in event.items())
-    ending = f": {reason}" if reason else ""
-    if isinstance(trace, BaseException):
-        ending += f": {type(trace).__name__}: {trace}"
-    style, plain = _STYLES.get(level, ("", "")) if sys.stderr.isatty() else ("", "")
-    return f"{time} {style}{level:<7}{plain} {name}{facts}{ending}"
-
-
-_STYLES = {"warning": ("\033[33m", "\033[0m"), "error": ("\033[1;31m", "\033[0m")}
+    if logs != "text":
+        os.environ["PENSTOCK_LOGS"] = logs  # for processes that this one starts
+    configure_logging(debug=debug, json=logs == "json")
 
 
 def configure_events(*, verbose: bool) -> None:

@@ -23,9 +23,21 @@ class Children:
     """``count`` processes that run a command of ours. They end with this one, however it ends:
     their standard input is ours to close, and the system closes it for a process that is killed."""
 
-    def __init__(self, count: int, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        count: int,
+        arguments: Sequence[str],
+        *,
+        descriptors: Sequence[int] = (),
+        stop_s: float = STOP_S,
+    ) -> None:
+        """``descriptors`` are open in them, too; ``stop_s`` is how long their end may take."""
         self._count = count
         self._arguments = arguments
+        self._descriptors = descriptors
+        self._stop_s = stop_s
+        self._processes: set[asyncio.subprocess.Process] = set()
+        self._ending = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -37,12 +49,21 @@ class Children:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
 
+    def end(self) -> None:
+        """Tell them to end, and go on; leaving the block waits until they have."""
+        self._ending.set()
+        for process in self._processes:
+            with suppress(ProcessLookupError):
+                process.terminate()
+
     async def _keep(self) -> None:
         clock = SystemClock()
         backoff = Backoff(clock)
-        while True:
+        while not self._ending.is_set():
             began = clock.monotonic()
             code = await self._run_once()
+            if self._ending.is_set():
+                return
             logger.warning("worker.ended", code=code)
             if clock.monotonic() - began > _LONG_S:
                 backoff.reset()
@@ -54,21 +75,24 @@ class Children:
             *("-m", "penstock.cli", *self._arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=self._descriptors,
             # Ctrl-C is for this process, which then ends its children in order.
             start_new_session=True,
         )
+        self._processes.add(process)
         try:
             return await process.wait()
         finally:
+            self._processes.discard(process)
             if process.returncode is None:
-                await _end(process)
+                await _end(process, self._stop_s)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process, stop_s: float) -> None:
     with suppress(ProcessLookupError):
         process.terminate()
     try:
-        await asyncio.wait_for(asyncio.shield(process.wait()), STOP_S)
+        await asyncio.wait_for(asyncio.shield(process.wait()), stop_s)
     except TimeoutError:
         with suppress(ProcessLookupError):
             process.kill()

@@ -135,13 +135,15 @@ async def open_pool(
     lock_timeout_s: float | None = None,
     idle_timeout_s: float | None = None,
     open_timeout_s: float = 30,
+    wait_s: float = 10,
 ) -> AsyncConnectionPool[psycopg.AsyncConnection[Any]]:
     """An open pool of connections in autocommit mode; close it with ``await pool.close()``.
 
     A transaction in which nothing is done for ``idle_timeout_s`` is undone by the server: a process
     that was stopped there must not hold its locks against the others.
 
-    Raises `UnavailableError` when no connection can be made within ``open_timeout_s``.
+    Raises `UnavailableError` when no connection can be made within ``open_timeout_s``; whoever
+    wants one of it later waits ``wait_s`` for that.
     """
     parameters = connection_parameters(
         dsn,
@@ -158,7 +160,7 @@ async def open_pool(
         max_size=max_size,
         kwargs={"autocommit": True},
         name=application_name,
-        timeout=open_timeout_s,
+        timeout=wait_s,
         open=False,
     )
     with translated():

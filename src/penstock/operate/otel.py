@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from penstock import tracing
 from penstock.errors import MissingExtraError
-from penstock.tracing import Attribute
+from penstock.tracing import Attribute, Here
 
 if TYPE_CHECKING:
     from opentelemetry import trace as otel
@@ -42,6 +42,15 @@ class OtelTracer:
     def begin(self, name: str, attributes: Mapping[str, Attribute]) -> _OtelSpan:
         """See `penstock.tracing.Tracer`."""
         return _OtelSpan(self._tracer.start_span(name, attributes=_named(attributes)))
+
+    def here(self) -> Here | None:
+        """See `penstock.tracing.Tracer`."""
+        from opentelemetry import trace as otel
+
+        found = otel.get_current_span().get_span_context()
+        if not found.is_valid:
+            return None
+        return Here(f"{found.trace_id:032x}", f"{found.span_id:016x}")
 
     @contextmanager
     def _opened(self, name: str, attributes: Mapping[str, Attribute]) -> Iterator[_OtelSpan]:

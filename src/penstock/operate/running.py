@@ -16,6 +16,7 @@ from penstock.operate.columns import refuse_unknown_columns
 from penstock.operate.declaring import declare_profiles
 from penstock.operate.erasing import finish_pending, suppression
 from penstock.operate.health import EVERY_S, HealthWatch
+from penstock.operate.mail import mailroom
 from penstock.operate.rereading import Rereading
 from penstock.operate.segments import look_at_segments, segments_of
 from penstock.operate.status import parked_streams, store_report
@@ -53,6 +54,18 @@ class Running:
     @contextlib.asynccontextmanager
     async def block(self) -> AsyncIterator[EmbeddedRuntime]:
         """Carry changes while the block runs; a failure of the runtime ends the block."""
+        project = self._project
+        project.carries = True
+        told = wiring.lineage(
+            project.settings, project.pool, project.meters, project.clock, project.worker
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            if told is not None:
+                await stack.enter_async_context(told.block())
+            yield await stack.enter_async_context(self._carrying())
+
+    @contextlib.asynccontextmanager
+    async def _carrying(self) -> AsyncIterator[EmbeddedRuntime]:
         await refuse_unknown_columns(self._project.settings, self._project.clock)
         await self._patiently(self._finish_erasures, "database")
         lock = None if self._joining else await self._patiently(self._hold_lock, "database")
@@ -73,9 +86,7 @@ class Running:
                 if block is not None:
                     block.cancel()
 
-        tasks = [asyncio.create_task(runtime.run(), name="runtime")]
-        if lock is not None:
-            tasks.append(asyncio.create_task(self._keep_lock(lock), name="project lock"))
+        tasks = self._begun(runtime, lock)
         for task in tasks:
             task.add_done_callback(on_end)
         try:
@@ -92,6 +103,18 @@ class Running:
                 await asyncio.gather(loading, return_exceptions=True)
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._publishing.close()
+
+    def _begun(
+        self, runtime: EmbeddedRuntime, lock: ProjectLock | None
+    ) -> list[asyncio.Task[None]]:
+        """All that this process does beside serving."""
+        tasks = [asyncio.create_task(runtime.run(), name="runtime")]
+        if lock is not None:
+            tasks.append(asyncio.create_task(self._keep_lock(lock), name="project lock"))
+        mail = None if self._joining else mailroom(self._project)
+        if mail is not None:
+            tasks.append(asyncio.create_task(mail.run(), name="mail"))
+        return tasks
 
     async def _finish_erasures(self) -> None:
         """What an erasure began is done before anything is carried; nothing else may run then."""
@@ -212,6 +235,7 @@ class Running:
             Chore("vector index", 5.0, lambda: upkeep.index(self._project.embedder().name)),
             Chore("tombstones", 3600.0, upkeep.prune),
             Chore("ledger", 600.0, self._trim_ledger),
+            Chore("between processes", 60.0, self._prune, when_idle=True),
         ]
         if any(chosen.segments for chosen in self._project.settings.profiles.values()):
             look = partial(look_at_segments, segments_of(self._project))
@@ -241,6 +265,11 @@ class Running:
         idle = Microseconds(now - round(self._project.settings.ledger.sessions * 1e6))
         project = self._project
         await wiring.stored_sessions(project.settings, project.pool, project.ledger()).expire(idle)
+
+    async def _prune(self) -> None:
+        settings, pool = self._project.settings, self._project.pool
+        await wiring.pushes(settings, pool).prune()
+        await wiring.rates(settings, pool).prune()
 
     async def _trim(self) -> None:
         keep = self._project.settings.log

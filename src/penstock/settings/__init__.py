@@ -21,6 +21,13 @@ from penstock.settings.forms import FormSettings, SlotSettings
 from penstock.settings.interactions import InteractionsSettings
 from penstock.settings.kinds import SourceSettings
 from penstock.settings.ledger import LedgerSettings
+from penstock.settings.lineage import (
+    AnyLineageSettings,
+    LineageFileSettings,
+    LineageHttpSettings,
+    LineageKafkaSettings,
+    LineageSettings,
+)
 from penstock.settings.log import (
     AnyLogSettings,
     EmbeddedLogSettings,
@@ -101,6 +108,7 @@ __all__ = [
     "AnyChatSettings",
     "AnyEmbedderSettings",
     "AnyGeneratorSettings",
+    "AnyLineageSettings",
     "BedrockEmbedderSettings",
     "BreakerSettings",
     "CacheSettings",
@@ -140,6 +148,10 @@ __all__ = [
     "LateInteractionSettings",
     "LedgerSettings",
     "LimitSettings",
+    "LineageFileSettings",
+    "LineageHttpSettings",
+    "LineageKafkaSettings",
+    "LineageSettings",
     "LogSettings",
     "MessageFormatSettings",
     "MetadataPermissions",
@@ -340,6 +352,9 @@ class Settings(Section):
     """What a conversation can fill in, by name."""
     ledger: LedgerSettings = LedgerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    lineage: AnyLineageSettings | None = None
+    """Where OpenLineage events go: a file (its name is enough), an endpoint or a topic of Kafka.
+    Default: nowhere."""
     log: AnyLogSettings = EmbeddedLogSettings()
     run: RunSettings = RunSettings()
     server: ServerSettings = ServerSettings()

@@ -16,7 +16,8 @@ _SAFE: Final[tuple[Algorithm, ...]] = ("RS256", "PS256", "ES256", "ES384", "EdDS
 
 
 class RateSettings(Section):
-    """Bounds of requests. Each process counts for itself."""
+    """Bounds of requests. ``rate`` and ``burst`` hold for all processes of a project together,
+    ``concurrent`` for each by itself."""
 
     rate: float | None = Field(default=None, gt=0)
     """Requests a second, on average. Default: no bound."""

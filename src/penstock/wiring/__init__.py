@@ -4,6 +4,7 @@ from penstock.wiring.courses import Course, courses
 from penstock.wiring.details import details_of
 from penstock.wiring.gateway import gateway, spending
 from penstock.wiring.ledger import ledger, sessions, stored_sessions, tracing
+from penstock.wiring.lineage import lineage
 from penstock.wiring.models import (
     answerer,
     completions,
@@ -18,8 +19,8 @@ from penstock.wiring.models import (
 )
 from penstock.wiring.permissions import declared_permissions, declares_permissions
 from penstock.wiring.profiles import profile_reader, profile_readers, profile_rules, profile_wanted
-from penstock.wiring.pushing import inlets
-from penstock.wiring.server import limits, tls, tokens
+from penstock.wiring.pushing import inlets, mailed_inlets, pushes
+from penstock.wiring.server import limits, rates, tls, tokens
 from penstock.wiring.sources import row_views, source, table_reader
 from penstock.wiring.stores import (
     api_keys,
@@ -54,14 +55,18 @@ __all__ = [
     "inlets",
     "ledger",
     "limits",
+    "lineage",
     "log",
     "log_prefix",
+    "mailed_inlets",
     "models",
     "profile_reader",
     "profile_readers",
     "profile_rules",
     "profile_wanted",
     "publishing",
+    "pushes",
+    "rates",
     "recent_vectors",
     "reranker",
     "rewriter",

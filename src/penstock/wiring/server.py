@@ -3,26 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.clock import Clock
 from penstock.errors import UnavailableError
-from penstock.settings import LimitSettings, RateSettings, Settings
+from penstock.settings import RateSettings, Settings
 
 if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
     from penstock.serving.api.limits import Limit, Limits
     from penstock.serving.api.server import Tls
     from penstock.serving.api.tokens import Tokens
+    from penstock.stores.postgres.rates import PostgresRates
 
 _MOST_KEYS: Final = 1_000_000
 """Bytes of a key set."""
 
 
-def limits(chosen: LimitSettings, clock: Clock) -> Limits:
-    """How much keys may ask."""
+def limits(settings: Settings, pool: AsyncConnectionPool[Any], clock: Clock) -> Limits:
+    """How much keys may ask, of all processes together."""
     from penstock.serving.api.limits import Limits
 
-    return Limits(clock, key=_limit(chosen.key), tenant=_limit(chosen.tenant))
+    chosen = settings.server.limits
+    return Limits(
+        clock,
+        key=_limit(chosen.key),
+        tenant=_limit(chosen.tenant),
+        rates=rates(settings, pool),
+    )
+
+
+def rates(settings: Settings, pool: AsyncConnectionPool[Any]) -> PostgresRates:
+    """What is left of the rates of keys."""
+    from penstock.stores.postgres.rates import PostgresRates
+
+    return PostgresRates(pool, tenant=settings.tenant)
 
 
 def _limit(chosen: RateSettings) -> Limit:

@@ -73,7 +73,7 @@ class Doorkeeper:
         if key.principal.tenant != self._tenant:
             raise ProblemError(403, "forbidden", "this key belongs to another tenant")
         if self._limits is not None:
-            self._limits.admit(request.scope, key.id)
+            await self._limits.admit(request.scope, key.id)
         if needs not in key.scopes:
             raise ProblemError(
                 403,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from penstock.serving.api import asking, openai, problems, responses, sessions, voices, writing
 from penstock.serving.api.access import OPEN, Doorkeeper, policies
-from penstock.serving.api.attending import Attended, readiness
+from penstock.serving.api.attending import Attended, Reachability, readiness
 from penstock.serving.api.guard import Application, Guard
 from penstock.serving.api.limits import Limits
 from penstock.serving.api.mcp import with_mcp
@@ -36,8 +36,10 @@ def build(
     tokens: Tokens | None = None,
     limit_s: float = 120.0,
     drain_s: float = 20.0,
+    reachable: Reachability | None = None,
 ) -> Application:
-    """Health and metrics, and with ``services`` all the rest."""
+    """Health and metrics, and with ``services`` all the rest. ``reachable`` says why what it
+    answers from is not."""
     app = FastAPI(title="Penstock", openapi_url=None, docs_url=None, redoc_url=None)
     served: Application = app
     if services is not None:
@@ -54,8 +56,8 @@ def build(
         ):
             app.include_router(router)
         served = with_mcp(app, services, doorkeeper)
-    attended = Attended(served, limit_s=limit_s, drain_s=drain_s)
-    _health(app, meters, readiness(problems_now, lambda: attended.draining))
+    attended = Attended(served, limit_s=limit_s, drain_s=drain_s, reachable=reachable)
+    _health(app, meters, readiness(problems_now, reachable, lambda: attended.draining))
     _schema(app, services.version if services is not None else "")
     problems.install(app)
     policies(app)
@@ -72,14 +74,14 @@ def _schema(app: FastAPI, version: str) -> None:
         return JSONResponse(made)
 
 
-def _health(app: FastAPI, meters: Meters, problems_now: Callable[[], list[str]]) -> None:
+def _health(app: FastAPI, meters: Meters, problems_now: Callable[[], Awaitable[list[str]]]) -> None:
     @app.get("/healthz", dependencies=[OPEN])
     async def healthz() -> dict[str, str]:
         return {"status": "alive"}
 
     @app.get("/readyz", dependencies=[OPEN])
     async def readyz(response: Response) -> dict[str, object]:
-        found = problems_now()
+        found = await problems_now()
         response.status_code = 503 if found else 200
         return {"ready": not found, "problems": found}
 

@@ -10,27 +10,54 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from typing import Any, Final
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
 
 import structlog
 
 from penstock.serving.api.guard import Application, Receive, Scope, Send
 from penstock.serving.api.limits import ADMITTED, Admission
 from penstock.serving.api.problems import ProblemError, response_of
+from penstock.tracing import REQUEST
 
 logger = structlog.get_logger("penstock.api")
 
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 DRAINING: Final = "the server is ending"
+_TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+
+
+class Reachability(Protocol):
+    """Knows whether what requests are answered from is there."""
+
+    @property
+    def doubted(self) -> bool:
+        """Whether there is a reason to ask before something is begun."""
+
+    def suspect(self) -> None:
+        """A request was refused because something is not available."""
+
+    async def __call__(self) -> str | None:
+        """Why it is not there; None while it is."""
 
 
 class Attended:
     """An application that is looked after. ``limit_s`` is how long a request may take until it
-    begins to answer, ``drain_s`` how long the end waits for what is at work."""
+    begins to answer, ``drain_s`` how long the end waits for what is at work. What would wait for a
+    database that is known to be away is refused at once."""
 
-    def __init__(self, app: Application, *, limit_s: float = 120.0, drain_s: float = 20.0) -> None:
+    def __init__(
+        self,
+        app: Application,
+        *,
+        limit_s: float = 120.0,
+        drain_s: float = 20.0,
+        reachable: Reachability | None = None,
+    ) -> None:
         self._app = app
+        self._reachable = reachable
         self._limit_s = limit_s
         self._drain_s = drain_s
         self._working = 0
@@ -63,11 +90,33 @@ class Attended:
                 headers={"Retry-After": "1", "Connection": "close"},
             )
             await response_of(str(scope["path"]), problem)(scope, receive, send)
+        elif away := await self._away():
+            said = f"expected the database to answer this from: {away}"
+            headers = {"Retry-After": "2"}
+            problem = ProblemError(503, "unavailable", said, headers=headers)
+            await response_of(str(scope["path"]), problem)(scope, receive, send)
         else:
-            await self._attend(scope, receive, send)
+            await self._attend(scope, receive, self._noticing(send))
+
+    async def _away(self) -> str | None:
+        known = self._reachable
+        return await known() if known is not None and known.doubted else None
+
+    def _noticing(self, send: Send) -> Send:
+        known = self._reachable
+        if known is None:
+            return send
+
+        async def noticing(message: Scope) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 503:
+                known.suspect()
+            await send(message)
+
+        return noticing
 
     async def _attend(self, scope: Scope, receive: Receive, send: Send) -> None:
         admission = scope[ADMITTED] = Admission()
+        REQUEST.set(_trace_of(scope))
         self._working += 1
         self._idle.clear()
         try:
@@ -163,6 +212,14 @@ class _Attendance:
         await self._send(message)
 
 
+def _trace_of(scope: Scope) -> str:
+    """The trace that whoever asks is in (W3C's ``traceparent``), or a new one."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent" and (found := _TRACEPARENT.fullmatch(value)) is not None:
+            return str(found[1].decode())
+    return secrets.token_hex(16)
+
+
 def attended(app: Any) -> Attended | None:
     """The one that looks after this application, if there is one around it."""
     while app is not None:
@@ -173,7 +230,17 @@ def attended(app: Any) -> Attended | None:
 
 
 def readiness(
-    problems_now: Callable[[], list[str]], ending: Callable[[], bool]
-) -> Callable[[], list[str]]:
-    """Why this process is not ready, also while it ends."""
-    return lambda: [DRAINING] if ending() else problems_now()
+    problems_now: Callable[[], list[str]],
+    reachable: Reachability | None,
+    ending: Callable[[], bool],
+) -> Callable[[], Awaitable[list[str]]]:
+    """Why this process is not ready: it ends, ``reachable`` says that what it answers from is away,
+    or it has problems of its own."""
+
+    async def found() -> list[str]:
+        if ending():
+            return [DRAINING]
+        away = None if reachable is None else await reachable()
+        return ([] if away is None else [away]) + problems_now()
+
+    return found

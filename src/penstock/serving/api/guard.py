@@ -18,6 +18,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Scope]]
 Send: TypeAlias = Callable[[Scope], Awaitable[None]]
 Application: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+MOST_HEAD: Final = 65_536
+"""Bytes of an address with its query, and of all headers together."""
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -53,6 +55,12 @@ class Guard:
         await response_of(str(scope["path"]), problem)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> ProblemError | None:
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MOST_HEAD:
+            said = f"expected an address of at most {MOST_HEAD:,} bytes: send less in its query"
+            return ProblemError(414, "address_too_long", said)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEAD:
+            said = f"expected headers of at most {MOST_HEAD:,} bytes together: send less"
+            return ProblemError(431, "headers_too_large", said)
         headers = {name.lower(): value for name, value in scope["headers"]}
         host = headers.get(b"host", b"").decode("latin-1")
         if "*" not in self._hosts and _name(host) not in self._hosts:

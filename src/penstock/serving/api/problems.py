@@ -29,9 +29,11 @@ TITLES: Final = {
     405: "Not that way",
     409: "In conflict",
     413: "Too large",
+    414: "The address is too long",
     421: "Not served here",
     422: "The request cannot be done",
     429: "Too many requests",
+    431: "The headers are too large",
     500: "A fault of ours",
     502: "A model's endpoint fails",
     503: "Not available now",
@@ -105,14 +107,19 @@ def response_of(path: str, problem: ProblemError) -> Response:
             }
         }
         return JSONResponse(body, problem.status, headers)
-    body = {
+    told = body_of(problem)
+    return JSONResponse(told, problem.status, headers, media_type="application/problem+json")
+
+
+def body_of(problem: ProblemError) -> dict[str, Any]:
+    """The problem's details."""
+    return {
         "type": "about:blank",
         "title": TITLES.get(problem.status, "The request was refused"),
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
     }
-    return JSONResponse(body, problem.status, headers, media_type="application/problem+json")
 
 
 def install(app: FastAPI) -> None:
@@ -131,6 +138,9 @@ def install(app: FastAPI) -> None:
 def _sentence(error: RequestValidationError) -> str:
     """The first thing that is wrong, and where."""
     found = error.errors()[0]
+    if found["type"] == "json_invalid":
+        where, why = found["loc"][-1], (found.get("ctx") or {}).get("error", "it ends there")
+        return f"expected a body of JSON, got none at character {where}: {str(why)[:200]}"
     place = ".".join(str(part) for part in found["loc"] if part != "body") or "the body"
     more = len(error.errors()) - 1
     said = str(found["msg"]).removeprefix("Value error, ")

@@ -15,6 +15,7 @@ import uvicorn
 from penstock.errors import ConfigError
 from penstock.serving.api.attending import attended
 from penstock.serving.api.guard import Application, Receive, Scope, Send
+from penstock.serving.api.http import MOST_HEAD, Http
 
 _CUT_S: Final = 3
 """Seconds after which connections that are still open at the end are cut."""
@@ -85,10 +86,12 @@ async def serve(
     port: int,
     mounted: Mapping[str, Application] | None = None,
     tls: Tls | None = None,
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[str]:
     """Serve an application while the block runs; yields the address. ``mounted`` are others by the
-    path at and below which they answer."""
-    listener = listening(host, port)
+    path at and below which they answer. ``listener`` is a socket of `listening` that other
+    processes may serve as well."""
+    listener = listener or listening(host, port)
     served = _Mounted(api, mounted or {})
     config = uvicorn.Config(
         served,
@@ -96,6 +99,8 @@ async def serve(
         access_log=False,
         lifespan="auto",
         server_header=False,
+        http=Http,
+        h11_max_incomplete_event_size=MOST_HEAD,
         timeout_graceful_shutdown=_CUT_S,
         ssl_certfile=tls.certificate if tls else None,
         ssl_keyfile=tls.key if tls else None,

@@ -1,5 +1,5 @@
 """Documents that applications push through the API."""
 
-from penstock.sources.push.source import Pushed, PushSource, ReusedIdError
+from penstock.sources.push.source import Parcel, Pushed, PushSource, ReusedIdError
 
-__all__ = ["PushSource", "Pushed", "ReusedIdError"]
+__all__ = ["Parcel", "PushSource", "Pushed", "ReusedIdError"]

@@ -14,11 +14,13 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+import orjson
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import BadRecordError, UnavailableError
-from penstock.records import Microseconds, Op, document_schema
+from penstock.records import Key, Microseconds, Op, Row, document_schema
 from penstock.sources.base import Finding
 from penstock.sources.documents.patterns import Patterns
 from penstock.sources.documents.rows import timestamp
@@ -85,6 +87,26 @@ class Pushed:
         return len(self.key) + len(self.content or b"")
 
 
+class Parcel(NamedTuple):
+    """Documents that were read: what changes, their size about, and a mark of what was sent."""
+
+    news: Sequence[tuple[Op, Key, Row | None]]
+    size: int
+    mark: str
+
+    def to_bytes(self) -> bytes:
+        """For another process of the same version."""
+        news = [[op.value, key, row] for op, key, row in self.news]
+        return orjson.dumps([news, self.size, self.mark])
+
+    @classmethod
+    def from_bytes(cls, written: bytes) -> Parcel:
+        """What `to_bytes` gave."""
+        news, size, mark = orjson.loads(written)
+        read = [(Op(op), tuple(key), None if row is None else tuple(row)) for op, key, row in news]
+        return cls(read, size, mark)
+
+
 class PushSource(InboxSource):
     """What is pushed to it. ``listed``: each document says who may see it."""
 
@@ -118,24 +140,45 @@ class PushSource(InboxSource):
         Raises `BadRecordError` for what cannot be read, `ReusedIdError` for an id under which
         something else came, `UnavailableError` when it is not known whether it is durable.
         """
-        mark = _mark(documents)
-        settled = await self._before(once, mark)
+        settled = await self._before(once, _mark(documents))
         if settled is not None:
             return settled, True
+        return await self.put(await self.pack(documents), once=once)
+
+    async def pack(self, documents: Sequence[Pushed]) -> Parcel:
+        """Read documents, without taking them: this needs no running source, and may be done in
+        another process than `put`. Raises `BadRecordError`."""
         news = [await self._news(document) for document in documents]
         size = sum(document.size for document in documents)
-        settled = await self._before(once, mark)  # another may have come with it meanwhile
+        return Parcel([(item.op, item.key, item.row) for item in news], size, _mark(documents))
+
+    async def put(self, parcel: Parcel, *, once: str | None = None) -> tuple[Microseconds, bool]:
+        """Take what was packed, as `push` does."""
+        settled = await self._before(once, parcel.mark)
         if settled is not None:
             return settled, True
         inbox = self._running()
-        if inbox.full(size):
+        if inbox.full(parcel.size):
             raise UnavailableError(
                 "expected room for these documents, too many wait for the log", retry_after_s=1
             )
+        columns = len(self._schema.columns)
+        if any(row is not None and len(row) != columns for _, _, row in parcel.news):
+            raise UnavailableError(
+                f"expected documents of {columns} columns for {self.name!r}, another process "
+                "packed others: start all processes anew, with one version and one project file"
+            )
         message_id = once or secrets.token_hex(16)
-        return await self._settled(
-            inbox.put(message_id, news, size, mark=mark, remembered=once is not None)
-        ), False
+        news = [News(self._schema, op, key, row) for op, key, row in parcel.news]
+        durable = inbox.put(
+            message_id, news, parcel.size, mark=parcel.mark, remembered=once is not None
+        )
+        return await self._settled(durable), False
+
+    @property
+    def reading(self) -> bool:
+        """Is it being read, so that it takes something?"""
+        return self._inbox is not None
 
     def _running(self) -> Any:
         if self._inbox is None:

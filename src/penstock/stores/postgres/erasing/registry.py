@@ -56,6 +56,7 @@ HOLDERS: Final = (
     Holder("keys of applications", ("api_keys",), rest.erase_keys),
     Holder("states of sources", ("producer_state",), rest.erase_states),
     Holder("reports of runs", ("run_reports",), rest.erase_reports),
+    Holder("on their way", ("pushes", "rate_buckets"), rest.erase_on_the_way),
 )
 
 LOG_TABLES: Final = ("log_batches",)

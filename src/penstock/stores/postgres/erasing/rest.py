@@ -79,3 +79,16 @@ async def erase_reports(work: Work) -> int:
         [list(dict.fromkeys((*work.subject.values, *work.subject.canaries)))],
     )
     return cursor.rowcount
+
+
+async def erase_on_the_way(work: Work) -> int:
+    """Take away all that is on its way between processes, whoever it is about: nothing runs that
+    would take it, and whoever sent it sends it again. What then comes is screened."""
+    cursor = await work.connection.execute(
+        "DELETE FROM penstock.pushes WHERE tenant = %s", [work.tenant]
+    )
+    found = cursor.rowcount
+    await work.connection.execute(
+        "DELETE FROM penstock.rate_buckets WHERE tenant = %s", [work.tenant]
+    )
+    return found
