@@ -223,8 +223,6 @@ class ContextBuilder:
         first, *others = searches
         taken_at = self._clock.now()
         began = self._clock.monotonic()
-        if first.vector is not None:
-            await expect_serving(snapshot, asked.model)
         retrieved = await retrieve(
             snapshot,
             asked.question,
@@ -238,6 +236,8 @@ class ContextBuilder:
             now=taken_at,
             others=others,
         )
+        if first.vector is not None:  # asked with the search: it costs no time of its own here
+            await expect_serving(snapshot, asked.model)
         passages = retrieved.passages
         if asked.shape.neighbours:
             best = passages[: asked.limit]

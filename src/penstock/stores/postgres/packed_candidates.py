@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from penstock.stores.base import Filter, Vectors
-from penstock.stores.postgres.candidates import Candidates, Model
+from penstock.stores.postgres.candidates import Candidates, Lists, Model
 from penstock.stores.postgres.packed import FEWEST, OVERSAMPLE, sign_text, similarities
 from penstock.stores.postgres.permissions import Permitted
 
@@ -54,6 +54,7 @@ class PackedCandidates(Candidates):
         limit: int,
         where: Filter,
         permitted: Permitted,
+        kept: Lists | None = None,
     ) -> None:
         super().__init__(
             connection,
@@ -63,6 +64,7 @@ class PackedCandidates(Candidates):
             limit=limit,
             where=where,
             permitted=permitted,
+            kept=kept,
         )
         assert model is not None
         assert vector is not None
