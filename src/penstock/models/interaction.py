@@ -162,9 +162,9 @@ def _stems(text: str) -> list[int]:
     return [_STEMS[word] for word in _WORD.findall(text)]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=16_384)
 def read(text: str) -> Text:
-    """Look at a passage. The last few thousand are remembered: a text says the same every time."""
+    """Look at a passage. Some are remembered (a kilobyte each): a text says the same every time."""
     text = text[:_LONGEST]
     stems: list[int] = []
     starts, lengths = [], []

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from penstock.stores.base import Filter, Hit, Storage, Vectors
+from penstock.stores.postgres.arrays import array_literal, numbers_literal
 from penstock.stores.postgres.conditions import conditions, unsendable
 from penstock.stores.postgres.lexical import (
     Postings,
@@ -92,11 +93,11 @@ SELECT c.id, coalesce(1 - {distance}, 0) FROM penstock.chunks c
 JOIN penstock.documents d ON d.id = c.document_id
 LEFT JOIN penstock.vectors v
   ON v.tenant = c.tenant AND v.model = {model} AND v.hash = c.hash
-WHERE c.id = ANY(%(chunks)s) {conditions}
+WHERE c.id = ANY(%(chunks)s::bigint[]) {conditions}
 """
 _CHECKED_BY_WORDS: Final = """
 SELECT c.id, 0::float8 FROM penstock.chunks c JOIN penstock.documents d ON d.id = c.document_id
-WHERE c.id = ANY(%(chunks)s) {conditions}
+WHERE c.id = ANY(%(chunks)s::bigint[]) {conditions}
 """
 # All chunks that may be seen and are wanted, as an array of big-endian numbers.
 _PERMITTED: Final = """
@@ -237,9 +238,9 @@ class Candidates:
             known = {t: kept for t in self._terms if (kept := self._kept.get(t)) is not None}
         pairs = [(term, block) for term, blocks in known.items() for block in blocks]
         values = {
-            "terms": list(self._terms),
-            "known_terms": [term for term, _ in pairs],
-            "known_blocks": [block for _, block in pairs],
+            "terms": array_literal(list(self._terms)),
+            "known_terms": array_literal([term for term, _ in pairs]),
+            "known_blocks": numbers_literal(block for _, block in pairs),
         }
         return _Words(
             known,
@@ -289,7 +290,7 @@ class Candidates:
         if not chunks:
             return {}
         statement = _CHECKED if self._model else _CHECKED_BY_WORDS
-        cursor = await self._execute(statement, {"chunks": chunks})
+        cursor = await self._execute(statement, {"chunks": numbers_literal(chunks)})
         passed: dict[int, float] = dict(await cursor.fetchall())
         return {chunk: passed[chunk] for chunk in [c for c in chunks if c in passed][:most]}
 

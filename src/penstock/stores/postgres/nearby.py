@@ -20,7 +20,7 @@ Ids = NDArray[np.int64]
 Halves = NDArray[np.float16]
 T = TypeVar("T", bound=np.generic)
 
-_SHARE: Final = 10
+_SHARE: Final = 16
 """One in so many is compared by bytes."""
 _FEWEST: Final = 1000
 """At least so many are."""

@@ -26,6 +26,7 @@ from psycopg_pool import AsyncConnectionPool
 from penstock.clock import Clock, SystemClock
 from penstock.database.connect import translated
 from penstock.errors import PenstockError
+from penstock.stores.postgres.arrays import numbers_literal
 from penstock.stores.postgres.candidates import Lists
 from penstock.stores.postgres.nearby import Halves, Nearby, stored_bytes
 from penstock.stores.postgres.recent import Recent
@@ -271,4 +272,4 @@ def halves_of(stored: Sequence[bytes]) -> Halves:
 
 def known_above(near: Near) -> Mapping[str, Any]:
     """What a snapshot is told to ask for what memory lacks."""
-    return {"settled": near.settled, "known": sorted(near.recent), "most": MOST_NEWS + 1}
+    return {"settled": near.settled, "known": numbers_literal(near.recent), "most": MOST_NEWS + 1}

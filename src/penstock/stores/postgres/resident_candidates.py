@@ -8,6 +8,7 @@ from typing import Any, Final
 import psycopg
 
 from penstock.stores.base import Filter, Hit, Vectors
+from penstock.stores.postgres.arrays import numbers_literal
 from penstock.stores.postgres.candidates import Candidates, Lists, Model
 from penstock.stores.postgres.permissions import Permitted
 from penstock.stores.postgres.resident import MOST_NEWS, Near, halves_of, known_above
@@ -21,7 +22,7 @@ _MORE: Final = 6
 _NEWS: Final = """
 SELECT to_regclass('penstock.chunks')::oid::bigint, ARRAY(
     SELECT c.id FROM penstock.chunks c
-    WHERE c.id > %(settled)s AND c.id <> ALL(%(known)s::bigint[]) LIMIT %(most)s)
+    WHERE c.id > %(settled)s::bigint AND c.id <> ALL(%(known)s::bigint[]) LIMIT %(most)s::int)
 """
 _VECTORS: Final = """
 SELECT c.id, v.embedding FROM penstock.chunks c
@@ -87,7 +88,7 @@ class ResidentCandidates(Candidates):
             return False
         if not lacking:
             return True
-        cursor = await self._binary(_VECTORS, {"model": self._serving.id, "chunks": lacking})
+        cursor = await self._binary(_VECTORS, {"model": self._serving.id, "chunks": numbers_literal(lacking)})
         rows = await cursor.fetchall()
         if len(rows) < len(lacking):  # one without a vector of this model
             return False
@@ -125,5 +126,5 @@ class ResidentCandidates(Candidates):
         wanted = list(dict.fromkeys(chunks))
         if not wanted:
             return set()
-        cursor = await self._execute(_PERMITTED, {"chunks": wanted}, binary=True)
+        cursor = await self._execute(_PERMITTED, {"chunks": numbers_literal(wanted)}, binary=True)
         return {chunk for (chunk,) in await cursor.fetchall()}

@@ -37,6 +37,7 @@ from penstock.stores.base import (
 )
 from penstock.stores.details import ProfileDetails, SegmentMember
 from penstock.stores.documents import StoredDocument
+from penstock.stores.postgres.arrays import numbers_literal
 from penstock.stores.postgres.candidates import Candidates, Model, Scores
 from penstock.stores.postgres.lexical import AUTO, DEFAULT, analyse_question, analyser
 from penstock.stores.postgres.live_rows import read_rows
@@ -51,7 +52,8 @@ from penstock.stores.postgres.resident import Residents
 from penstock.stores.postgres.resident_candidates import ResidentCandidates
 from penstock.stores.postgres.table_rows import columns_of, table_rows
 
-_OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_COMMIT = "COMMIT"
 # set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
 # Compiling a plan to machine code takes longer than running any of these.
 _SETTINGS = """
@@ -63,22 +65,23 @@ SELECT set_config('penstock.tenant', %(tenant)s, true),
        set_config('role', 'penstock_reader', true)
 """
 _LANGUAGES = "SELECT language FROM penstock.languages ORDER BY language"
-_READABLE = "SELECT ARRAY(SELECT penstock.readable_lists())"
+# Beside what may be read: whose vectors are searched, of this moment. A question whose vector another
+# model made is embedded again.
+_READABLE = """
+SELECT ARRAY(SELECT penstock.readable_lists()),
+       (SELECT m.name FROM penstock.serving_models s JOIN penstock.models m ON m.id = s.model
+        WHERE s.tenant = penstock.tenant())
+"""
 _MODEL = "SELECT id, dimensions, storage FROM penstock.models WHERE name = %s"
 _LATEST_MODEL = """
 SELECT id, dimensions, storage FROM penstock.models WHERE dimensions = %s ORDER BY id DESC LIMIT 1
-"""
-# Of this moment: a question whose vector another model made is embedded again.
-_SERVING = """
-SELECT m.name FROM penstock.serving_models s JOIN penstock.models m ON m.id = s.model
-WHERE s.tenant = penstock.tenant()
 """
 _VECTORS = """
 SELECT c.id, c.hash, v.embedding, v.bytes, v.signs, v.tokens FROM penstock.chunks c
 JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
 JOIN penstock.models m ON m.name = %(model)s
 JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash
-WHERE c.id = ANY(%(chunks)s) AND v.head = %(head)s {permitted}
+WHERE c.id = ANY(%(chunks)s::bigint[]) AND v.head = %(head)s {permitted}
 """
 _KINDS = "SELECT FROM penstock.readable_profiles() k (kind) WHERE k.kind = %s"
 _FIELDS = """
@@ -174,9 +177,10 @@ class PostgresSnapshotStore:
         with translated():
             async with self._pool.connection() as connection:
                 try:
-                    # Ended by COMMIT: after a ROLLBACK the driver forgets all prepared statements.
-                    async with connection.pipeline(), connection.transaction():
-                        await connection.execute(_OPEN, prepare=True)
+                    # Begun and ended by hand: one statement less, and after a ROLLBACK the driver
+                    # would forget all prepared statements.
+                    async with connection.pipeline():
+                        await connection.execute(_BEGIN, prepare=True)
                         await connection.execute(_SETTINGS, settings, prepare=True)
                         readable = await connection.execute(_READABLE, prepare=True)
                         yield PostgresSnapshot(
@@ -187,6 +191,7 @@ class PostgresSnapshotStore:
                             principal.tenant,
                             Memory(resident, near),
                         )
+                        await connection.execute(_COMMIT, prepare=True)
                 except BaseException:
                     # A pipeline that was cut off may leave its transaction open on the server
                     # without the driver knowing: whoever wrote there next would write in vain.
@@ -216,7 +221,7 @@ class PostgresSnapshot:
         self._passages: dict[int, Passage | None] = {}
         self._hashes: dict[int, bytes] = {}
         self._asked_ages: psycopg.AsyncCursor[Any] | None = None
-        self._asked_serving: psycopg.AsyncCursor[Any] | None = None
+        self._serving: str | None = None
         self._connection = connection
         self._tenant = tenant
         self._readable = readable
@@ -242,7 +247,6 @@ class PostgresSnapshot:
         terms = analyse_question(text, await self._read_as()) if text else ()
         # Asked for with the rest, as every context shows them: a round trip less.
         self._asked_ages = await self._connection.execute(_AGES, prepare=True)
-        self._asked_serving = await self._connection.execute(_SERVING, prepare=True)
         search = await self._search(found, vector, terms, limit, where, ours=near is None)
         if near is not None and not isinstance(search, PackedCandidates):
             search.propose(near)
@@ -316,7 +320,7 @@ class PostgresSnapshot:
         permitted = await self._may()
         cursor = await self._connection.execute(
             sql.SQL(_VECTORS).format(permitted=permitted.condition),
-            {"chunks": wanted, "model": model, "head": head, **permitted.values},
+            {"chunks": numbers_literal(wanted), "model": model, "head": head, **permitted.values},
             prepare=True,
             binary=True,
         )
@@ -328,17 +332,14 @@ class PostgresSnapshot:
     async def _may(self) -> Permitted:
         """What the one who asks may read; asked for when the snapshot was opened."""
         if self._permitted is None:
-            [(lists,)] = await self._readable.fetchall()
+            [(lists, self._serving)] = await self._readable.fetchall()
             self._permitted = Permitted(lists)
         return self._permitted
 
     async def serving_model(self) -> str | None:
         """The name of the model whose vectors are searched; None while there is none."""
-        asked, self._asked_serving = self._asked_serving, None
-        if asked is None:
-            asked = await self._connection.execute(_SERVING, prepare=True)
-        row = await asked.fetchone()
-        return None if row is None else row[0]
+        await self._may()
+        return self._serving
 
     @property
     def connection(self) -> psycopg.AsyncConnection[Any]:
@@ -404,7 +405,7 @@ class PostgresSnapshot:
         permitted = await self._may()
         shown = await self._connection.execute(
             sql.SQL(_SHOWN).format(permitted=permitted.condition),
-            {"chunks": list(wanted), **permitted.values},
+            {"chunks": numbers_literal(wanted), **permitted.values},
             prepare=True,
         )
         known = self._memory.texts(wanted)
@@ -424,7 +425,7 @@ class PostgresSnapshot:
     async def _texts(self, chunks: Sequence[int]) -> psycopg.AsyncCursor[Any] | None:
         if not chunks:
             return None
-        return await self._connection.execute(_TEXTS, {"chunks": list(chunks)}, prepare=True)
+        return await self._connection.execute(_TEXTS, {"chunks": numbers_literal(chunks)}, prepare=True)
 
     async def document(self, source: str, key: str) -> StoredDocument | None:
         """See `penstock.stores.documents.DocumentSnapshot`."""
