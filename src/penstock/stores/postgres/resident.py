@@ -36,7 +36,7 @@ logger = structlog.get_logger("penstock.memory")
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[Any]]
 
 MEGABYTE: Final = 1_000_000
-DEFAULT_MEGABYTES: Final = 128
+DEFAULT_MEGABYTES: Final = 256
 _REFRESH_S: Final = 1.0
 _AGAIN_S: Final = 10.0
 """How long after a failure, or a size that does not fit, it is not tried again."""
@@ -111,9 +111,9 @@ class Resident:
         self._tenant = tenant
         self._clock = clock or SystemClock()
         most = megabytes * MEGABYTE
-        self._most_vectors = most // 2
+        self._most_vectors = most // 4
         self.texts: Recent[int, Content] = Recent(most // 8, self._clock)
-        self.tokens: Recent[tuple[str, str, bytes], bytes] = Recent(most // 4, self._clock)
+        self.tokens: Recent[tuple[str, str, bytes], bytes] = Recent(most // 2, self._clock)
         self.lists: Lists = Recent(most // 8, self._clock)
         self._near: Near | None = None
         self._marks: list[tuple[int, int]] = []
