@@ -56,8 +56,7 @@ class SourceState:
 
 Item: TypeAlias = Passage | ContextRow
 _FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
-    part: tuple(field.name for field in fields(part))
-    for part in (Passage, ContextRow, SourceState)
+    part: tuple(field.name for field in fields(part)) for part in (Passage, ContextRow, SourceState)
 }
 
 

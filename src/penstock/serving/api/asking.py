@@ -72,9 +72,7 @@ async def search(request: Request, body: ContextRequest, caller: Asking) -> Resp
         {"kind": "row" if "values" in by_place[id(item)] else "passage", **by_place[id(item)]}
         for item in found.items
     ]
-    return Json(
-        {"taken_at": said["taken_at"], "sources": said["sources"], "results": results}
-    )
+    return Json({"taken_at": said["taken_at"], "sources": said["sources"], "results": results})
 
 
 @router.get("/v1/documents/{source}/{key:path}")

@@ -88,7 +88,9 @@ class ResidentCandidates(Candidates):
             return False
         if not lacking:
             return True
-        cursor = await self._binary(_VECTORS, {"model": self._serving.id, "chunks": numbers_literal(lacking)})
+        cursor = await self._binary(
+            _VECTORS, {"model": self._serving.id, "chunks": numbers_literal(lacking)}
+        )
         rows = await cursor.fetchall()
         if len(rows) < len(lacking):  # one without a vector of this model
             return False

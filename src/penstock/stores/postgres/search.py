@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import PipelineStatus
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import translated
@@ -179,7 +180,7 @@ class PostgresSnapshotStore:
                 try:
                     # Begun and ended by hand: one statement less, and after a ROLLBACK the driver
                     # would forget all prepared statements.
-                    async with connection.pipeline():
+                    async with connection.pipeline() as pipeline:
                         await connection.execute(_BEGIN, prepare=True)
                         await connection.execute(_SETTINGS, settings, prepare=True)
                         readable = await connection.execute(_READABLE, prepare=True)
@@ -191,13 +192,17 @@ class PostgresSnapshotStore:
                             principal.tenant,
                             Memory(resident, near),
                         )
-                        await connection.execute(_COMMIT, prepare=True)
+                        if connection.pgconn.pipeline_status == PipelineStatus.ABORTED:
+                            # Whoever asked has taken an error of the database as an answer.
+                            await pipeline.sync()
+                            await connection.rollback()
+                        else:
+                            await connection.execute(_COMMIT, prepare=True)
                 except BaseException:
                     # A pipeline that was cut off may leave its transaction open on the server
                     # without the driver knowing: whoever wrote there next would write in vain.
                     await connection.close()
                     raise
-
 
     async def close(self) -> None:
         """Stop what keeps memory in step."""
@@ -425,7 +430,9 @@ class PostgresSnapshot:
     async def _texts(self, chunks: Sequence[int]) -> psycopg.AsyncCursor[Any] | None:
         if not chunks:
             return None
-        return await self._connection.execute(_TEXTS, {"chunks": numbers_literal(chunks)}, prepare=True)
+        return await self._connection.execute(
+            _TEXTS, {"chunks": numbers_literal(chunks)}, prepare=True
+        )
 
     async def document(self, source: str, key: str) -> StoredDocument | None:
         """See `penstock.stores.documents.DocumentSnapshot`."""
