@@ -382,9 +382,13 @@ class Project:
         )
 
     def serving(
-        self, *, mounted: Mapping[str, Application] | None = None
+        self,
+        *,
+        mounted: Mapping[str, Application] | None = None,
+        listener: socket.socket | None = None,
     ) -> AbstractAsyncContextManager[str]:
-        """Serve the API while the block runs; gives the address."""
+        """Serve the API while the block runs; gives the address. ``listener`` is where clients come
+        in, for several processes that share it."""
         from penstock.serving.api.server import serve
 
         server = self.settings.server
@@ -394,6 +398,7 @@ class Project:
             port=server.port,
             mounted=mounted,
             tls=wiring.tls(self.settings),
+            listener=listener,
         )
 
     # ------------------------------------------------------------------ running

@@ -21,11 +21,13 @@ logger = structlog.get_logger("penstock.workers")
 
 class Children:
     """``count`` processes that run a command of ours. They end with this one, however it ends:
-    their standard input is ours to close, and the system closes it for a process that is killed."""
+    their standard input is ours to close, and the system closes it for a process that is killed.
+    ``shared`` are files of ours that they get, under the same numbers."""
 
-    def __init__(self, count: int, arguments: Sequence[str]) -> None:
+    def __init__(self, count: int, arguments: Sequence[str], *, shared: Sequence[int] = ()) -> None:
         self._count = count
         self._arguments = arguments
+        self._shared = shared
         self._keepers: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -56,6 +58,7 @@ class Children:
             stdout=asyncio.subprocess.DEVNULL,
             # Ctrl-C is for this process, which then ends its children in order.
             start_new_session=True,
+            pass_fds=tuple(self._shared),
         )
         try:
             return await process.wait()

@@ -85,10 +85,12 @@ async def serve(
     port: int,
     mounted: Mapping[str, Application] | None = None,
     tls: Tls | None = None,
+    listener: socket.socket | None = None,
 ) -> AsyncIterator[str]:
     """Serve an application while the block runs; yields the address. ``mounted`` are others by the
-    path at and below which they answer."""
-    listener = listening(host, port)
+    path at and below which they answer; ``listener``, where clients come in, if somebody has opened
+    it already: it is closed here."""
+    listener = listener or listening(host, port)
     served = _Mounted(api, mounted or {})
     config = uvicorn.Config(
         served,

@@ -42,10 +42,10 @@ from penstock.stores.postgres.arrays import numbers_literal
 from penstock.stores.postgres.candidates import Candidates, Model, Scores
 from penstock.stores.postgres.lexical import AUTO, DEFAULT, analyse_question, analyser
 from penstock.stores.postgres.live_rows import read_rows
+from penstock.stores.postgres.memory import Memory
 from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
-from penstock.stores.postgres.memory import Memory
 from penstock.stores.postgres.profiles.detailing import Detailing
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
 from penstock.stores.postgres.profiles.segments import members_of
