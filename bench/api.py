@@ -239,8 +239,8 @@ async def measure_memory(documents: int, minutes: float) -> Report:
             return found
 
         found, made = await beside_changes(scene, work)
-        late = [(minute, size) for minute, size in sizes if minute >= 3]
-        slope = float(np.polyfit(*zip(*late, strict=True), 1)[0]) * 60
+        late = np.array([pair for pair in sizes if pair[0] >= 3])
+        slope = float(np.polyfit(late[:, 0], late[:, 1], 1)[0]) * 60
         report.add("minutes", sizes[-1][0], "min")
         report.add("questions", found["asked"], "requests")
         report.add("requests that failed", found["failed"], "requests")
@@ -258,7 +258,9 @@ if __name__ == "__main__":
         print(json.dumps(asyncio.run(ask(address, secret, lasting, int(clients), int(first)))))
     else:
         if sys.argv[1:2] == ["memory"]:
-            made = asyncio.run(measure_memory(2590, float([*sys.argv[2:], 12][0])))
+            made = asyncio.run(
+                measure_memory(2590, float(sys.argv[2] if len(sys.argv) > 2 else 12))
+            )
         else:
             given = [*map(int, sys.argv[1:]), *(2590, 20)[len(sys.argv) - 1 :]]
             made = asyncio.run(measure(*given))

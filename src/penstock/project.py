@@ -181,7 +181,8 @@ class Project:
     @property
     def snapshots(self) -> SnapshotStore:
         """The read side of the stores."""
-        return _opened(self._snapshots)
+        found: SnapshotStore | None = self._snapshots
+        return _opened(found)
 
     def embedder(self) -> ServingModels:
         """The model behind the vectors, whichever is searched; loaded when first needed."""

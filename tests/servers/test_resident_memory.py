@@ -148,7 +148,7 @@ async def test_a_chunk_that_commits_late_is_found(world: World) -> None:
 
 async def test_numbers_are_drawn_in_transactions_that_have_one(world: World) -> None:
     """What tells when no chunk below a number can appear any more rests on it."""
-    from penstock.stores.postgres.knowledge import SQL
+    from penstock.stores.postgres.document_writer import SQL
 
     async with world.pool.connection() as connection, connection.transaction():
         cursor = await connection.execute(
@@ -189,7 +189,8 @@ async def test_a_text_of_another_hash_is_not_shown(world: World) -> None:
     world.resident.texts.put(chunk, Content(b"another", "", "false river"), 10)
     assert set(await world.find("river")) == {"true river"}
     known = world.resident.texts.get(chunk)
-    assert known is not None and known.text == "true river"
+    assert known is not None
+    assert known.text == "true river"
 
 
 async def test_memory_of_another_database_is_let_go_of(world: World, by_memory: list[str]) -> None:

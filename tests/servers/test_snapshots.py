@@ -209,7 +209,8 @@ async def test_search_equals_comparing_with_everything(
         resident = residents.of("default")
         assert resident is not None
         near = await resident.refreshed(1, DIMENSIONS)
-        assert near is not None and len(near.index) > 120
+        assert near is not None
+        assert len(near.index) > 120
     for where in FILTERS:
         for principals in ([], ["ada"], ["bo"], ["ada", "group:staff"], ["stranger"]):
             question = " ".join(chance.choices(WORDS, k=3))

@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from penstock.stores.postgres.nearby import Nearby, stored_bytes
+from penstock.stores.postgres.nearby import Halves, Nearby, stored_bytes
 from penstock.stores.postgres.recent import KEPT_S, Recent
 from penstock.testing.clock import ManualClock
 
 
-def vectors(count: int, dimensions: int = 100, seed: int = 1) -> np.ndarray:
+def vectors(count: int, dimensions: int = 100, seed: int = 1) -> Halves:
     chance = np.random.default_rng(seed)
     middles = chance.normal(size=(20, dimensions))
     found = middles[chance.integers(0, 20, count)] + chance.normal(size=(count, dimensions))
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+    halves: Halves = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+    return halves
 
 
 def test_few_vectors_are_compared_exactly() -> None:

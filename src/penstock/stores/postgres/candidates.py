@@ -75,7 +75,8 @@ SELECT EXISTS (
 # A list that is in memory is named, not sent: under its term and block it is always the same.
 _POSTINGS: Final = """
 SELECT p.term, p.block, CASE WHEN k.block IS NULL THEN p.chunk_ids END,
-       CASE WHEN k.block IS NULL THEN p.frequencies END, CASE WHEN k.block IS NULL THEN p.lengths END
+       CASE WHEN k.block IS NULL THEN p.frequencies END,
+       CASE WHEN k.block IS NULL THEN p.lengths END
 FROM penstock.postings p
 LEFT JOIN unnest(%(known_terms)s::text[], %(known_blocks)s::bigint[]) k (term, block)
   ON k.term = p.term AND k.block = p.block

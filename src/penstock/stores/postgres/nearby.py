@@ -145,7 +145,10 @@ class Nearby:
 
     def _cosines(self, asked: Vectors, places: NDArray[np.intp]) -> NDArray[np.float64]:
         found = np.einsum("ij,j->i", self._halves[places].astype(np.float32), asked)
-        return np.clip(found / self._lengths[places], -1.0, 1.0).astype(np.float64)
+        cosines: NDArray[np.float64] = np.clip(found / self._lengths[places], -1.0, 1.0).astype(
+            np.float64
+        )
+        return cosines
 
     def _bits(self, rows: Vectors) -> NDArray[np.uint64]:
         """The signs, 64 to a number; the numbers of one vector below each other."""

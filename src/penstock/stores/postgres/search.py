@@ -66,8 +66,8 @@ SELECT set_config('penstock.tenant', %(tenant)s, true),
        set_config('role', 'penstock_reader', true)
 """
 _LANGUAGES = "SELECT language FROM penstock.languages ORDER BY language"
-# Beside what may be read: whose vectors are searched, of this moment. A question whose vector another
-# model made is embedded again.
+# Beside what may be read: whose vectors are searched, of this moment. A question whose vector
+# another model made is embedded again.
 _READABLE = """
 SELECT ARRAY(SELECT penstock.readable_lists()),
        (SELECT m.name FROM penstock.serving_models s JOIN penstock.models m ON m.id = s.model
@@ -315,7 +315,9 @@ class PostgresSnapshot:
     ) -> Mapping[int, ChunkVectors]:
         found = {}
         searched = self._models.get(model)
-        for chunk in chunks if searched is not None else ():
+        for chunk in chunks:
+            if searched is None:
+                break
             known = self._memory.vectors(chunk, self._hashes.get(chunk), searched, model, head)
             if known is not None:
                 found[chunk] = known
