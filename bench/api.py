@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import random
 import sys
 import time
@@ -99,15 +100,20 @@ async def ask(url: str, key: str, seconds: float, at_once: int, seed: int) -> di
 class Asking:
     """Asks, in a process of its own, and says what it cost."""
 
-    def __init__(self, url: str, key: str, data: Path) -> None:
+    def __init__(self, url: str, key: str, data: Path, server: int | None = None) -> None:
+        self._server = psutil.Process(server)
         self._url = url
         self._key = key
         self._data = data
         self._seed = 2
 
     def memory_mb(self) -> float:
-        """Of this process."""
-        return psutil.Process().memory_info().rss / 1e6
+        """Of the process that answers."""
+        return self._server.memory_info().rss / 1e6
+
+    def _own(self) -> float:
+        times = self._server.cpu_times()
+        return times.user + times.system
 
     def _database(self) -> float:
         """Seconds of processor that the project's database has used."""
@@ -121,7 +127,7 @@ class Asking:
 
     async def __call__(self, seconds: float, at_once: int) -> dict[str, Any]:
         self._seed += 1
-        ours, database = time.process_time(), self._database()
+        ours, database = self._own(), self._database()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, __file__, "ask", self._url, self._key),
             *(str(seconds), str(at_once), str(self._seed)),
@@ -129,7 +135,7 @@ class Asking:
         )
         told, _ = await process.communicate()
         found: dict[str, Any] = json.loads(told)
-        found["ours"] = (time.process_time() - ours) / found["asked"] * 1000
+        found["ours"] = (self._own() - ours) / found["asked"] * 1000
         found["database"] = (self._database() - database) / found["asked"] * 1000
         return found
 
@@ -172,6 +178,28 @@ async def served(scene: World) -> AsyncIterator[Asking]:
     await project.keys().add(key)
     async with project.serving() as url:
         yield Asking(url, token, scene.documents.parent / "data")
+
+
+@contextlib.asynccontextmanager
+async def served_beside(scene: World) -> AsyncIterator[Asking]:
+    """The API in ``penstock serve``: who captures and who answers do not share an interpreter."""
+    folder = scene.documents.parent
+    token, key = mint("beside", frozenset({Scope.ASK}), scene.project.clock.now())
+    await scene.project.keys().add(key)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penstock.cli", "serve", "--file", str(folder / "penstock.yaml")),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert process.stdout is not None
+    url = (await process.stdout.readuntil(b"http://") + await process.stdout.readline()).decode()
+    try:
+        yield Asking(
+            f"http://{url.split('http://')[1].strip()}", token, folder / "data", process.pid
+        )
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def beside_changes(
@@ -218,6 +246,19 @@ async def measure(documents: int, seconds: float) -> Report:
         report.add("chunks", chunks, "chunks")
         async with served(scene) as asking:
             await figures(report, scene, asking, seconds)
+        async with served_beside(scene) as asking:
+            await asking(WARM_S, AT_ONCE)
+            alone = await asking(seconds, 1)
+            beside, _ = await beside_changes(scene, lambda: asking(seconds, AT_ONCE))
+            rows = scene.project.freshness().get("rows", {})
+            by_itself = "served by a process of its own"
+            report.add(f"{by_itself}: alone p50", alone["p50"], "ms", ALONE_P50_MS)
+            report.add(f"{by_itself}: alone p99", alone["p99"], "ms", ALONE_P99_MS)
+            report.add(f"{by_itself}: beside changes", beside["rate"], "requests/s", A_SECOND)
+            report.add(f"{by_itself}: beside changes p99", beside["p99"], "ms")
+            report.add(f"{by_itself}: freshness p95", rows.get("p95"), "ms", FRESH_MS)
+            failed = alone["failed"] + beside["failed"]
+            report.add(f"{by_itself}: requests that failed", failed, "requests")
     return report
 
 
