@@ -59,9 +59,11 @@ if TYPE_CHECKING:
     from penstock.stores.keys import KeyStore
     from penstock.stores.postgres.ledger import PostgresLedger
     from penstock.stores.postgres.model_registry import PostgresModels
+    from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.postgres.store import PostgresStore
     from penstock.stores.postgres.upkeep import Upkeep
     from penstock.stores.second.following import Follower
+    from penstock.stores.second.search import FollowedSnapshots
 
 T = TypeVar("T")
 
@@ -84,7 +86,7 @@ class Project:
         self._pool: AsyncConnectionPool[Any] | None = None
         self._log: Log | None = None
         self._store: PostgresStore | None = None
-        self._snapshots: SnapshotStore | None = None
+        self._snapshots: PostgresSnapshotStore | FollowedSnapshots | None = None
         self._embedder: ServingModels | None = None
         self._answerer: Answerer | None = None
         self._gateway: Gateway | None = None
@@ -162,11 +164,8 @@ class Project:
             for part in (*parts, *(self._followers or ())):
                 if part is not None:
                     stack.push_async_callback(part.close)
-            if self.settings.knowledge.search != "postgres":
-                from penstock.stores.second.search import FollowedSnapshots
-
-                if isinstance(self._snapshots, FollowedSnapshots):
-                    stack.push_async_callback(self._snapshots.close)
+            if self._snapshots is not None:
+                stack.push_async_callback(self._snapshots.close)
 
     @property
     def pool(self) -> AsyncConnectionPool[Any]:
@@ -186,7 +185,8 @@ class Project:
     @property
     def snapshots(self) -> SnapshotStore:
         """The read side of the stores."""
-        return _opened(self._snapshots)
+        found: SnapshotStore | None = self._snapshots
+        return _opened(found)
 
     def embedder(self) -> ServingModels:
         """The model behind the vectors, whichever is searched; loaded when first needed."""

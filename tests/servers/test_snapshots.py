@@ -28,6 +28,7 @@ from penstock.stores.base import ApplyRows, Filter, Hit
 from penstock.stores.postgres.candidates import _NEAREST, K1, B, Candidates, Model
 from penstock.stores.postgres.lexical import analyse
 from penstock.stores.postgres.permissions import Permitted
+from penstock.stores.postgres.resident import Residents
 from penstock.stores.postgres.search import PostgresSnapshot, PostgresSnapshotStore
 from penstock.stores.postgres.store import PostgresStore
 from penstock.testing.knowledge import (
@@ -184,13 +185,14 @@ FILTERS = [
 ]
 
 
-@pytest.mark.parametrize("indexed", [False, True])
+@pytest.mark.parametrize("way", ["compared", "indexed", "memory"])
 async def test_search_equals_comparing_with_everything(
-    world: World, database_url: str, indexed: bool
+    world: World, database_url: str, way: str
 ) -> None:
     """For all filters and principals, each kind of search finds exactly the best of what may be
     seen, and never fewer than asked for when so many match: also with an index (then not always the
-    very best) that gives up early."""
+    very best) that gives up early, and with vectors that are in memory."""
+    indexed = way == "indexed"
     chance = random.Random(5)
     docs = random_docs(chance, 120)
     await store(world.writer, replacing(*docs))
@@ -201,7 +203,14 @@ async def test_search_equals_comparing_with_everything(
         )
         await world.execute(b"ANALYZE")
     pool = await open_pool(make_conninfo(database_url, options=SHORT if indexed else ""))
-    world.reader = PostgresSnapshotStore(pool, ef_search=1 if indexed else 100)
+    residents = Residents(pool, megabytes=64) if way == "memory" else None
+    world.reader = PostgresSnapshotStore(pool, ef_search=1 if indexed else 100, memory=residents)
+    if residents is not None:
+        resident = residents.of("default")
+        assert resident is not None
+        near = await resident.refreshed(1, DIMENSIONS)
+        assert near is not None
+        assert len(near.index) > 120
     for where in FILTERS:
         for principals in ([], ["ada"], ["bo"], ["ada", "group:staff"], ["stranger"]):
             question = " ".join(chance.choices(WORDS, k=3))
@@ -223,6 +232,7 @@ async def test_search_equals_comparing_with_everything(
                     best = expected[:limit]
                     assert got[: len(best)] == pytest.approx(best, abs=2e-3)
                 assert len(got) >= min(limit, len(expected))
+    await world.reader.close()
     await pool.close()
 
 

@@ -99,7 +99,9 @@ async def world(
                 ["project: bench", f"data: {folder}/data", "server: {port: 0}",
                  f"knowledge: {{embedder: {embedder}}}", "sources:", *sources]
             )  # fmt: skip
-            settings = parse_settings(text, file=folder / "penstock.yaml", environment={})
+            file = folder / "penstock.yaml"
+            file.write_text(f"{text}\n", encoding="utf-8")  # for other processes of the project
+            settings = parse_settings(text, file=file, environment={})
             project = await stack.enter_async_context(open_project(settings=settings))
             yield World(project, dsn, place)
 

@@ -35,6 +35,9 @@ from penstock.models.wordpiece import WordPiece
 _READS = 254
 """Tokens, beside the two special ones: what the model was trained on."""
 _DIMENSIONS = 384
+_AT_ONCE = 50
+"""So many candidates are ordered within two milliseconds, most of them holding the interpreter: a
+thread would cost more than it lets others do meanwhile."""
 _TOKENS = f"layer{LAYERS - 1}.end"
 
 
@@ -126,6 +129,9 @@ class MiniLMEmbedder:
         if not candidates:
             return []
         asked = ask(question, await self.question_tokens(question), words, most)
+        if len(candidates) <= _AT_ONCE:
+            scores: list[float] = ranking().scores(asked, candidates).tolist()
+            return scores
         return await asyncio.to_thread(lambda: ranking().scores(asked, candidates).tolist())
 
     async def question_tokens(self, text: str) -> QuestionTokens:

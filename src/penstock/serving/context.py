@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypedDict
 
@@ -40,6 +40,7 @@ LONGEST_QUESTION: Final = 20_000
 MOST_ITEMS: Final = 1000
 """Passages and rows of a context; more is no context but an export."""
 _ATTEMPTS: Final = 3
+_TIMES: Final = frozenset({"committed_at", "as_of"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class SourceState:
 
 
 Item: TypeAlias = Passage | ContextRow
+_FIELDS: Final[Mapping[type, tuple[str, ...]]] = {
+    part: tuple(field.name for field in fields(part)) for part in (Passage, ContextRow, SourceState)
+}
 
 
 class Asking(TypedDict, total=False):
@@ -223,8 +227,6 @@ class ContextBuilder:
         first, *others = searches
         taken_at = self._clock.now()
         began = self._clock.monotonic()
-        if first.vector is not None:
-            await expect_serving(snapshot, asked.model)
         retrieved = await retrieve(
             snapshot,
             asked.question,
@@ -238,6 +240,8 @@ class ContextBuilder:
             now=taken_at,
             others=others,
         )
+        if first.vector is not None:  # asked with the search: it costs no time of its own here
+            await expect_serving(snapshot, asked.model)
         passages = retrieved.passages
         if asked.shape.neighbours:
             best = passages[: asked.limit]
@@ -353,8 +357,8 @@ def _state(age: SourceAge, now: Microseconds) -> SourceState:
 
 
 def _shown(part: Passage | ContextRow | SourceState) -> dict[str, Any]:
-    found = {name: jsonable(value) for name, value in asdict(part).items()}
-    for name in ("committed_at", "as_of"):
-        if name in found:
-            found[name] = iso(found[name])
+    found = {}
+    for name in _FIELDS[type(part)]:
+        value = getattr(part, name)
+        found[name] = iso(value) if name in _TIMES else jsonable(value)
     return found

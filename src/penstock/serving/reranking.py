@@ -56,8 +56,8 @@ class LateInteraction:
             return None
         hits = [hit for hit, _ in ranked]
         wanted = [hit.chunk for hit in hits]
-        stored = await snapshot.vectors(wanted, model=model.name, head=model.head)
         passages = {passage.chunk: passage for passage in await snapshot.passages(wanted)}
+        stored = await snapshot.vectors(wanted, model=model.name, head=model.head)
         if len(stored) < len(hits) or len(passages) < len(hits):
             return None
         rarities = await snapshot.rarities(question)

@@ -239,6 +239,10 @@ class KnowledgeSettings(Section):
     """Second stores that follow the knowledge base, by name."""
     search: str = "postgres"
     """Where nearest neighbours are looked for: ``postgres``, or the name of a second store."""
+    memory: int = Field(default=256, ge=0, le=65_536)
+    """How many megabytes of the knowledge base a process that answers may keep: vectors (a quarter,
+    some 50,000 of 384 numbers; where there are more, the database's index is asked), vectors of
+    tokens, texts and posting lists. What exists and who may see it is never kept. 0: nothing."""
 
     @model_validator(mode="after")
     def _search_is_known(self) -> KnowledgeSettings:

@@ -79,10 +79,12 @@ def snapshots(
     settings: Settings, pool: AsyncConnectionPool[Any]
 ) -> PostgresSnapshotStore | FollowedSnapshots:
     """The read side."""
+    from penstock.stores.postgres.resident import Residents
     from penstock.stores.postgres.search import PostgresSnapshotStore
     from penstock.stores.second.search import FollowedSnapshots
 
-    own = PostgresSnapshotStore(pool, language=settings.knowledge.language)
+    memory = Residents(pool, megabytes=settings.knowledge.memory)
+    own = PostgresSnapshotStore(pool, language=settings.knowledge.language, memory=memory)
     if settings.knowledge.search == "postgres":
         return own
     return FollowedSnapshots(own, follower(settings, settings.knowledge.search, pool))

@@ -9,11 +9,9 @@ scores of different questions compare.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple, TypeAlias
 
 import numpy as np
 import psycopg
@@ -21,9 +19,18 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from penstock.stores.base import Filter, Hit, Storage, Vectors
+from penstock.stores.postgres.arrays import array_literal, numbers_literal
 from penstock.stores.postgres.conditions import conditions, unsendable
-from penstock.stores.postgres.lexical import bm25, find_in_blocks, rarity, unpack_all
+from penstock.stores.postgres.lexical import (
+    Postings,
+    bm25,
+    find_in_blocks,
+    joined,
+    rarity,
+    unpack,
+)
 from penstock.stores.postgres.permissions import Permitted
+from penstock.stores.postgres.recent import Recent
 
 K1: Final = 0.9
 """How soon a term's further occurrences stop counting."""
@@ -65,9 +72,15 @@ SELECT EXISTS (
     SELECT FROM pg_index i JOIN pg_class k ON k.oid = i.indexrelid JOIN pg_am a ON a.oid = k.relam
     WHERE i.indrelid = 'penstock.vectors'::regclass AND i.indisvalid AND a.amname <> 'btree')
 """
+# A list that is in memory is named, not sent: under its term and block it is always the same.
 _POSTINGS: Final = """
-SELECT term, chunk_ids, frequencies, lengths FROM penstock.postings
-WHERE term = ANY(%s) ORDER BY term, block
+SELECT p.term, p.block, CASE WHEN k.block IS NULL THEN p.chunk_ids END,
+       CASE WHEN k.block IS NULL THEN p.frequencies END,
+       CASE WHEN k.block IS NULL THEN p.lengths END
+FROM penstock.postings p
+LEFT JOIN unnest(%(known_terms)s::text[], %(known_blocks)s::bigint[]) k (term, block)
+  ON k.term = p.term AND k.block = p.block
+WHERE p.term = ANY(%(terms)s::text[]) ORDER BY p.term, p.block
 """
 # What no merge has sorted by term yet: blocks of all terms of a commit.
 _FRESH: Final = "SELECT payload FROM penstock.fresh_postings"
@@ -81,11 +94,11 @@ SELECT c.id, coalesce(1 - {distance}, 0) FROM penstock.chunks c
 JOIN penstock.documents d ON d.id = c.document_id
 LEFT JOIN penstock.vectors v
   ON v.tenant = c.tenant AND v.model = {model} AND v.hash = c.hash
-WHERE c.id = ANY(%(chunks)s) {conditions}
+WHERE c.id = ANY(%(chunks)s::bigint[]) {conditions}
 """
 _CHECKED_BY_WORDS: Final = """
 SELECT c.id, 0::float8 FROM penstock.chunks c JOIN penstock.documents d ON d.id = c.document_id
-WHERE c.id = ANY(%(chunks)s) {conditions}
+WHERE c.id = ANY(%(chunks)s::bigint[]) {conditions}
 """
 # All chunks that may be seen and are wanted, as an array of big-endian numbers.
 _PERMITTED: Final = """
@@ -119,6 +132,14 @@ class Scores(NamedTuple):
         """Places of the chunks, best first; equals in the order of chunks."""
         return np.argsort(-self.shares, kind="stable")
 
+    def best(self, most: int) -> NDArray[np.int64]:
+        """So many of the best chunks, in the order of `best_first`, without sorting all."""
+        if len(self.chunks) <= most:
+            return self.chunks[self.best_first()]
+        least = np.partition(self.shares, -most)[-most]
+        places = np.flatnonzero(self.shares >= least)
+        return self.chunks[places[np.argsort(-self.shares[places], kind="stable")][:most]]
+
     def of(self, chunks: Sequence[int]) -> list[float]:
         """The scores of these chunks; one without any of the terms has 0."""
         if not len(self.chunks) or not chunks:
@@ -129,6 +150,21 @@ class Scores(NamedTuple):
             self.chunks[places] == wanted, self.shares[places], 0.0
         ).tolist()
         return found
+
+
+Lists: TypeAlias = Recent[str, Mapping[int, Postings]]
+"""Posting lists in memory: by term, and then by block."""
+_POSTING_BYTES: Final = 12
+_LIST_BYTES: Final = 600
+
+
+class _Words(NamedTuple):
+    """What was asked about the words of a question; what was known before is not sent again."""
+
+    known: Mapping[str, Mapping[int, Postings]]
+    postings: psycopg.AsyncCursor[Any]
+    fresh: psycopg.AsyncCursor[Any]
+    statistics: psycopg.AsyncCursor[Any]
 
 
 class Candidates:
@@ -144,10 +180,12 @@ class Candidates:
         limit: int,
         where: Filter,
         permitted: Permitted,
+        kept: Lists | None = None,
     ) -> None:
         self.scores = Scores(np.empty(0, np.int64), np.empty(0, np.float64), {}, 1.0)
         """By words; filled by `find`."""
         self._connection = connection
+        self._kept = kept
         self._near: Sequence[int] | None = None
         self._limit = limit
         self._terms = Counter(terms)
@@ -163,7 +201,7 @@ class Candidates:
             self._parts["distance"] = sql.SQL(_DISTANCE).format(
                 dimensions=sql.Literal(self._model.dimensions)
             )
-            self._values["vector"] = as_text(vector)
+            self._asked_vector = vector
 
     def propose(self, near: Sequence[int]) -> None:
         """What a second store found nearest: checked here, and used if it is enough."""
@@ -174,28 +212,62 @@ class Candidates:
         if self._nothing or self._limit < 1:
             return []
         # All questions that need no answer of another are on their way before one is read.
-        postings = await self._binary(_POSTINGS, [list(self._terms)]) if self._terms else None
-        fresh = await self._binary(_FRESH, None) if self._terms else None
-        statistics = await self._binary(_STATISTICS, None) if self._terms else None
+        words = await self._ask_words()
         asked = self._model if self._near is None else None
         nearest = await self._ask_nearest(asked) if asked else None
-        if postings is not None and fresh is not None and statistics is not None:
-            rows = await postings.fetchall()
-            blocks = (payload for (payload,) in await fresh.fetchall())
-            rows = sorted([*rows, *find_in_blocks(blocks, self._terms)], key=itemgetter(0))
-            [(chunks, terms)] = await statistics.fetchall()
-            self.scores = score(rows, self._terms, chunks, terms)
-        scores = self.scores
-        similarities = await self._by_words(scores)
+        await self._read_words(words)
+        similarities = await self._by_words(self.scores)
         if nearest is not None and self._model is not None:
             similarities.update(await self._read_nearest(self._model, *nearest))
         elif self._near is not None and self._model is not None:
             similarities.update(await self._checked_nearest(self._model, self._near))
+        return self._hits(similarities)
+
+    def _hits(self, similarities: Mapping[int, float]) -> list[Hit]:
         found = list(similarities)
         return [
             Hit(chunk, similarities[chunk], share)
-            for chunk, share in zip(found, scores.of(found), strict=True)
+            for chunk, share in zip(found, self.scores.of(found), strict=True)
         ]
+
+    async def _ask_words(self) -> _Words | None:
+        """The posting lists of the question's words; they are not read yet."""
+        if not self._terms:
+            return None
+        known: dict[str, Mapping[int, Postings]] = {}
+        if self._kept is not None:
+            known = {t: kept for t in self._terms if (kept := self._kept.get(t)) is not None}
+        pairs = [(term, block) for term, blocks in known.items() for block in blocks]
+        values = {
+            "terms": array_literal(list(self._terms)),
+            "known_terms": array_literal([term for term, _ in pairs]),
+            "known_blocks": numbers_literal(block for _, block in pairs),
+        }
+        return _Words(
+            known,
+            await self._binary(_POSTINGS, values),
+            await self._binary(_FRESH, None),
+            await self._binary(_STATISTICS, None),
+        )
+
+    async def _read_words(self, words: _Words | None) -> None:
+        if words is None:
+            return
+        lists: dict[str, dict[int, Postings]] = {}
+        for term, block, *stored in await words.postings.fetchall():
+            whole = words.known[term][block] if stored[0] is None else unpack(*stored)
+            lists.setdefault(term, {})[block] = whole
+        if self._kept is not None:
+            for term, blocks in lists.items():
+                if blocks.keys() != words.known.get(term, {}).keys():
+                    size = sum(_POSTING_BYTES * len(one.chunk_ids) for one in blocks.values())
+                    self._kept.put(term, blocks, size + _LIST_BYTES)
+        blocks_of = {term: list(blocks.values()) for term, blocks in lists.items()}
+        fresh = (payload for (payload,) in await words.fresh.fetchall())
+        for term, *stored in find_in_blocks(fresh, self._terms):
+            blocks_of.setdefault(term, []).append(unpack(*stored))
+        [(chunks, terms)] = await words.statistics.fetchall()
+        self.scores = score(blocks_of, self._terms, chunks, terms)
 
     async def _by_words(self, scores: Scores) -> dict[int, float]:
         """The best permitted chunks by words, with their similarity."""
@@ -219,7 +291,7 @@ class Candidates:
         if not chunks:
             return {}
         statement = _CHECKED if self._model else _CHECKED_BY_WORDS
-        cursor = await self._execute(statement, {"chunks": chunks})
+        cursor = await self._execute(statement, {"chunks": numbers_literal(chunks)})
         passed: dict[int, float] = dict(await cursor.fetchall())
         return {chunk: passed[chunk] for chunk in [c for c in chunks if c in passed][:most]}
 
@@ -260,6 +332,8 @@ class Candidates:
     async def _execute(
         self, statement: LiteralString, values: Mapping[str, Any], *, binary: bool = False
     ) -> psycopg.AsyncCursor[Any]:
+        if "{distance}" in statement and "vector" not in self._values:
+            self._values["vector"] = as_text(self._asked_vector)
         return await self._connection.execute(
             sql.SQL(statement).format(**self._parts),
             {**self._values, **values},
@@ -268,24 +342,21 @@ class Candidates:
         )
 
     async def _binary(
-        self, statement: LiteralString, values: Sequence[Any] | None
+        self, statement: LiteralString, values: Mapping[str, Any] | None
     ) -> psycopg.AsyncCursor[Any]:
         return await self._connection.execute(sql.SQL(statement), values, prepare=True, binary=True)
 
 
 def score(
-    rows: Iterable[tuple[str, bytes, bytes, bytes]],
+    lists_of: Mapping[str, Sequence[Postings]],
     asked: Mapping[str, int],
     chunks: int,
     terms: int,
 ) -> Scores:
     """BM25 of everything that holds one of the terms asked for (with how often each is asked), as a
-    share of the most that a text could reach. ``rows`` are blocks of posting lists by term."""
-    blocks = {
-        term: [(row[1], row[2], row[3]) for row in found]
-        for term, found in groupby(rows, itemgetter(0))
-    }
-    lists = {term: unpack_all(blocks.get(term, [])) for term in asked}
+    share of the most that a text could reach. ``lists_of`` are the posting lists of each term, in
+    the order of their blocks."""
+    lists = {term: joined(lists_of.get(term, ())) for term in asked}
     found, values = bm25(
         list(lists.values()),
         chunks=chunks,

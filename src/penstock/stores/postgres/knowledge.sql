@@ -44,8 +44,11 @@ LEFT JOIN penstock.models m ON m.name = %(model)s
 GROUP BY c.document_id
 
 -- name: allocate
+-- The condition is looked at first and gives the transaction a number, before it draws any: readers
+-- that keep chunks in memory tell by it when no chunk below a number can appear any more.
 SELECT ARRAY(SELECT nextval('penstock.documents_id_seq') FROM generate_series(1, %(documents)s)),
        ARRAY(SELECT nextval('penstock.chunks_id_seq') FROM generate_series(1, %(chunks)s))
+WHERE pg_current_xact_id() IS NOT NULL
 
 -- name: hold_vectors
 -- Which of these are stored; they cannot be collected before this transaction ends.

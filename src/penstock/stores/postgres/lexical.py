@@ -245,6 +245,15 @@ def unpack_all(blocks: Sequence[tuple[bytes, bytes, bytes]]) -> Postings:
     )
 
 
+def joined(lists: Sequence[Postings]) -> Postings:
+    """One posting list of several of one term."""
+    if len(lists) == 1:
+        return lists[0]
+    if not lists:
+        return unpack(b"", b"", b"")
+    return Postings(*(np.concatenate(column) for column in zip(*lists, strict=True)))
+
+
 def keep(postings: Postings, alive: NDArray[np.bool_]) -> Postings:
     """The postings where ``alive`` is true."""
     return Postings(postings.chunk_ids[alive], postings.frequencies[alive], postings.lengths[alive])

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from penstock.stores.base import Filter, Vectors
-from penstock.stores.postgres.candidates import Candidates, Model
+from penstock.stores.postgres.arrays import numbers_literal
+from penstock.stores.postgres.candidates import Candidates, Lists, Model
 from penstock.stores.postgres.packed import FEWEST, OVERSAMPLE, sign_text, similarities
 from penstock.stores.postgres.permissions import Permitted
 
@@ -36,7 +37,7 @@ _CHECKED: Final = """
 SELECT c.id, {stored} FROM penstock.chunks c
 JOIN penstock.documents d ON d.id = c.document_id
 LEFT JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = {model} AND v.hash = c.hash
-WHERE c.id = ANY(%(chunks)s) {conditions}
+WHERE c.id = ANY(%(chunks)s::bigint[]) {conditions}
 """
 _WIDTH: Final = "SELECT set_config('hnsw.ef_search', %s, true)"
 
@@ -54,6 +55,7 @@ class PackedCandidates(Candidates):
         limit: int,
         where: Filter,
         permitted: Permitted,
+        kept: Lists | None = None,
     ) -> None:
         super().__init__(
             connection,
@@ -63,6 +65,7 @@ class PackedCandidates(Candidates):
             limit=limit,
             where=where,
             permitted=permitted,
+            kept=kept,
         )
         assert model is not None
         assert vector is not None
@@ -103,7 +106,7 @@ class PackedCandidates(Candidates):
         chunks = ranked.tolist()
         if not chunks:
             return {}
-        cursor = await self._execute(_CHECKED, {"chunks": chunks}, binary=True)
+        cursor = await self._execute(_CHECKED, {"chunks": numbers_literal(chunks)}, binary=True)
         rows = await cursor.fetchall()
         held = [row for row in rows if row[1] is not None]
         cosines = similarities(self._vector, [row[1] for row in held], self._storage)

@@ -14,6 +14,7 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import PipelineStatus
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import translated
@@ -37,18 +38,23 @@ from penstock.stores.base import (
 )
 from penstock.stores.details import ProfileDetails, SegmentMember
 from penstock.stores.documents import StoredDocument
+from penstock.stores.postgres.arrays import numbers_literal
 from penstock.stores.postgres.candidates import Candidates, Model, Scores
 from penstock.stores.postgres.lexical import AUTO, DEFAULT, analyse_question, analyser
 from penstock.stores.postgres.live_rows import read_rows
+from penstock.stores.postgres.memory import Memory
 from penstock.stores.postgres.packed import unpacked
 from penstock.stores.postgres.packed_candidates import PackedCandidates
 from penstock.stores.postgres.permissions import Permitted
 from penstock.stores.postgres.profiles.detailing import Detailing
 from penstock.stores.postgres.profiles.reading import PostgresProfiles
 from penstock.stores.postgres.profiles.segments import members_of
+from penstock.stores.postgres.resident import Residents
+from penstock.stores.postgres.resident_candidates import ResidentCandidates
 from penstock.stores.postgres.table_rows import columns_of, table_rows
 
-_OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_COMMIT = "COMMIT"
 # set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
 # Compiling a plan to machine code takes longer than running any of these.
 _SETTINGS = """
@@ -60,22 +66,23 @@ SELECT set_config('penstock.tenant', %(tenant)s, true),
        set_config('role', 'penstock_reader', true)
 """
 _LANGUAGES = "SELECT language FROM penstock.languages ORDER BY language"
-_READABLE = "SELECT ARRAY(SELECT penstock.readable_lists())"
+# Beside what may be read: whose vectors are searched, of this moment. A question whose vector
+# another model made is embedded again.
+_READABLE = """
+SELECT ARRAY(SELECT penstock.readable_lists()),
+       (SELECT m.name FROM penstock.serving_models s JOIN penstock.models m ON m.id = s.model
+        WHERE s.tenant = penstock.tenant())
+"""
 _MODEL = "SELECT id, dimensions, storage FROM penstock.models WHERE name = %s"
 _LATEST_MODEL = """
 SELECT id, dimensions, storage FROM penstock.models WHERE dimensions = %s ORDER BY id DESC LIMIT 1
 """
-# Of this moment: a question whose vector another model made is embedded again.
-_SERVING = """
-SELECT m.name FROM penstock.serving_models s JOIN penstock.models m ON m.id = s.model
-WHERE s.tenant = penstock.tenant()
-"""
 _VECTORS = """
-SELECT c.id, v.embedding, v.bytes, v.signs, v.tokens FROM penstock.chunks c
+SELECT c.id, c.hash, v.embedding, v.bytes, v.signs, v.tokens FROM penstock.chunks c
 JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
 JOIN penstock.models m ON m.name = %(model)s
 JOIN penstock.vectors v ON v.tenant = c.tenant AND v.model = m.id AND v.hash = c.hash
-WHERE c.id = ANY(%(chunks)s) AND v.head = %(head)s {permitted}
+WHERE c.id = ANY(%(chunks)s::bigint[]) AND v.head = %(head)s {permitted}
 """
 _KINDS = "SELECT FROM penstock.readable_profiles() k (kind) WHERE k.kind = %s"
 _FIELDS = """
@@ -96,15 +103,21 @@ SELECT n.id, p.text, n.first, n.last FROM near n
 JOIN penstock.passages((SELECT array_agg(DISTINCT chunk) FROM near)) p ON p.chunk_id = n.chunk
 ORDER BY n.id, n.place
 """
-_PASSAGES = """
-SELECT c.chunk_id, d.id, d.source, d.key, d.title, c.heading, c.text, d.starts[p.place],
+# Each document is looked up by its number: OFFSET 0 keeps the planner, which expects a thousand
+# chunks of every array, from reading all documents instead.
+_SHOWN = """
+SELECT c.id, c.hash, d.id, d.source, d.key, d.title, d.starts[p.place],
        d.ends[p.place], d.position, d.committed_at, d.metadata, d.stream, d.row_key
-FROM penstock.passages(%(chunks)s::bigint[]) c
-JOIN penstock.documents d ON d.id = c.document_id AND d.deleted_at IS NULL
-CROSS JOIN LATERAL (SELECT array_position(d.layout, c.chunk_id)) p (place)
-WHERE p.place IS NOT NULL {permitted}
-ORDER BY c.place
+FROM unnest(%(chunks)s::bigint[]) WITH ORDINALITY w (id, place)
+JOIN penstock.chunks c ON c.id = w.id
+CROSS JOIN LATERAL (
+    SELECT d.* FROM penstock.documents d
+    WHERE d.id = c.document_id AND d.deleted_at IS NULL {permitted} OFFSET 0) d
+CROSS JOIN LATERAL (SELECT array_position(d.layout, c.id)) p (place)
+WHERE p.place IS NOT NULL
+ORDER BY w.place
 """
+_TEXTS = "SELECT chunk_id, heading, text FROM penstock.passages(%(chunks)s::bigint[])"
 _DOCUMENT = """
 SELECT d.source, d.key, d.title, coalesce(t.text, ''), d.position, d.committed_at, d.metadata,
        CASE WHEN d.stream IS NULL THEN 'document' ELSE 'row' END
@@ -133,7 +146,8 @@ class PostgresSnapshotStore:
     """Opens snapshots of a project database.
 
     ``pool`` may be shared with writers. ``ef_search`` is how many neighbours the vector index keeps
-    in view: more finds more and takes longer. ``language`` is that of the text index.
+    in view: more finds more and takes longer. ``language`` is that of the text index. ``memory`` is
+    where what never changes is kept; None: everything is read from the database each time.
     """
 
     def __init__(
@@ -142,11 +156,13 @@ class PostgresSnapshotStore:
         *,
         ef_search: int = 100,
         language: str = "english",
+        memory: Residents | None = None,
     ) -> None:
         self._pool = pool
         self._ef_search = ef_search
         self._language = language
         self._models: dict[str, Model] = {}
+        self._memory = memory
 
     @asynccontextmanager
     async def snapshot(self, principal: Principal) -> AsyncIterator[PostgresSnapshot]:
@@ -156,22 +172,42 @@ class PostgresSnapshotStore:
             "names": list(principal.names),
             "ef_search": str(self._ef_search),
         }
+        resident = None if self._memory is None else self._memory.of(principal.tenant)
+        # Taken before the snapshot is: what memory has settled by now is in the snapshot.
+        near = None if resident is None else resident.near
         with translated():
             async with self._pool.connection() as connection:
                 try:
-                    # Ended by COMMIT: after a ROLLBACK the driver forgets all prepared statements.
-                    async with connection.pipeline(), connection.transaction():
-                        await connection.execute(_OPEN, prepare=True)
+                    # Begun and ended by hand: one statement less, and after a ROLLBACK the driver
+                    # would forget all prepared statements.
+                    async with connection.pipeline() as pipeline:
+                        await connection.execute(_BEGIN, prepare=True)
                         await connection.execute(_SETTINGS, settings, prepare=True)
                         readable = await connection.execute(_READABLE, prepare=True)
                         yield PostgresSnapshot(
-                            connection, readable, self._models, self._language, principal.tenant
+                            connection,
+                            readable,
+                            self._models,
+                            self._language,
+                            principal.tenant,
+                            Memory(resident, near),
                         )
+                        if connection.pgconn.pipeline_status == PipelineStatus.ABORTED:
+                            # Whoever asked has taken an error of the database as an answer.
+                            await pipeline.sync()
+                            await connection.rollback()
+                        else:
+                            await connection.execute(_COMMIT, prepare=True)
                 except BaseException:
                     # A pipeline that was cut off may leave its transaction open on the server
                     # without the driver knowing: whoever wrote there next would write in vain.
                     await connection.close()
                     raise
+
+    async def close(self) -> None:
+        """Stop what keeps memory in step."""
+        if self._memory is not None:
+            await self._memory.close()
 
 
 class PostgresSnapshot:
@@ -184,7 +220,13 @@ class PostgresSnapshot:
         models: dict[str, Model],
         language: str,
         tenant: str,
+        memory: Memory,
     ) -> None:
+        self._memory = memory
+        self._passages: dict[int, Passage | None] = {}
+        self._hashes: dict[int, bytes] = {}
+        self._asked_ages: psycopg.AsyncCursor[Any] | None = None
+        self._serving: str | None = None
         self._connection = connection
         self._tenant = tenant
         self._readable = readable
@@ -209,21 +251,53 @@ class PostgresSnapshot:
         used in place of our own index, as far as it may be seen and is enough."""
         found = None if vector is None else await self.model(model, vector.size)
         terms = analyse_question(text, await self._read_as()) if text else ()
-        packed = found is not None and found.storage != "halfvec"
-        search = (PackedCandidates if packed else Candidates)(
+        # Asked for with the rest, as every context shows them: a round trip less.
+        self._asked_ages = await self._connection.execute(_AGES, prepare=True)
+        search = await self._search(found, vector, terms, limit, where, ours=near is None)
+        if near is not None and not isinstance(search, PackedCandidates):
+            search.propose(near)
+        hits = await search.find()
+        if isinstance(search, ResidentCandidates) and search.another:
+            self._memory.forget()
+        self._scored = None if text is None else (text, search.scores)
+        return hits
+
+    async def _search(
+        self,
+        model: Model | None,
+        vector: Vectors | None,
+        terms: Sequence[str],
+        limit: int,
+        where: Filter,
+        *,
+        ours: bool,
+    ) -> Candidates:
+        """The way to search; ``ours``: no second store does."""
+        permitted, kept = await self._may(), self._memory.lists
+        packed = model is not None and model.storage != "halfvec"
+        if model is not None and vector is not None and ours and not packed and where == Filter():
+            near = self._memory.near(model)
+            if near is not None:
+                return ResidentCandidates(
+                    self._connection,
+                    model,
+                    near,
+                    vector=vector,
+                    terms=terms,
+                    limit=limit,
+                    permitted=permitted,
+                    kept=kept,
+                )
+        return (PackedCandidates if packed else Candidates)(
             self._connection,
-            found,
+            model,
             vector=vector,
             terms=terms,
             limit=limit,
             where=where,
-            permitted=await self._may(),
+            permitted=permitted,
+            kept=kept,
         )
-        if near is not None and not packed:
-            search.propose(near)
-        hits = await search.find()
-        self._scored = None if text is None else (text, search.scores)
-        return hits
 
     async def rarities(self, text: str) -> Rarities:
         if self._scored is None or self._scored[0] != text:
@@ -240,31 +314,40 @@ class PostgresSnapshot:
     async def vectors(
         self, chunks: Sequence[int], *, model: str, head: str
     ) -> Mapping[int, ChunkVectors]:
-        if not chunks:
-            return {}
+        found = {}
+        searched = self._models.get(model)
+        for chunk in chunks:
+            if searched is None:
+                break
+            known = self._memory.vectors(chunk, self._hashes.get(chunk), searched, model, head)
+            if known is not None:
+                found[chunk] = known
+        wanted = [chunk for chunk in chunks if chunk not in found]
+        if not wanted:
+            return found
         permitted = await self._may()
         cursor = await self._connection.execute(
             sql.SQL(_VECTORS).format(permitted=permitted.condition),
-            {"chunks": list(chunks), "model": model, "head": head, **permitted.values},
+            {"chunks": numbers_literal(wanted), "model": model, "head": head, **permitted.values},
             prepare=True,
             binary=True,
         )
-        return {
-            chunk: ChunkVectors(unpacked(*stored), tokens)
-            for chunk, *stored, tokens in await cursor.fetchall()
-        }
+        for chunk, hash_, *stored, tokens in await cursor.fetchall():
+            found[chunk] = ChunkVectors(unpacked(*stored), tokens)
+            self._memory.keep_tokens(model, head, hash_, tokens)
+        return found
 
     async def _may(self) -> Permitted:
         """What the one who asks may read; asked for when the snapshot was opened."""
         if self._permitted is None:
-            [(lists,)] = await self._readable.fetchall()
+            [(lists, self._serving)] = await self._readable.fetchall()
             self._permitted = Permitted(lists)
         return self._permitted
 
     async def serving_model(self) -> str | None:
         """The name of the model whose vectors are searched; None while there is none."""
-        row = await (await self._connection.execute(_SERVING, prepare=True)).fetchone()
-        return None if row is None else row[0]
+        await self._may()
+        return self._serving
 
     @property
     def connection(self) -> psycopg.AsyncConnection[Any]:
@@ -318,15 +401,41 @@ class PostgresSnapshot:
         return found
 
     async def passages(self, chunks: Sequence[int]) -> list[Passage]:
-        if not chunks:
-            return []
+        await self._read_passages([c for c in dict.fromkeys(chunks) if c not in self._passages])
+        found = (self._passages[chunk] for chunk in chunks)
+        return [passage for passage in found if passage is not None]
+
+    async def _read_passages(self, wanted: Sequence[int]) -> None:
+        """Those that were not read in this snapshot yet. A text that is in memory is shown with a
+        chunk of its hash only."""
+        if not wanted:
+            return
         permitted = await self._may()
-        cursor = await self._connection.execute(
-            sql.SQL(_PASSAGES).format(permitted=permitted.condition),
-            {"chunks": list(chunks), **permitted.values},
+        shown = await self._connection.execute(
+            sql.SQL(_SHOWN).format(permitted=permitted.condition),
+            {"chunks": numbers_literal(wanted), **permitted.values},
             prepare=True,
         )
-        return [Passage(*row) for row in await cursor.fetchall()]
+        known = self._memory.texts(wanted)
+        texts = await self._texts([chunk for chunk in wanted if chunk not in known])
+        self._passages.update(dict.fromkeys(wanted))
+        rows = await shown.fetchall()
+        read = {} if texts is None else {c: tuple(said) for c, *said in await texts.fetchall()}
+        changed = [row[0] for row in rows if row[0] in known and known[row[0]].hash != row[1]]
+        again = await self._texts(changed)
+        read |= {} if again is None else {c: tuple(said) for c, *said in await again.fetchall()}
+        for chunk, hash_, document, source, key, title, *rest in rows:
+            said = read.get(chunk) or (known[chunk].heading, known[chunk].text)
+            self._memory.keep_text(chunk, hash_, *said)
+            self._hashes[chunk] = hash_
+            self._passages[chunk] = Passage(chunk, document, source, key, title, *said, *rest)
+
+    async def _texts(self, chunks: Sequence[int]) -> psycopg.AsyncCursor[Any] | None:
+        if not chunks:
+            return None
+        return await self._connection.execute(
+            _TEXTS, {"chunks": numbers_literal(chunks)}, prepare=True
+        )
 
     async def document(self, source: str, key: str) -> StoredDocument | None:
         """See `penstock.stores.documents.DocumentSnapshot`."""
@@ -386,5 +495,7 @@ class PostgresSnapshot:
         return known
 
     async def ages(self) -> list[SourceAge]:
-        cursor = await self._connection.execute(_AGES, prepare=True)
-        return [SourceAge(*row) for row in await cursor.fetchall()]
+        asked, self._asked_ages = self._asked_ages, None
+        if asked is None:
+            asked = await self._connection.execute(_AGES, prepare=True)
+        return [SourceAge(*row) for row in await asked.fetchall()]

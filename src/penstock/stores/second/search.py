@@ -56,6 +56,7 @@ class FollowedSnapshots:
 
     async def close(self) -> None:
         """Disconnect from the second store."""
+        await self._snapshots.close()
         await self._follower.close()
 
 
