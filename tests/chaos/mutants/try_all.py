@@ -1,8 +1,8 @@
 """Put every mutant through its campaign: each must be caught, and the true engine must pass.
 
 `python tests/chaos/mutants/try_all.py` runs all and stores the table in
-``bench/results/mutants.json``; names on the command line choose some; ``--controls`` runs the true
-engine through the same campaigns.
+``bench/results/mutants.json``; names on the command line choose some, whose rows there say by
+themselves when they were measured; ``--controls`` runs the true engine through the same campaigns.
 """
 
 from __future__ import annotations
@@ -60,6 +60,16 @@ def tried(mutant: Mutant, seed: int) -> dict[str, Any]:
     }
 
 
+def _store_rows(results: list[dict[str, Any]]) -> None:
+    """Some were tried by themselves: they take the place of their rows, with their own stamp."""
+    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
+    rows = {row["mutant"]: row for row in stored["mutants"]}
+    rows |= {row["mutant"]: {**row, "machine": machine()} for row in results}
+    stored["mutants"] = list(rows.values())
+    stored["lived"] = [name for name, row in rows.items() if not row["caught"]]
+    RESULTS.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     """1 when a mutant lives, or when the true engine is accused."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -82,7 +92,9 @@ def main() -> int:
                 accused.append(
                     {"campaign": campaign, "named": found["named"], "stuck": found["stuck"]}
                 )
-    if not wanted.names:
+    if wanted.names:
+        _store_rows(results)
+    else:
         stored = {"name": "mutants", "mutants": results, "lived": lived, "accused": accused}
         RESULTS.write_text(
             json.dumps({**stored, "controls": wanted.controls, "machine": machine()}, indent=2)
