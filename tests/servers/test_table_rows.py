@@ -155,6 +155,22 @@ async def test_g7_rows_are_for_those_whom_their_columns_name(project: Project) -
                 assert [row.values["id"] for row in found.rows] == mine
 
 
+async def test_g6_a_snapshot_is_the_same_one_after_rows_were_read(project: Project) -> None:
+    """Rows are read within a savepoint, whose end is not the snapshot's."""
+    said = (
+        "SELECT current_user::text, penstock.tenant(), current_setting('transaction_isolation'), "
+        "now()"
+    )
+    async with project.snapshots.snapshot(Principal("ada", ())) as snapshot:
+        assert isinstance(snapshot, PostgresSnapshot)
+        assert isinstance(snapshot, TableSnapshot)
+        [before] = await (await snapshot.connection.execute(said)).fetchall()
+        await snapshot.table_rows(TableWanted("crm", "public.tickets", ["id"], {}, 10, None))
+        [after] = await (await snapshot.connection.execute(said)).fetchall()
+    assert after == before
+    assert before[:3] == ("penstock_reader", "default", "repeatable read")
+
+
 async def test_g7_a_closed_table_is_like_one_that_is_not_there(project: Project) -> None:
     """Closed, left unsaid in a project with permissions, of another source, or nowhere."""
     async with calling(project, "ada", "boss") as client:

@@ -134,7 +134,7 @@ ORDER BY p.topic COLLATE "C", p.partition;
 -- cut back to what the slowest consumer has processed.
 WITH sized AS (
     SELECT partition, last_position, appended_at,
-        sum(coalesce(octet_length(payload), 0))
+        sum(coalesce(octet_length(payload), 1))
             OVER (ORDER BY appended_at DESC, partition, last_position DESC) AS newer
     FROM penstock.log_batches WHERE topic = %(topic)s::text
 ), wanted AS (

@@ -14,7 +14,6 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.pq import PipelineStatus
 from psycopg_pool import AsyncConnectionPool
 
 from penstock.database.connect import translated
@@ -53,8 +52,7 @@ from penstock.stores.postgres.resident import Residents
 from penstock.stores.postgres.resident_candidates import ResidentCandidates
 from penstock.stores.postgres.table_rows import columns_of, table_rows
 
-_BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_COMMIT = "COMMIT"
+_OPEN = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 # set_config(..., true) lasts until the end of the transaction, as SET LOCAL does.
 # Compiling a plan to machine code takes longer than running any of these.
 _SETTINGS = """
@@ -178,10 +176,11 @@ class PostgresSnapshotStore:
         with translated():
             async with self._pool.connection() as connection:
                 try:
-                    # Begun and ended by hand: one statement less, and after a ROLLBACK the driver
-                    # would forget all prepared statements.
-                    async with connection.pipeline() as pipeline:
-                        await connection.execute(_BEGIN, prepare=True)
+                    # Ended by COMMIT: after a ROLLBACK the driver forgets all prepared statements.
+                    # Begun by the driver: to a transaction that it does not know of, a savepoint
+                    # of a reader would be a transaction of its own, and end this one.
+                    async with connection.pipeline(), connection.transaction():
+                        await connection.execute(_OPEN, prepare=True)
                         await connection.execute(_SETTINGS, settings, prepare=True)
                         readable = await connection.execute(_READABLE, prepare=True)
                         yield PostgresSnapshot(
@@ -192,12 +191,6 @@ class PostgresSnapshotStore:
                             principal.tenant,
                             Memory(resident, near),
                         )
-                        if connection.pgconn.pipeline_status == PipelineStatus.ABORTED:
-                            # Whoever asked has taken an error of the database as an answer.
-                            await pipeline.sync()
-                            await connection.rollback()
-                        else:
-                            await connection.execute(_COMMIT, prepare=True)
                 except BaseException:
                     # A pipeline that was cut off may leave its transaction open on the server
                     # without the driver knowing: whoever wrote there next would write in vain.
