@@ -29,7 +29,6 @@ _LOADED: Final = re.compile(
     re.IGNORECASE,
 )
 _TRAILING: Final = ".,;:!?*_~"
-_OPENING: Final = "([{*_~"
 _TAG: Final = re.compile(r"<(?=[a-z/!?])", re.IGNORECASE)
 _ESCAPED: Final = re.compile(r"\\(?=[!-/:-@\[-`{-~])")
 _KEPT_MARKS: Final = frozenset("\u200c\u200d\n\t\r")
@@ -48,14 +47,13 @@ def addresses(texts: Iterable[str]) -> frozenset[str]:
 
 def _split(found: str) -> tuple[str, str]:
     """What stands before the address in something that looks like one (``see:https://host``), and
-    the address; "" if there is none."""
+    the address; "" if there is none. ``https:https://...`` is a link to what comes second."""
     before, left = "", found
-    while not _LOADED.match(left):
-        cut = left.find(":") + 1
-        if not cut:
-            return found, ""
-        rest = left[cut:].lstrip(_OPENING)
-        before, left = before + left[: len(left) - len(rest)], rest
+    while left and not _LOADED.match(left):
+        scheme, _, rest = left.partition(":")
+        inner = _ADDRESS.search(rest)
+        end = len(rest) if inner is None else inner.start()
+        before, left = f"{before}{scheme}:{rest[:end]}", rest[end:]
     return before, left
 
 
