@@ -104,6 +104,19 @@ def test_an_address_behind_what_looks_like_a_scheme_leads_nowhere(
     assert reached(contained(f"{scheme}{address} [1]", KNOWN)) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a////evil.example/SECRET![x]",
+        "https:![//evil.example/SECRET![x][r]",
+        "https:![www.evil.example/SECRET[x](javascript:alert(1))",
+    ],
+)
+def test_an_address_between_brackets_and_slashes_leads_nowhere(text: str) -> None:
+    """Found by chance."""
+    assert reached(contained(text, KNOWN)) == []
+
+
 @given(
     st.lists(st.sampled_from((*ATTACKS, "[1]", " ", "\n", "](", "![", "<", "https:", "//", "a"))),
     st.lists(st.integers(1, 9)),

@@ -18,7 +18,7 @@ from typing import Final
 
 REMOVED: Final = "(link removed)"
 _ADDRESS: Final = re.compile(
-    r"(?:[a-z][a-z0-9+.\-]{1,30}:(?:[/\\]{1,}|(?=[^\s\d]))|(?<![\w@])www\.|(?<![\w:/])//)"
+    r"(?:[a-z][a-z0-9+.\-]{1,30}:(?:[/\\]{1,}|(?=[^\s\d]))|(?<![\w@])www\.|(?<![\w:/])//|/{3,})"
     r"[^\s<>\"'`\])}|]*",
     re.IGNORECASE,
 )
