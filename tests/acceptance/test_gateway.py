@@ -146,6 +146,7 @@ def test_an_application_asks_several_models_as_one(
     metrics = httpx2.get(f"{found[0].rstrip(';')}/metrics", trust_env=False)
     assert 'penstock_model_breaker_state{model="claude"} 2.0' in metrics.text
     assert 'penstock_model_fallbacks_total{model="claude"}' in metrics.text
+    client.close()
     running.signal().end()
     assert KEY not in running.output + running.errors
 
@@ -236,6 +237,7 @@ def test_g8_a_completion_with_tools_is_kept_and_asked_again(
     assert sent["messages"][-1]["content"][1]["image_url"]["url"] == "data:image/png;base64,AAAA"
     again = home.run("answers", "replay", name, "--json").json
     assert (again["same"], again["calls"]["is"][0]["name"]) == (True, "book")
+    client.close()
     running.signal().end()
 
 
