@@ -186,6 +186,24 @@ class Quality(Protocol):
         """Of one answer, or one rating. Does not wait."""
 
 
+async def kept(keeper: Keeper | None, clock: Clock, asked: Asked, answer: Answer) -> Answer:
+    """The answer with its id, once it is kept, and with how long that took."""
+    if keeper is None:
+        return answer
+    began = clock.monotonic()
+    name = await keeper.keep(asked, answer)
+    took = round((clock.monotonic() - began) * 1e3, 3)
+    return replace(answer, id=name, timings_ms={**answer.timings_ms, "keep": took})
+
+
+def timed(clock: Clock, answer: Answer, began: float) -> Answer:
+    """The answer with how long it took in all, and beside its context, since ``began``."""
+    total = round((clock.monotonic() - began) * 1e3, 3)
+    before = answer.context.timings_ms
+    rest = round(max(0.0, total - before.get("total", 0.0)), 3)
+    return replace(answer, timings_ms={**before, "answer": rest, "total": total})
+
+
 class Answerer:
     """Answers from contexts: with ``generator``, or by extraction when that is None. A `Writer` is
     asked for statements with what they rest on, any other generator for text with marks."""
@@ -241,7 +259,9 @@ class Answerer:
             with span("penstock.answer"):
                 context = await self._context(question, asked)
                 made = await self._at_once(generator, context, self._template)
-                answer = await self._kept(asked, self._timed(made, began))
+                answer = await kept(
+                    self._keeper, self._clock, asked, timed(self._clock, made, began)
+                )
             yield answer.text  # only now: what was given out is kept, whatever happens
             yield answer
             return
@@ -257,9 +277,9 @@ class Answerer:
         finally:
             if pieces and not whole and self._keeper is not None:
                 made = self._read(generator, context, "".join(pieces), "".join(raw))
-                self._keeper.cut(asked, self._timed(made, began))
+                self._keeper.cut(asked, timed(self._clock, made, began))
         made = self._read(generator, context, "".join(pieces), "".join(raw))
-        yield await self._kept(asked, self._timed(made, began))
+        yield await kept(self._keeper, self._clock, asked, timed(self._clock, made, began))
 
     def _for(self, principal: Principal, name: str = "") -> Generator | Writer | None:
         if self._generator is None:
@@ -282,10 +302,12 @@ class Answerer:
         began = self._clock.monotonic()
         prompt, generator = template or self._template, self._for(principal)
         if generator is None or isinstance(generator, Writer):
-            return self._timed(await self._at_once(generator, context, prompt), began)
+            return timed(self._clock, await self._at_once(generator, context, prompt), began)
         raw: list[str] = []
         pieces = [piece async for piece in self._streamed(generator, context, prompt, raw)]
-        return self._timed(self._read(generator, context, "".join(pieces), "".join(raw)), began)
+        return timed(
+            self._clock, self._read(generator, context, "".join(pieces), "".join(raw)), began
+        )
 
     def unkept(self) -> Answerer:
         """The same, whose answers are not kept: for measuring. Whoever is measured lets others go
@@ -299,20 +321,6 @@ class Answerer:
         other = copy.copy(self)
         other._priority = "bulk"  # noqa: SLF001 - of the same class
         return other
-
-    async def _kept(self, asked: Asked, answer: Answer) -> Answer:
-        if self._keeper is None:
-            return answer
-        began = self._clock.monotonic()
-        name = await self._keeper.keep(asked, answer)
-        took = round((self._clock.monotonic() - began) * 1e3, 3)
-        return replace(answer, id=name, timings_ms={**answer.timings_ms, "keep": took})
-
-    def _timed(self, answer: Answer, began: float) -> Answer:
-        total = round((self._clock.monotonic() - began) * 1e3, 3)
-        before = answer.context.timings_ms
-        rest = round(max(0.0, total - before.get("total", 0.0)), 3)
-        return replace(answer, timings_ms={**before, "answer": rest, "total": total})
 
     async def _at_once(self, writer: Writer | None, context: Context, template: Template) -> Answer:
         """By extraction, or in statements: the whole text comes at once."""

@@ -39,8 +39,10 @@ from penstock.serving.answer import (
     Keeper,
     citation_of,
     cited,
+    kept,
     shown_texts,
     support_of,
+    timed,
     top_score,
 )
 from penstock.serving.containment import Containment, addresses, contained
@@ -107,29 +109,15 @@ class Completions:
         finally:
             measured.end()
             if made is None and draft.begun and self._keeper is not None:
-                self._keeper.cut(asked, self._timed(draft.cut(self._model.name), began))
+                self._keeper.cut(asked, timed(self._clock, draft.cut(self._model.name), began))
         assert made is not None
-        yield await self._kept(asked, self._timed(made, began))
+        yield await kept(self._keeper, self._clock, asked, timed(self._clock, made, began))
 
     async def again(self, said: Request, prompt: Prompt, principal: Principal) -> Answer:
         """The conversation with its context as they were, asked anew; nobody keeps it."""
         request = replace(told(said, prompt), priority="bulk")
         draft = _Draft(said, prompt)
         return draft.whole(await completed(self._model.stream(request, whose(principal))))
-
-    async def _kept(self, asked: Asked, answer: Answer) -> Answer:
-        if self._keeper is None:
-            return answer
-        began = self._clock.monotonic()
-        name = await self._keeper.keep(asked, answer)
-        took = round((self._clock.monotonic() - began) * 1e3, 3)
-        return replace(answer, id=name, timings_ms={**answer.timings_ms, "keep": took})
-
-    def _timed(self, answer: Answer, began: float) -> Answer:
-        total = round((self._clock.monotonic() - began) * 1e3, 3)
-        before = answer.context.timings_ms
-        rest = round(max(0.0, total - before.get("total", 0.0)), 3)
-        return replace(answer, timings_ms={**before, "answer": rest, "total": total})
 
 
 def numbers_of(said: Request) -> dict[str, Any]:
